@@ -1,0 +1,42 @@
+# The two commands: `make workbook` (the investigation on bundled speech) and `make test`.
+# Both create the environment in .venv/ first if it is missing; `.venv/bin/tts-workbook` is the same tool.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PROFILE ?= quick
+DATA ?=
+CLIP ?=
+OUT ?=
+
+BIN = .venv/bin
+STAMP = .venv/installed
+SMOKE = TTS_WORKBOOK_PROFILE=smoke TTS_WORKBOOK_OUT=$(CURDIR)/runs/nbval
+
+.PHONY: workbook test lab evidence bench clean
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, $(PYTHON) is older; try: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[notebooks,test]'
+	touch $(STAMP)
+
+workbook: $(STAMP)
+	$(BIN)/tts-workbook run --profile $(PROFILE) $(if $(DATA),--data "$(DATA)") $(if $(CLIP),--clip "$(CLIP)") $(if $(OUT),--out "$(OUT)")
+
+test: $(STAMP)
+	rm -rf runs/nbval
+	$(SMOKE) $(BIN)/pytest --nbval-lax notebooks -p no:cacheprovider
+	$(BIN)/pytest tests
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab --notebook-dir=$(CURDIR) notebooks/01_check_data.ipynb
+
+evidence: $(STAMP)
+	$(BIN)/python benchmarks/seed_size.py
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/step_ratio.py
+
+clean:
+	rm -rf .venv runs build *.egg-info .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

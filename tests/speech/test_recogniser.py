@@ -1,0 +1,43 @@
+"""The offline recogniser: words without marks, the same on every call, and a closed set of texts."""
+
+import numpy as np
+import pytest
+
+from tts_core.speech.audio import read_wav
+from tts_core.speech.checks import recogniser_word_error_rate
+from tts_core.speech.recogniser import boundary_seconds, recognise, recognise_one_of
+
+from .conftest import ID_0930, LIBRIVOX, RATE
+
+
+def sentence(clip_id: str) -> np.ndarray:
+    return read_wav(LIBRIVOX / "wavs" / f"{clip_id}.wav")[0]
+
+
+def test_words_of_the_default_clip():
+    heard = recognise(sentence(ID_0930), RATE)
+    assert heard == "he might even have been made the amiable himself"
+    assert recognise(sentence(ID_0930), RATE) == heard
+
+
+def test_bundled_sentences_are_recognised_as_measured(librivox):
+    """0.12 to 0.38 for each, 0.27 on average: the transcripts belong to the recordings."""
+    rates = [recogniser_word_error_rate(clip.text, sentence(clip.id), RATE) for clip in librivox.clips]
+    assert max(rates) < 0.4 and np.mean(rates) == pytest.approx(0.27, abs=0.03)
+
+
+def test_noise_has_no_words():
+    assert recognise(np.random.default_rng(0).normal(0, 1e-4, RATE).astype(np.float32), RATE) == ""
+
+
+def test_closed_set_identification(librivox):
+    texts = [clip.text for clip in librivox.clips]
+    assert [recognise_one_of(sentence(clip.id), RATE, texts) for clip in librivox.clips] == texts
+    assert recognise(sentence(ID_0930), RATE) == "he might even have been made the amiable himself"
+
+
+def test_boundaries_lie_between_the_centres_of_acoustic_frames():
+    centres = [frame * 0.010 + 0.0256 / 2 for frame in range(3)]
+    assert boundary_seconds(1) == pytest.approx((centres[0] + centres[1]) / 2)
+    assert boundary_seconds(2) == pytest.approx((centres[1] + centres[2]) / 2)
+    assert boundary_seconds(0) == 0.0

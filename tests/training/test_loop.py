@@ -1,0 +1,132 @@
+"""fit: learns, stops, resumes to the same bits, and its checkpoints are complete or absent."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from tests.conftest import make_batch, make_experiment, make_model
+from tts_core.errors import WorkbookError
+from tts_core.probes.free_running import measure_gap
+from tts_core.training.checkpoint import load_model
+from tts_core.training.loop import fit, resume_training, start_training
+
+# Losses of 20 steps on the synthetic batch, one thread, fp32; a change here is a change of the training code.
+GOLDEN = {}
+
+
+def start(experiment, batch):
+    return start_training(experiment, make_model(experiment, batch))
+
+
+def test_stopping_and_resuming_equals_not_stopping_bitwise(batch, tmp_path):
+    experiment = make_experiment(dropout=0.2, steps=9)
+    other = make_batch([[3, 3], [6, 2, 2]], seed=7)
+    order = lambda step: [batch, other][step % 2]
+    whole = fit(start(experiment, batch), order)
+    fit(start(experiment, batch), order, until=4, checkpoint=tmp_path / "state.safetensors")
+    torch.manual_seed(99)                                  # the caller's generator must not matter
+    resumed = resume_training(tmp_path / "state.safetensors", make_model(experiment, batch, seed=5), experiment)
+    assert resumed.step == 4
+    fit(resumed, order)
+    assert resumed.history == whole.history
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+
+
+def test_fit_leaves_the_callers_generator_alone(batch):
+    before = torch.get_rng_state()
+    fit(start(make_experiment(dropout=0.5, steps=2), batch), batch)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_stop_leaves_a_usable_model(batch, tmp_path):
+    experiment = make_experiment(steps=50)
+    training = fit(start(experiment, batch), batch, on_step=lambda step, report: step == 3, checkpoint=tmp_path / "c.safetensors")
+    assert training.step == 3
+    model, loaded, history = load_model(tmp_path / "c.safetensors")
+    assert loaded == experiment and len(history) == 3 and not model.training
+    assert math.isfinite(measure_gap(model, batch).fr_l1)
+
+
+def test_tiny_overfit_is_judged_free_running():
+    batch = make_batch([[4, 6, 3, 7, 4]], seed=3)
+    experiment = make_experiment(lr=3e-3, steps=300)
+    training = fit(start(experiment, batch), batch)
+    gap = measure_gap(training.model, batch)
+    first = training.history[0]["mel_l1"]
+    assert gap.tf_l1 < 0.1 * first and gap.fr_l1 < 0.15 * first
+
+
+def test_golden_losses(batch):
+    training = fit(start(make_experiment(dropout=0.1), batch), batch)
+    seen = {step: training.history[step - 1]["total"] for step in GOLDEN}
+    assert seen == pytest.approx(GOLDEN, rel=1e-3)
+    assert len(GOLDEN) >= 4
+
+
+def test_checkpoint_of_another_configuration_names_what_differs(batch, tmp_path):
+    experiment = make_experiment(steps=1)
+    fit(start(experiment, batch), batch, checkpoint=tmp_path / "c.safetensors")
+    other = make_experiment(lr=0.5, steps=1, go_frame="zero")
+    with pytest.raises(WorkbookError, match=r"c\.safetensors.*model\.go_frame: checkpoint 'silence', wanted 'zero'.*optimizer\.lr: checkpoint 0\.002, wanted 0\.5"):
+        resume_training(tmp_path / "c.safetensors", make_model(other, batch), other)
+    longer = dataclasses.replace(experiment, fit=dataclasses.replace(experiment.fit, steps=2))
+    assert fit(resume_training(tmp_path / "c.safetensors", make_model(longer, batch), longer), batch).step == 2
+
+
+def test_pickled_checkpoint_is_refused_without_being_run(batch, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (tmp_path.joinpath("exploded").touch, ())
+
+    path = tmp_path / "model.pt"
+    torch.save({"weights": Bomb()}, path)
+    with pytest.raises(WorkbookError, match="model.pt.*Pickled checkpoints .* refused"):
+        load_model(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_foreign_truncated_and_missing_checkpoints_are_named(batch, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(2)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(WorkbookError, match="foreign.safetensors.*not a checkpoint of this workbook"):
+        load_model(tmp_path / "foreign.safetensors")
+    with pytest.raises(WorkbookError, match="absent.safetensors.*no such checkpoint"):
+        load_model(tmp_path / "absent.safetensors")
+    experiment = make_experiment(steps=1)
+    path = tmp_path / "c.safetensors"
+    fit(start(experiment, batch), batch, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(WorkbookError, match="c.safetensors.*not a safetensors file"):
+        load_model(path)
+
+
+def test_interrupted_save_keeps_the_previous_checkpoint(batch, tmp_path, monkeypatch):
+    import safetensors.torch
+
+    path = tmp_path / "c.safetensors"
+    training = fit(start(make_experiment(steps=3), batch), batch, until=1, checkpoint=path)
+    saved = path.read_bytes()
+
+    def full_disk(tensors, filename, metadata):
+        filename.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        fit(training, batch, checkpoint=path)
+    assert path.read_bytes() == saved and [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+def test_checkpoint_header_is_plain_json(batch, tmp_path):
+    from safetensors import safe_open
+
+    experiment = make_experiment(steps=1)
+    fit(start(experiment, batch), batch, checkpoint=tmp_path / "c.safetensors")
+    with safe_open(tmp_path / "c.safetensors", framework="pt") as file:
+        header = json.loads(file.metadata()["header"])
+    assert header["experiment"]["optimizer"]["lr"] == 0.002 and len(header["history"]) == 1

@@ -1,0 +1,67 @@
+"""Trivial baselines: every mel loss stands beside what needs no text, or no learning at all.
+
+Shapes: T frames, M mel bins. All errors are mean absolute differences in the units of the mel (ln units).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tts_core.speech.checks import best_constant_l1, copy_previous_l1
+
+AR_ORDER = 3
+
+
+@dataclass(frozen=True)
+class LinearAutoregression:
+    """Per-bin linear prediction of a frame from the `order` frames before it, without any text."""
+
+    coefficients: Tensor   # (order + 1, M): newest frame first, then the intercept
+
+    @classmethod
+    def fit(cls, mels: list[Tensor], order: int = AR_ORDER) -> LinearAutoregression:
+        """Least squares, each bin by itself, over all clips (T, M); frames before the first are silence-free repeats."""
+        rows = torch.cat([_history(mel, order) for mel in mels])                       # (frames, order, M)
+        rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1).permute(2, 0, 1)   # (M, frames, order + 1)
+        target = torch.cat(mels).T[..., None].double()
+        return cls(torch.linalg.lstsq(rows.double(), target).solution[..., 0].T)
+
+    def teacher_forced(self, mel: Tensor) -> Tensor:
+        """(T, M) -> (T, M) each frame predicted from the true frames before it."""
+        rows = _history(mel, len(self.coefficients) - 1).double()
+        return ((rows * self.coefficients[:-1]).sum(dim=1) + self.coefficients[-1]).float()
+
+    def free_running(self, mel: Tensor) -> Tensor:
+        """(T, M) -> (T, M) predicted from its own output; only the first frame of `mel` is read."""
+        past = [mel[0].double()] * (len(self.coefficients) - 1)
+        frames = []
+        for _ in range(len(mel)):
+            frame = (torch.stack(past) * self.coefficients[:-1]).sum(dim=0) + self.coefficients[-1]
+            past = [frame, *past[:-1]]
+            frames.append(frame)
+        return torch.stack(frames).float()
+
+
+def _history(mel: Tensor, order: int) -> Tensor:
+    """(T, M) -> (T, order, M): the frames before each frame, newest first; the first frame repeats backwards."""
+    padded = torch.cat([mel[:1].expand(order, -1), mel])
+    return torch.stack([padded[order - lag:len(padded) - lag] for lag in range(1, order + 1)], dim=1)
+
+
+def trivial_baselines(mel: Tensor, corpus: list[Tensor] | None = None) -> dict[str, float]:
+    """L1 of each baseline on `mel` (T, M).
+
+    `best_constant` is the per-bin median over the clip's frames, the best prediction that ignores its input;
+    `copy_previous` repeats the last true frame; `ar3` is a linear autoregression fitted on `corpus` (default: the clip
+    itself), teacher-forced, and `ar3_free_running` the same fed its own output.
+    """
+    model = LinearAutoregression.fit(corpus or [mel])
+    return {
+        "best_constant": float(best_constant_l1(mel)),
+        "copy_previous": float(copy_previous_l1(mel)),
+        "ar3": float((model.teacher_forced(mel) - mel).abs().mean()),
+        "ar3_free_running": float((model.free_running(mel) - mel).abs().mean()),
+    }

@@ -1,0 +1,47 @@
+"""Teacher-forced against free-running error: the headline gap.
+
+Shapes: B batch, T frames, M mel bins. Errors are mean absolute differences in ln units over valid frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tts_core.model.generation import free_run
+from tts_core.model.modes import evaluating
+from tts_core.model.tts import TTSModel
+from tts_core.speech.batch import Batch
+from tts_core.training.losses import masked_l1
+
+
+def mel_l1(mel: Tensor, batch: Batch) -> float:
+    """L1 between mel (B, T, M) and the batch's, ln units, valid frames only."""
+    total, count = masked_l1(mel, batch.mel, batch.mel_lengths)
+    return float(total) / count
+
+
+@dataclass(frozen=True)
+class Gap:
+    tf_l1: float                 # ln units
+    fr_l1: float                 # ln units
+    tf_mel: Tensor               # (B, T, M)
+    fr_mel: Tensor               # (B, T, M)
+    tf_error_per_frame: Tensor   # (T,) mean over bins and clips
+    fr_error_per_frame: Tensor   # (T,)
+
+
+def measure_gap(model: TTSModel, batch: Batch, layout: str | None = None) -> Gap:
+    """Both errors of `model` on `batch` in eval mode; `layout` overrides the history layout of generation."""
+    with evaluating(model):
+        tf_mel = model(batch).mel
+    fr_mel = free_run(model, batch, layout=layout).mel
+    return Gap(mel_l1(tf_mel, batch), mel_l1(fr_mel, batch), tf_mel, fr_mel,
+               _per_frame(tf_mel, batch), _per_frame(fr_mel, batch))
+
+
+def _per_frame(mel: Tensor, batch: Batch) -> Tensor:
+    mask = batch.mel_mask
+    error = (mel - batch.mel).abs().mean(dim=2).masked_fill(~mask, 0.0)
+    return error.sum(dim=0) / mask.sum(dim=0).clamp(min=1)

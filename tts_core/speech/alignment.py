@@ -1,0 +1,181 @@
+"""When each phoneme is spoken: TextGrids in and out, forced alignment, seconds to frames. N phonemes, L samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from tts_core.errors import WorkbookError
+from tts_core.speech.audio import atomic_path, read_wav
+from tts_core.speech.folder import scan_folder
+from tts_core.speech.phonemes import PAUSE, Dictionary, symbol_of_label
+
+LENGTH_TOLERANCE = 0.05     # s; a TextGrid further off belongs to another recording
+OVERLAP_TOLERANCE = 1e-3    # s; rounding by other tools
+MAX_TEXTGRID_BYTES = 5_000_000
+
+
+class Interval(NamedTuple):
+    start: float   # s
+    end: float     # s
+    label: str
+
+
+class Alignment(NamedTuple):
+    words: tuple[Interval, ...]    # without pauses
+    phones: tuple[Interval, ...]   # contiguous from 0 to `end`; pauses are labelled ''
+    end: float                     # s, length of the audio
+
+
+class AlignmentResult(NamedTuple):
+    id: str
+    path: Path
+    status: Literal["written", "kept", "failed"]
+    reason: str    # '' unless failed
+
+
+# --- seconds to frames -------------------------------------------------------------------------------------------
+
+def frames_from_intervals(intervals: Sequence[Interval], n_frames: int, sample_rate: int, hop_length: int) -> np.ndarray:
+    """Contiguous intervals -> durations (N,) int64 in frames that sum to n_frames by construction.
+
+    The *boundaries* are rounded, round(t * sample_rate / hop_length), not the durations: errors cannot add up.
+    """
+    ends = np.rint([interval.end * sample_rate / hop_length for interval in intervals]).astype(np.int64)
+    ends = np.minimum(ends, n_frames)
+    ends[-1] = n_frames
+    return np.diff(ends, prepend=0)
+
+
+def uniform_durations(n_phonemes: int, n_frames: int) -> np.ndarray:
+    """Durations (N,) int64 that share n_frames equally, for clips of which nothing says when a phoneme is spoken."""
+    return np.diff(np.rint(np.linspace(0, n_frames, n_phonemes + 1)).astype(np.int64))
+
+
+def symbols_and_intervals(phones: Sequence[Interval], language: str) -> tuple[tuple[str, ...], list[Interval]]:
+    """Vocabulary symbols (N,) and their contiguous intervals; neighbouring pauses become one. Raises WorkbookError."""
+    intervals: list[Interval] = []
+    for phone in phones:
+        symbol = symbol_of_label(phone.label, language)
+        if intervals and symbol == intervals[-1].label == PAUSE:
+            intervals[-1] = intervals[-1]._replace(end=phone.end)
+        else:
+            intervals.append(phone._replace(label=symbol))
+    return tuple(interval.label for interval in intervals), intervals
+
+
+# --- TextGrids ---------------------------------------------------------------------------------------------------
+
+def _contiguous(intervals: Sequence[Interval], end: float, name: str) -> tuple[Interval, ...]:
+    """Check order and overlap, and fill the gaps with pauses, so that the intervals run from 0 to `end`."""
+    filled: list[Interval] = []
+    now = 0.0
+    for start, stop, label in intervals:
+        if not start < stop < np.inf:
+            raise WorkbookError(f"{name}: interval {label!r} runs from {start} to {stop} s, but must end after it starts")
+        if start < now - OVERLAP_TOLERANCE:
+            raise WorkbookError(f"{name}: interval {label!r} starts at {start:.3f} s, before the one before it ends at "
+                                f"{now:.3f} s; intervals must not overlap: mend it in Praat, or align again")
+        if start > now + OVERLAP_TOLERANCE:
+            filled.append(Interval(now, start, ""))
+        filled.append(Interval(filled[-1].end if filled else 0.0, stop, label))
+        now = stop
+    if now > end + LENGTH_TOLERANCE:
+        raise WorkbookError(f"{name}: the last interval ends at {now:.3f} s, the audio at {end:.3f} s: align again")
+    if now < end - OVERLAP_TOLERANCE:
+        filled.append(Interval(now, end, ""))
+    filled[-1] = filled[-1]._replace(end=end)
+    return tuple(filled)
+
+
+def _intervals(grid, kind: str) -> list[Interval] | None:
+    """The interval tier `phones` or `words`, or as MFA names it for a speaker: `Ann - phones`. None if there is none."""
+    for name in grid.tierNames:
+        if name.lower() == kind or name.lower().endswith(f" - {kind}"):
+            entries = grid.getTier(name).entries
+            if all(len(entry) == 3 for entry in entries):   # points have two fields
+                return [Interval(float(start), float(end), str(label)) for start, end, label in entries]
+    return None
+
+
+def read_textgrid(path: Path | str, seconds: float | None = None) -> Alignment:
+    """Read the tiers `words` (optional) and `phones` of a TextGrid, checked and made contiguous.
+
+    `seconds` is the length of the audio; a TextGrid more than 0.05 s longer or shorter is refused. Every fault of the
+    file is a WorkbookError that names it.
+    """
+    from praatio import textgrid
+
+    path = Path(path)
+    if not path.is_file() or path.stat().st_size > MAX_TEXTGRID_BYTES:
+        raise WorkbookError(f"{path}: no such TextGrid, or larger than {MAX_TEXTGRID_BYTES:,} bytes; `tts-workbook align DIR` "
+                            f"makes TextGrids for English")
+    try:
+        grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True, reportingMode="silence")
+        words, phones, end = _intervals(grid, "words"), _intervals(grid, "phones"), float(grid.maxTimestamp)
+    except Exception as error:  # praatio's failures on broken files have no common type
+        raise WorkbookError(f"{path}: not a readable TextGrid ({type(error).__name__}: {error}); align again, or open it "
+                            f"in Praat and save it as text") from error
+    if phones is None:
+        raise WorkbookError(f"{path}: no interval tier named 'phones', only {', '.join(map(repr, grid.tierNames)) or 'none'}; "
+                            f"rename the phone tier, or align again")
+    end_wanted = end if seconds is None else seconds
+    if not phones or not 0 < end < np.inf or abs(end - end_wanted) > LENGTH_TOLERANCE:
+        raise WorkbookError(f"{path}: {len(phones)} phones, end at {end:.3f} s, but the audio ends at {end_wanted:.3f} s; the "
+                            f"TextGrid belongs to another recording: align again")
+    spoken = tuple(word for word in words or () if word.label.strip())
+    return Alignment(spoken, _contiguous(phones, end_wanted, str(path)), end_wanted)
+
+
+def write_textgrid(path: Path | str, alignment: Alignment) -> None:
+    """Write the tiers `words` and `phones` in Praat's long text format, atomically."""
+    from praatio import textgrid
+
+    grid = textgrid.Textgrid(0.0, alignment.end)
+    for name, intervals in (("words", alignment.words), ("phones", alignment.phones)):
+        entries = [tuple(interval) for interval in intervals if interval.label]
+        grid.addTier(textgrid.IntervalTier(name, entries, 0.0, alignment.end))
+    with atomic_path(path) as temporary:
+        grid.save(str(temporary), format="long_textgrid", includeBlankSpaces=True)
+
+
+# --- forced alignment --------------------------------------------------------------------------------------------
+
+def align_english(samples: np.ndarray, sample_rate: int, text: str, user: Dictionary = {}) -> Alignment:
+    """Force-align samples (L,) with an English text (pocketsphinx, 10 ms frames). Raises WorkbookError with the reason."""
+    from tts_core.speech.recogniser import align_words_and_phones, boundary_seconds
+
+    end = len(samples) / sample_rate
+    words, phones = [], []
+    for word, spans in align_words_and_phones(samples, sample_rate, text, user):
+        for intervals, (label, first, last) in [(words, word), *((phones, span) for span in spans)]:
+            label = "" if label == PAUSE else label
+            intervals.append(Interval(min(boundary_seconds(first), end), min(boundary_seconds(last), end), label))
+    phones[-1] = phones[-1]._replace(end=end)     # the recogniser drops the last, incomplete acoustic frame
+    return Alignment(tuple(word for word in words if word.label), _contiguous(phones, end, "forced alignment"), end)
+
+
+def align_folder(root: Path | str, overwrite: bool = False, language: str = "auto") -> list[AlignmentResult]:
+    """Write alignments/ID.TextGrid for every clip of an English corpus; existing ones are kept unless `overwrite`.
+
+    One result per clip; a clip that fails is reported with its reason and does not stop the others. Raises
+    WorkbookError for a folder that is no corpus, or not English.
+    """
+    folder = scan_folder(root, language)
+    if folder.language != "en":
+        raise WorkbookError(f"{root}: language {folder.language!r}, but only English can be aligned here; make TextGrids "
+                            f"with the Montreal Forced Aligner and put them into {folder.root / 'alignments'}")
+    results = [AlignmentResult(rejection.id, rejection.path, "failed", rejection.reason) for rejection in folder.rejected]
+    for entry in folder.entries:
+        status, reason = "kept", ""
+        if overwrite or not entry.textgrid.is_file():
+            try:
+                write_textgrid(entry.textgrid, align_english(*read_wav(entry.wav), entry.text, folder.dictionary))
+                status = "written"
+            except WorkbookError as error:
+                status, reason = "failed", str(error)
+        results.append(AlignmentResult(entry.id, entry.textgrid, status, reason))
+    return results

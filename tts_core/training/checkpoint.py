@@ -1,0 +1,124 @@
+"""Checkpoints: one safetensors file each, with its configuration as JSON in the header. Nothing in it can run code.
+
+A file is written under a temporary name and renamed: it is complete or absent. safetensors is imported where it is used,
+so that model and train step need nothing beyond torch, torchaudio, soundfile and numpy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from tts_core.config import ExperimentConfig, from_dict
+from tts_core.errors import WorkbookError
+from tts_core.model.tts import TTSModel
+
+if TYPE_CHECKING:
+    from tts_core.training.loop import Training
+
+FORMAT = "tts-overfit-workbook 1"
+
+
+def _write(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> None:
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary,
+                  metadata={"format": FORMAT, "header": json.dumps(header)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise WorkbookError(f"{path}: there is no such checkpoint; train one first, for example with "
+                            "`tts-workbook run --only 03`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise WorkbookError(f"{path}: not a safetensors file ({error}). Pickled checkpoints (.pt, .pth, .ckpt) can run code and are "
+                            "refused; convert one where you trust it: safetensors.torch.save_file(state_dict, path)") from error
+    if metadata.get("format") != FORMAT:
+        raise WorkbookError(f"{path}: safetensors, but not a checkpoint of this workbook (its header says {metadata.get('format')!r}, "
+                            f"wanted {FORMAT!r})")
+    return tensors, json.loads(metadata["header"])
+
+
+def _differences(found: dict, wanted: dict, prefix: str = "") -> list[str]:
+    lines = []
+    for key in sorted(set(found) | set(wanted)):
+        a, b = found.get(key), wanted.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: checkpoint {a!r}, wanted {b!r}")
+    return lines
+
+
+def _load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise WorkbookError(f"{path}: its weights do not fit the model: {error}") from error
+
+
+def save_training(path: Path, training: Training) -> None:
+    """Write weights, optimiser, scaler, random state and history of `training` to `path`, atomically."""
+    tensors = {f"model.{name}": tensor for name, tensor in training.model.state_dict().items()}
+    optimizer = training.optimizer.state_dict()
+    for index, state in optimizer["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+    tensors["rng.cpu"] = training.rng_state
+    if training.cuda_rng_state is not None:
+        tensors["rng.cuda"] = training.cuda_rng_state
+    _write(path, tensors, {"experiment": training.experiment.to_dict(), "history": training.history,
+                           "scaler": training.scaler.state_dict()})
+
+
+def load_training(path: Path, training: Training) -> Training:
+    """Fill a fresh `training` from `path`; raises WorkbookError naming every setting that differs.
+
+    The number of steps may differ: a longer run may continue a shorter one.
+    """
+    tensors, header = _read(path)
+    found, wanted = header["experiment"], json.loads(json.dumps(training.experiment.to_dict()))
+    found["fit"]["steps"] = wanted["fit"]["steps"]
+    differences = _differences(found, wanted)
+    if differences:
+        raise WorkbookError(f"{path}: checkpoint of another configuration: " + "; ".join(differences)
+                            + ". Use the configuration it was trained with, or another path")
+    _load_weights(training.model, tensors, path)
+    state: dict[int, dict] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = tensor
+    training.optimizer.load_state_dict({"state": state, "param_groups": training.optimizer.state_dict()["param_groups"]})
+    training.scaler.load_state_dict(header["scaler"])
+    training.rng_state = tensors["rng.cpu"]
+    training.cuda_rng_state = tensors.get("rng.cuda")
+    training.history = header["history"]
+    return training
+
+
+def load_model(path: Path) -> tuple[TTSModel, ExperimentConfig, list[dict]]:
+    """The trained model of a checkpoint in eval mode, its configuration and its history."""
+    tensors, header = _read(path)
+    experiment = from_dict(ExperimentConfig, header["experiment"], str(path))
+    model = TTSModel(experiment.model, experiment.audio)
+    _load_weights(model, tensors, path)
+    return model.eval(), experiment, header["history"]

@@ -1,0 +1,88 @@
+"""`fit`: repeat the train step, report every step, stop and resume exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from tts_core.config import ExperimentConfig
+from tts_core.model.tts import TTSModel
+from tts_core.speech.batch import Batch
+from tts_core.training.checkpoint import load_training, save_training
+from tts_core.training.precision import choose_precision
+from tts_core.training.step import StepReport, train_step
+
+BatchSource = Batch | Callable[[int], Batch | list[Batch]]
+
+
+@dataclass
+class Training:
+    """A model being trained and everything needed to go on from here."""
+
+    experiment: ExperimentConfig
+    model: TTSModel
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    rng_state: torch.Tensor                # of the CPU generator that dropout draws from
+    cuda_rng_state: torch.Tensor | None = None
+    history: list[dict] = field(default_factory=list)   # one StepReport per step, as a mapping
+
+    @property
+    def step(self) -> int:
+        return len(self.history)
+
+
+def start_training(experiment: ExperimentConfig, model: TTSModel, device: str = "cpu") -> Training:
+    """A fresh AdamW, loss scaler and dropout stream for `model`, which moves to `device`."""
+    options = experiment.optimizer
+    model = model.to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay,
+                                  betas=options.betas, eps=options.eps)
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+        torch.manual_seed(experiment.fit.seed)
+        cuda_state = torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
+        rng_state = torch.get_rng_state()
+    scaler = choose_precision(experiment.fit.precision, device).scaler()
+    return Training(experiment, model, optimizer, scaler, rng_state, cuda_state)
+
+
+def fit(training: Training, batches: BatchSource, *, until: int | None = None,
+        on_step: Callable[[int, StepReport], bool | None] | None = None, checkpoint: Path | None = None) -> Training:
+    """Train until `until` steps (default: the experiment's) have been made since the start, and return `training`.
+
+    `batches` is one batch, or a function of the step that gives the batch (or micro-batches) of that step: data order
+    is then part of the step number, and stopping at N and resuming equals not stopping, bitwise on CPU. `on_step` gets
+    the 1-based step and its report; returning True stops after that step and leaves a usable model. With `checkpoint`
+    the state is saved there at the end (atomically), however the end came about, an exception in a step excepted.
+    """
+    experiment, model = training.experiment, training.model
+    device = next(model.parameters()).device
+    precision = choose_precision(experiment.fit.precision, device)
+    source = batches if callable(batches) else lambda step: batches
+    model.train()
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        torch.set_rng_state(training.rng_state)
+        if on_cuda:
+            torch.cuda.set_rng_state(training.cuda_rng_state, device)
+        while training.step < (until or experiment.fit.steps):
+            step_batches = source(training.step)
+            step_batches = [step_batches] if isinstance(step_batches, Batch) else step_batches
+            report = train_step(model, training.optimizer, [batch.to(device) for batch in step_batches], experiment.loss,
+                                precision, training.scaler, experiment.optimizer.clip_norm)
+            training.history.append(report.to_dict())
+            training.rng_state = torch.get_rng_state()
+            training.cuda_rng_state = torch.cuda.get_rng_state(device) if on_cuda else None
+            if on_step is not None and on_step(training.step, report):
+                break
+    if checkpoint is not None:
+        save_training(checkpoint, training)
+    return training
+
+
+def resume_training(path: Path, model: TTSModel, experiment: ExperimentConfig, device: str = "cpu") -> Training:
+    """Continue from a checkpoint of the same experiment; raises WorkbookError if it is another one's."""
+    return load_training(path, start_training(experiment, model, device))

@@ -1,0 +1,100 @@
+"""THE train step: notebooks, tests, sweeps, real training and diagnosis all call this function."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+
+from tts_core.config import LossConfig
+from tts_core.errors import WorkbookError
+from tts_core.speech.batch import Batch
+from tts_core.training.losses import Counts, loss_sums
+from tts_core.training.precision import Precision
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one optimiser step did. Losses are means over the valid values of the whole step."""
+
+    mel: float           # L1, model units: the optimised term
+    mel_l1: float        # L1, ln units: comparable with the baselines
+    duration: float      # MSE of log1p frames
+    stop: float          # BCE, nats
+    total: float         # weighted sum that was optimised
+    gradient_norm: float # global, unscaled, before the clip
+    clipped: bool        # whether the clip changed the gradient
+    skipped: bool        # the loss scaler found overflowing gradients and left the weights alone
+    loss_scale: float    # of this step; 1.0 without a scaler
+    valid_frames: int
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batch | list[Batch], config: LossConfig,
+               precision: Precision, scaler: torch.amp.GradScaler, clip_norm: float | None = 1.0) -> StepReport:
+    """One optimiser step over one batch or several micro-batches (accumulated: equal to one big batch).
+
+    autocast -> losses in fp32 -> raise on non-finite -> scale -> backward -> unscale -> clip -> step -> update ->
+    zero_grad(set_to_none=True). Raises WorkbookError naming the module whose output, or the parameter whose gradient,
+    first became non-finite; with a loss scaler an overflowing gradient skips the step instead, as it is meant to.
+    """
+    batches = [batches] if isinstance(batches, Batch) else batches
+    counts = Counts.of(batches)
+    loss_scale = scaler.get_scale()
+    sums = dict.fromkeys(("mel", "mel_l1", "duration", "stop", "total"), 0.0)
+    for batch in batches:
+        with precision.autocast():
+            terms = loss_sums(model(batch), batch, model, config)
+            total = terms.total(config, counts)
+        if not torch.isfinite(total):
+            raise_non_finite(model, batch, precision)
+        scaler.scale(total).backward()
+        for name in ("mel", "mel_l1", "duration", "stop"):
+            sums[name] += float(getattr(terms, name)[0].detach())
+        sums["total"] += float(total.detach())
+    scaler.unscale_(optimizer)
+    norm = nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
+    if not scaler.is_enabled() and not torch.isfinite(norm):
+        raise_non_finite_gradient(model)
+    clipped = clip_norm is not None and bool(norm > clip_norm)
+    if clipped:
+        nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, norm)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return StepReport(mel=sums["mel"] / counts.mel, mel_l1=sums["mel_l1"] / counts.mel, duration=sums["duration"] / counts.duration,
+                      stop=sums["stop"] / counts.stop, total=sums["total"], gradient_norm=float(norm), clipped=clipped,
+                      skipped=scaler.get_scale() < loss_scale, loss_scale=loss_scale, valid_frames=counts.stop)
+
+
+def raise_non_finite(model: nn.Module, batch: Batch, precision: Precision) -> None:
+    """Run the forward pass again, watching every module, and raise WorkbookError naming the first non-finite output."""
+    first: list[str] = []
+
+    def watch(name):
+        def hook(module, inputs, output):
+            tensors = [output] if isinstance(output, torch.Tensor) else []
+            if not first and any(not torch.isfinite(tensor).all() for tensor in tensors):
+                first.append(f"{name} ({type(module).__name__})")
+        return hook
+
+    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
+    try:
+        with torch.no_grad(), precision.autocast():
+            model(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    where = f"the first non-finite output is that of module {first[0]}" if first else "every module's output is finite: look at the targets"
+    raise WorkbookError(f"the loss of batch {', '.join(batch.ids[:4])} is not finite in {precision.name}; {where}. "
+                        "Compare one step in fp32, check the input mels for NaN, and lower the learning rate")
+
+
+def raise_non_finite_gradient(model: nn.Module) -> None:
+    """Raise WorkbookError naming the first parameter, in module order, with a non-finite gradient."""
+    names = [name for name, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
+    raise WorkbookError(f"the loss is finite but the gradient of {names[0] if names else 'the model'} is not "
+                        f"({len(names)} parameters affected); nothing was updated")
