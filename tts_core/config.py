@@ -60,6 +60,11 @@ class AudioConfig:
         """Log-mel value of digital silence, ln units."""
         return math.log(self.log_floor)
 
+    @property
+    def hop_seconds(self) -> float:
+        """Time between frames."""
+        return self.hop_length / self.sample_rate
+
     @classmethod
     def seed(cls) -> AudioConfig:
         """The recipe of the findings (FACTS, point 7): power, HTK, logs clamped to [-11.5, 0]."""

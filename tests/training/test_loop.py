@@ -46,9 +46,9 @@ def test_a_stop_leaves_a_usable_model(batch, tmp_path):
     experiment = make_experiment(steps=50)
     training = fit(start(experiment, batch), batch, on_step=lambda step, report: step == 3, checkpoint=tmp_path / "c.safetensors")
     assert training.step == 3
-    model, loaded, history = load_model(tmp_path / "c.safetensors")
-    assert loaded == experiment and len(history) == 3 and not model.training
-    assert math.isfinite(measure_gap(model, batch).fr_l1)
+    loaded = load_model(tmp_path / "c.safetensors")
+    assert loaded.experiment == experiment and len(loaded.history) == 3 and not loaded.model.training
+    assert math.isfinite(measure_gap(loaded.model, batch).fr_l1)
 
 
 def test_tiny_overfit_is_judged_free_running():

@@ -1,12 +1,16 @@
 """Mels share one scale and one time axis; phonemes stand where they are spoken; uniform durations are shouted."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from tts_core import WorkbookError
 from tts_core.viz import plot_clip, plot_mel_snapshots, plot_mels
 from tts_core.viz.phoneme_track import label_rows
 from tts_core.viz.picture import UNIFORM_BANNER
+from tts_core.viz.style import ALARM
 
 HOP, RATE = 256, 22_050
 
@@ -42,6 +46,13 @@ def test_the_banner_covers_nothing():
     others = [text.get_window_extent() for text in picture.texts if text.get_text() != UNIFORM_BANNER]
     others += [axes.get_tightbbox() for axes in picture.axes]
     assert not any(banner.overlaps(other) for other in others)
+
+
+def test_a_tight_saving_keeps_the_banner():
+    target = io.BytesIO()
+    clip(alignment="uniform").savefig(target, format="png", bbox_inches="tight", pad_inches=0)
+    pixels = np.asarray(Image.open(target).convert("RGB"))
+    assert pixels.shape[1] == 902 and "#{:02x}{:02x}{:02x}".format(*pixels[5, 5]) == ALARM
 
 
 def test_a_clip_has_one_time_axis_in_seconds_and_labelled_units():

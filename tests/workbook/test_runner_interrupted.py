@@ -105,7 +105,14 @@ def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 os.fsync = full
 """
-SAVE = "from tts_core.workbook.atomic import write_text\nwrite_text(out + '/figures/01_curve.png', 'x' * 100_000)"
+# The atomic writer by its path: the package would import torch first.
+SAVE = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("atomic", {atomic.__file__!r})
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+module.write_text(out + "/figures/01_curve.png", "x" * 100_000)
+"""
 
 
 def test_full_disk(tmp_path):
@@ -144,6 +151,14 @@ def test_full_disk_under_the_runner_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic, "write_text", full_in("notebooks"))
     result, _ = run_here(tmp_path)
     assert_failed_honestly(result, "01_check", "No space left on device")
+
+    def full_until_the_reserve_is_given_up(path, text):
+        if (Path(path).parent / ".reserve").exists():
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        genuine(path, text)
+
+    monkeypatch.setattr(atomic, "write_text", full_until_the_reserve_is_given_up)
+    assert run_here(tmp_path, out="out1")[0].exit_code == 0 and record_of(tmp_path / "out1")["status"] == "complete"
 
     monkeypatch.setattr(atomic, "write_text", full_in("out2"))
     result, printed = run_here(tmp_path, out="out2")

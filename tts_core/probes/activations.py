@@ -104,4 +104,4 @@ def cross_attention_maps(model: nn.Module, batch: Batch) -> Tensor:
         maps = [attentions[f"decoder.layers.{index}.cross_attention"].weights[0].mean(dim=0)
                 for index in range(len(model.decoder.layers))]
     length = int(batch.mel_lengths[0])
-    return torch.stack(maps)[:, :length, :length]
+    return torch.stack(maps)[:, :length, :length].cpu()

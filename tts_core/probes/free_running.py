@@ -24,6 +24,8 @@ def mel_l1(mel: Tensor, batch: Batch) -> float:
 
 @dataclass(frozen=True)
 class Gap:
+    """Errors and mels of one model on one batch; tensors on the CPU."""
+
     tf_l1: float                 # ln units
     fr_l1: float                 # ln units
     tf_mel: Tensor               # (B, T, M)
@@ -37,8 +39,8 @@ def measure_gap(model: TTSModel, batch: Batch, layout: str | None = None) -> Gap
     with evaluating(model):
         tf_mel = model(batch).mel
     fr_mel = free_run(model, batch, layout=layout).mel
-    return Gap(mel_l1(tf_mel, batch), mel_l1(fr_mel, batch), tf_mel, fr_mel,
-               _per_frame(tf_mel, batch), _per_frame(fr_mel, batch))
+    return Gap(mel_l1(tf_mel, batch), mel_l1(fr_mel, batch), tf_mel.cpu(), fr_mel.cpu(),
+               _per_frame(tf_mel, batch).cpu(), _per_frame(fr_mel, batch).cpu())
 
 
 def _per_frame(mel: Tensor, batch: Batch) -> Tensor:

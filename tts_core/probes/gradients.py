@@ -66,6 +66,18 @@ def gradient_norms(model: nn.Module, batch: Batch, experiment: ExperimentConfig,
     return norms
 
 
+def share_shift(a: dict[str, float], b: dict[str, float]) -> float:
+    """How differently two steps spread their gradient: the largest factor, at least 1, by which any module's share changes.
+
+    `a` and `b` are gradient norms by module path; a share is a norm over the root of the sum of squares. Only modules
+    that both have and both reach are compared.
+    """
+    common = [path for path in a if a[path] > 0 and b.get(path, 0) > 0]
+    scale = {id(norms): sum(norms[path] ** 2 for path in common) ** 0.5 for norms in (a, b)}
+    factors = [(a[path] / scale[id(a)]) / (b[path] / scale[id(b)]) for path in common]
+    return max((max(factor, 1 / factor) for factor in factors), default=1.0)
+
+
 def audit_step(model: nn.Module, batch: Batch, experiment: ExperimentConfig) -> StepAudit:
     """Measure one step on a copy of `model`, which stays as it was. Dropout is drawn from the experiment's seed."""
     model = copy.deepcopy(model).train()

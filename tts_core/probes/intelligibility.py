@@ -14,6 +14,9 @@ from torch import Tensor
 from tts_core.config import AudioConfig
 from tts_core.errors import WorkbookError
 from tts_core.speech.audio import griffin_lim
+from tts_core.speech.bundled import bundled_voice
+from tts_core.speech.dataset import Clip
+from tts_core.speech.folder import scan_folder
 from tts_core.speech.recogniser import recognise, recognise_one_of
 
 N_PHASE_SEEDS = 8   # Griffin-Lim starts from random phases: word error rates are means over fixed seeds
@@ -49,6 +52,12 @@ def identify_text(samples: np.ndarray, sample_rate: int, texts: dict[str, str]) 
     """
     spoken = {normalise_words(text): name for name, text in texts.items()}
     return spoken.get(recognise_one_of(samples, sample_rate, list(spoken)))
+
+
+def bundled_texts(clip: Clip) -> dict[str, str]:
+    """Clip id -> transcript of every bundled English clip, and of `clip`: the closed set of `identify_text`."""
+    entries = [entry for voice in ("librivox", "allison") for entry in scan_folder(bundled_voice(voice)).entries]
+    return {**{entry.id: entry.text for entry in entries}, clip.id: clip.text}
 
 
 def mel_cepstrum(log_mel: Tensor, order: int = 13) -> np.ndarray:

@@ -55,6 +55,12 @@ class Trajectory:
         """Mel L1 divided by the best constant, per step."""
         return [value / self.best_constant for value in self.mel_l1]
 
+    def curves(self) -> dict[str, list]:
+        """The curves by the names that plots and records use."""
+        return {"steps": self.steps, "mel_l1": self.mel_l1, "over_constant": self.over_constant,
+                "time_variance_share": self.shares, "time_variance_share_steps": self.share_steps,
+                "duration_loss": self.duration, "gradient_norm": self.gradient_norm}
+
     @property
     def plateau(self) -> tuple[int, int]:
         return longest_plateau(self.mel_l1, self.best_constant)
@@ -87,7 +93,7 @@ def record_trajectory(model: TTSModel, batch: Batch, *, share_every: int = 10, s
     called after the recording and decides whether to stop.
     """
     length = int(batch.mel_lengths[0])
-    trajectory = Trajectory(best_constant=float(best_constant_l1(batch.mel[0, :length])))
+    trajectory = Trajectory(best_constant=float(best_constant_l1(batch.mel[0, :length].cpu())))
 
     def on_step(step: int, report: StepReport) -> bool | None:
         trajectory.mel_l1.append(report.mel_l1)
@@ -99,7 +105,7 @@ def record_trajectory(model: TTSModel, batch: Batch, *, share_every: int = 10, s
             trajectory.share_steps.append(step)
             trajectory.shares.append(time_variance_share(output.decoded, batch.mel_lengths))
             if step in snapshot_steps:
-                trajectory.snapshots[step] = output.mel[0, :length].clone()
+                trajectory.snapshots[step] = output.mel[0, :length].cpu()
         return also(step, report) if also is not None else None
 
     return trajectory, on_step

@@ -28,7 +28,7 @@ def boundary_seconds(frame: int) -> float:
 
 
 def _aligner(words: list[str], user: Dictionary):
-    """A fresh decoder that knows these words only: pocketsphinx alignments depend on what a decoder aligned before."""
+    """A decoder that knows these words only, the user's pronunciations before the built-in ones."""
     from pocketsphinx import Decoder
 
     with tempfile.NamedTemporaryFile("w", suffix=".dict", encoding="utf-8") as file:
@@ -48,8 +48,9 @@ def _recogniser():
 
 
 def _process(decoder, samples: np.ndarray, sample_rate: int) -> None:
-    """One utterance (L,) through the active search."""
-    audio = np.round(np.clip(resample(samples, sample_rate, RATE), -1.0, 1.0) * 32_767).astype(np.int16)
+    """One utterance (L,) through the active search, independent of the utterances before it."""
+    audio = (resample(samples, sample_rate, RATE) * 32_768).round().clip(-32_768, 32_767).astype(np.int16)
+    decoder.reinit_feat()     # or the noise estimate of the utterance before leaks into this one
     decoder.start_utt()
     decoder.process_raw(audio.tobytes(), full_utt=True)
     decoder.end_utt()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,7 @@ def save_training(path: Path, training: Training) -> None:
     tensors["rng.cpu"] = training.rng_state
     if training.cuda_rng_state is not None:
         tensors["rng.cuda"] = training.cuda_rng_state
-    _write(path, tensors, {"experiment": training.experiment.to_dict(), "history": training.history,
+    _write(path, tensors, {"experiment": training.experiment.to_dict(), "history": training.history, "notes": training.notes,
                            "scaler": training.scaler.state_dict()})
 
 
@@ -111,14 +112,22 @@ def load_training(path: Path, training: Training) -> Training:
     training.scaler.load_state_dict(header["scaler"])
     training.rng_state = tensors["rng.cpu"]
     training.cuda_rng_state = tensors.get("rng.cuda")
-    training.history = header["history"]
+    training.history, training.notes = header["history"], header["notes"]
     return training
 
 
-def load_model(path: Path) -> tuple[TTSModel, ExperimentConfig, list[dict]]:
-    """The trained model of a checkpoint in eval mode, its configuration and its history."""
+@dataclass(frozen=True)
+class LoadedModel:
+    model: TTSModel                # eval mode, CPU
+    experiment: ExperimentConfig
+    history: list[dict]            # one StepReport per step, as a mapping
+    notes: dict                    # what it was trained on: preset, clips, symbols
+
+
+def load_model(path: Path) -> LoadedModel:
+    """The trained model of a checkpoint, with its configuration and history. Raises WorkbookError as `load_training` does."""
     tensors, header = _read(path)
     experiment = from_dict(ExperimentConfig, header["experiment"], str(path))
     model = TTSModel(experiment.model, experiment.audio)
     _load_weights(model, tensors, path)
-    return model.eval(), experiment, header["history"]
+    return LoadedModel(model.eval(), experiment, header["history"], header["notes"])

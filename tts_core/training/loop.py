@@ -29,6 +29,7 @@ class Training:
     rng_state: torch.Tensor                # of the CPU generator that dropout draws from
     cuda_rng_state: torch.Tensor | None = None
     history: list[dict] = field(default_factory=list)   # one StepReport per step, as a mapping
+    notes: dict = field(default_factory=dict)           # what it was trained on: JSON values, kept in the checkpoint
 
     @property
     def step(self) -> int:

@@ -28,6 +28,11 @@ class Precision:
         return torch.amp.GradScaler(self.device, enabled=self.name == "fp16")
 
 
+def training_device() -> str:
+    """`cuda` where there is one, else `cpu`; MPS is used by request only, since not every probe's operator exists there."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def choose_precision(requested: str = "auto", device: str | torch.device = "cpu") -> Precision:
     """BF16 on CUDA that supports it, FP16 with GradScaler on older CUDA, FP32 on CPU and MPS; or what is requested.
 

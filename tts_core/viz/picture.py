@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from tts_core.errors import WorkbookError
@@ -50,6 +51,10 @@ class Picture(Figure):
             target, format="png", optimize=True, dpi=(self.dpi, self.dpi))
         return target.getvalue()
 
+    def get_tightbbox(self, *args, **kwargs) -> Bbox:
+        """The whole picture, in inches: `savefig(bbox_inches="tight")` cuts nothing off and keeps the size."""
+        return Bbox.from_bounds(0, 0, *self.get_size_inches())
+
     def _repr_png_(self) -> bytes:
         return self.png()
 
@@ -77,7 +82,6 @@ def new_picture(height: float, title: str = "", alignment: str | None = None) ->
     if lines:
         text = picture.text(0.008, (total - room_for_banner - 0.05) / total, "\n".join(lines), ha="left", va="top",
                             fontsize=TITLE_POINTS, fontweight="bold", linespacing=1.15)
-        text.set_in_layout(False)
         wide = text.get_window_extent().width / (0.984 * picture.bbox.width)
         text.set_fontsize(TITLE_POINTS / max(1.0, wide))   # a line of capitals is wider than the average
     if room_for_banner:
@@ -109,7 +113,6 @@ def _wrapped(title: str) -> list[str]:
 def _add_banner(picture: Picture, share: float) -> None:
     """A red strip over the top `share` of the picture."""
     strip = Rectangle((0, 1 - share), 1, share, transform=picture.transFigure, facecolor=ALARM, edgecolor="none")
-    strip.set_in_layout(False)
     picture.add_artist(strip)
     picture.text(0.5, 1 - share / 2, UNIFORM_BANNER, ha="center", va="center", color="white", fontsize=12,
-                 fontweight="bold").set_in_layout(False)
+                 fontweight="bold")

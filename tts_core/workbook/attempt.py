@@ -83,9 +83,8 @@ class Attempt:
         self.record.save()
 
     def _keep_failed(self, fault: Fault, context: Context, log: str) -> None:
-        """The copy in failed/ gets honest marks; the verdict, if one was written, does not count and goes."""
+        """The copy in failed/ gets honest marks. (Its verdict, if it wrote one, is removed when the run stops.)"""
         source, folder = self.source, self.folder
-        folder.verdict(source.number).unlink(missing_ok=True)
         if log.strip():
             self.record.notebook(source.number, source.name, log=log[-2_000:])
         partial = folder.partial / f"{source.name}.ipynb"

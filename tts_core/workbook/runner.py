@@ -161,11 +161,10 @@ class _Run:
         return reason is None
 
     def _stop(self, status: str, number: str | None, cause: str) -> Result:
-        """Say what happened, in run.json and aloud; leave nothing of what was cut short that could pass for a result."""
+        """Say what happened, in run.json and aloud; leave nothing cut short that could pass for a result."""
         name = self.sources[number].name if number else None
         entry = self.record.content["notebooks"].get(number, {})
         if number is not None and self.folder.state(number) is None:
-            self.folder.verdict(number).unlink(missing_ok=True)
             self.folder.notebook(name).unlink(missing_ok=True)
             if entry.get("status") != "failed":
                 entry.update(status=status, cause=cause)

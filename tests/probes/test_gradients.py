@@ -1,0 +1,52 @@
+"""The single-step audit: complete, faithful, and able to see a dead path."""
+
+import pytest
+import torch
+
+from tests.conftest import make_experiment, make_model
+from tts_core.config import PRESETS
+from tts_core.probes.gradients import audit_step, audited_modules, share_shift
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_audited_modules_own_every_parameter_once(name, batch):
+    model = make_model(make_experiment(name), batch)
+    owned = [parameter for names in audited_modules(model).values() for parameter in names]
+    assert sorted(owned) == sorted(parameter for parameter, _ in model.named_parameters())
+
+
+def test_norms_add_up_to_the_total_and_the_model_stays_as_it_was(batch):
+    experiment = make_experiment()
+    model = make_model(experiment, batch)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    audit = audit_step(model, batch, experiment)
+    assert sum(norm ** 2 for norm in audit.gradient_norm.values()) ** 0.5 == pytest.approx(audit.total_gradient_norm, rel=1e-4)
+    assert all(torch.equal(p, before[name]) and p.grad is None for name, p in model.named_parameters())
+    assert audit.unreached == []
+
+
+def test_a_detached_encoder_is_seen_for_the_mel_loss_and_for_all(batch):
+    experiment = make_experiment()
+    model = make_model(experiment, batch)
+    model.encoder.register_forward_hook(lambda module, inputs, output: output.detach())
+    audit = audit_step(model, batch, experiment)
+    assert "text_embedding" in audit.unreached and "encoder.layers.0.self_attention" in audit.unreached
+    assert audit.mel_gradient_norm["decoder.layers.0.cross_attention"] > 0
+
+
+def test_update_ratio_of_the_first_adamw_step_follows_the_learning_rate(batch):
+    ratios = [audit_step(make_model(make_experiment(lr=lr), batch), batch, make_experiment(lr=lr)).update_ratio["mel_projection_out"]
+              for lr in (1e-3, 1e-5)]
+    assert ratios[0] / ratios[1] == pytest.approx(100, rel=0.05)
+
+
+def test_the_stop_head_has_no_mel_gradient(batch):
+    audit = audit_step(make_model(make_experiment(), batch), batch, make_experiment())
+    assert audit.mel_gradient_norm["stop_token_predictor"] == 0.0 < audit.gradient_norm["stop_token_predictor"]
+
+
+def test_share_shift_is_blind_to_scale_and_sees_a_redistribution():
+    a = {"x": 3.0, "y": 4.0}
+    assert share_shift(a, {"x": 30.0, "y": 40.0}) == pytest.approx(1.0)
+    assert share_shift(a, {"x": 4.0, "y": 3.0}) == pytest.approx(4 / 3)
+    assert share_shift(a, {"x": 3.0, "y": 0.0}) == pytest.approx(1.0)        # an unreached module is not a ratio

@@ -1,0 +1,44 @@
+"""Plateau and collapse are what DESIGN says they are."""
+
+import pytest
+
+from tests.conftest import make_experiment, make_model
+from tts_core.probes.trajectory import Trajectory, longest_plateau, record_trajectory
+from tts_core.training.loop import fit, start_training
+
+
+def test_a_plateau_is_fifty_consecutive_steps_within_five_per_cent():
+    falling = [2.0] * 10
+    assert longest_plateau(falling + [1.04] * 50 + [0.5], 1.0) == (50, 11)
+    assert longest_plateau(falling + [1.04] * 49 + [0.5], 1.0) == (0, 0)
+    assert longest_plateau(falling + [0.96] * 30 + [0.9] + [1.0] * 30, 1.0) == (0, 0)      # interrupted
+    assert longest_plateau([1.0] * 60 + [2.0] + [1.0] * 80, 1.0) == (80, 62)
+    assert longest_plateau([1.06] * 100, 1.0) == (0, 0)
+
+
+def test_a_curve_that_crosses_the_line_is_neither_plateau_nor_collapse():
+    trajectory = Trajectory(best_constant=1.0, mel_l1=[2.0 - 0.02 * step for step in range(90)],
+                            share_steps=list(range(1, 91, 10)), shares=[0.01] * 9)
+    assert trajectory.plateau == (0, 0) and trajectory.plateau_share is None and not trajectory.collapsed
+
+
+@pytest.mark.parametrize("share, collapsed", ((0.05, True), (0.2, False)))
+def test_a_collapse_is_a_plateau_with_little_variance_in_time(share, collapsed):
+    trajectory = Trajectory(best_constant=1.0, mel_l1=[1.0] * 60, share_steps=[1, 30, 60], shares=[0.5, share, 0.5])
+    assert trajectory.plateau_share == share and trajectory.collapsed is collapsed
+
+
+def test_share_at_line_is_read_where_the_loss_is_nearest_to_it():
+    trajectory = Trajectory(best_constant=1.0, mel_l1=[2.0, 1.5, 1.02, 0.7], share_steps=[1, 3, 4], shares=[0.9, 0.3, 0.6])
+    assert trajectory.share_at_line == 0.3
+
+
+def test_recording_changes_no_bit_of_the_training(batch):
+    experiment = make_experiment(dropout=0.3, steps=6)
+    plain = fit(start_training(experiment, make_model(experiment, batch)), batch)
+    model = make_model(experiment, batch)
+    trajectory, on_step = record_trajectory(model, batch, share_every=2, snapshot_steps=(3,))
+    recorded = fit(start_training(experiment, model), batch, on_step=on_step)
+    assert recorded.history == plain.history
+    assert trajectory.mel_l1 == [row["mel_l1"] for row in plain.history]
+    assert trajectory.share_steps == [1, 2, 3, 4, 6] and trajectory.snapshots[3].shape == (9, 80)

@@ -1,0 +1,23 @@
+"""Results that were recorded earlier, by a command that is named in them, and are drawn with their provenance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tts_core.errors import WorkbookError
+from tts_core.workbook.atomic import read_json
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+
+
+def read_record(name: str) -> dict[str, Any]:
+    """The record `benchmarks/results/NAME.json`; raises WorkbookError naming the command that makes it."""
+    path = FOLDER / f"{name}.json"
+    try:
+        record = read_json(path)
+    except FileNotFoundError:
+        raise WorkbookError(f"there is no recorded result {path}; `make evidence` computes it") from None
+    if not isinstance(record, dict) or not record.get("provenance"):
+        raise WorkbookError(f"{path}: a recorded result without provenance is not shown; `make evidence` computes it anew")
+    return record
