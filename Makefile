@@ -35,7 +35,7 @@ evidence: $(STAMP)
 	$(BIN)/python benchmarks/seed_size.py
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/step_ratio.py
+	$(BIN)/python benchmarks/step.py
 
 clean:
 	rm -rf .venv runs build *.egg-info .pytest_cache .hypothesis

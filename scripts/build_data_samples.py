@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +74,7 @@ def require(program: str, remedy: str) -> None:
 
 def unpack(debs: Path | None, work: Path) -> dict[str, tuple[Path, str]]:
     """Package -> (unpacked tree, version). Downloads with apt-get unless `debs` holds the packages."""
-    require("ffmpeg", "it decodes the G.722 prompts; `apt-get install ffmpeg`, or `conda install -c conda-forge ffmpeg`")
+    require("ffmpeg", "it decodes the G.722 prompts: `apt-get install ffmpeg` or `conda install -c conda-forge ffmpeg`")
     require("dpkg-deb", "it unpacks the packages; it comes with Debian and Ubuntu, elsewhere use a container of them")
     if debs is None:
         require("apt-get", "run this on Debian or Ubuntu, or give --debs DIR with the packages " + ", ".join(PACKAGES))
@@ -92,8 +92,8 @@ def unpack(debs: Path | None, work: Path) -> dict[str, tuple[Path, str]]:
 
 
 def licence(unpacked: dict[str, tuple[Path, str]], package: str, heading: str) -> str:
-    copyright_file = unpacked[package][0] / "usr/share/doc" / package / "copyright"
-    return f"{heading}\n\nThe copyright file of the Debian package {package}, in full:\n\n{copyright_file.read_text('utf-8')}"
+    text = (unpacked[package][0] / "usr/share/doc" / package / "copyright").read_text("utf-8")
+    return f"{heading}\n\nThe copyright file of the Debian package {package}, in full:\n\n{text}"
 
 
 def decode_prompts(unpacked: dict[str, tuple[Path, str]], language: str, work: Path) -> list[Prompt]:
@@ -111,8 +111,8 @@ def decode_prompts(unpacked: dict[str, tuple[Path, str]], language: str, work: P
             continue
         spoken = " ".join(re.sub(r"\d", lambda digit: f" {DIGITS[digit[0]]} ", text).split())
         wav = work / language / f"{name.replace('/', '-')}.wav"
-        run("ffmpeg", "-v", "error", "-f", "g722", "-i", source, "-c:a", "pcm_s16le", "-ar", str(RATE), "-fflags", "+bitexact",
-            "-flags:a", "+bitexact", "-map_metadata", "-1", wav)
+        run("ffmpeg", "-v", "error", "-f", "g722", "-i", source, "-c:a", "pcm_s16le", "-ar", str(RATE),
+            "-fflags", "+bitexact", "-flags:a", "+bitexact", "-map_metadata", "-1", wav)
         try:
             wav_info(wav)
             prompts.append(Prompt(wav.stem, text, re.sub(r"\s+([.,;:!?])", r"\1", spoken), wav))
@@ -132,8 +132,8 @@ def usable_english(unpacked: dict[str, tuple[Path, str]], work: Path) -> list[Pr
         if result.status == "failed":
             print(f"  left out: {prompt.id}: {result.reason.partition(': add')[0]}")
             continue
-        phones = read_textgrid(result.path).phones
-        usable.append(Prompt(prompt.id, prompt.text, prompt.spoken, prompt.wav, Counter(p.label for p in phones if p.label)))
+        phonemes = Counter(phone.label for phone in read_textgrid(result.path).phones if phone.label)
+        usable.append(replace(prompt, units=phonemes))
     return usable
 
 
@@ -169,7 +169,7 @@ def choose_balanced(prompts: list[Prompt], sizes: list[int]) -> list[list[Prompt
         for chosen, have, size in zip(sets, counts, sizes, strict=True):
             if len(chosen) < size:
                 if not left:
-                    raise WorkbookError(f"only {sum(map(len, sets))} prompts are fit and different enough; loosen the limits")
+                    raise WorkbookError(f"only {sum(map(len, sets))} prompts are fit and different; loosen limits")
                 best = max(left, key=lambda text: (gain(left[text], have), text))
                 have.update(left[best].units)
                 chosen.append(left[best])
@@ -200,13 +200,14 @@ def english_texts(unpacked: dict[str, tuple[Path, str]]) -> dict[str, str]:
     return {
         "language.txt": "en",
         "LICENSE": licence(unpacked, package, "Recordings: Allison Smith (http://www.theivrvoice.com), with financial "
-                           "contributions by Digium, Inc.\nLicence: Creative Commons Attribution-ShareAlike 3.0 (CC-BY-SA-3.0).\n"
-                           "Changed: decoded, numbers in the texts written out, phone alignments added, under the same licence."),
+                           "contributions by Digium, Inc.\nLicence: Creative Commons Attribution-ShareAlike 3.0 "
+                           "(CC-BY-SA-3.0).\nChanged: decoded, numbers in the texts written out, phone alignments "
+                           "added, under the same licence."),
         "SOURCE": f"Debian packages {package} and asterisk-core-sounds-en, version {unpacked[package][1]}\n"
                   f"(http://downloads.asterisk.org/pub/telephony/asterisk/).\n"
-                  f"G.722 decoded with ffmpeg to 16 kHz, 16-bit PCM; texts from core-sounds-en.txt.gz, digits written out as\n"
-                  f"words in the third column; slashes in names became hyphens; alignments/ by `tts-workbook align`\n"
-                  f"(pocketsphinx). Made by scripts/build_data_samples.py."}
+                  f"G.722 decoded with ffmpeg to 16 kHz, 16-bit PCM; texts from core-sounds-en.txt.gz, digits written\n"
+                  f"out as words in the third column; slashes in names became hyphens; alignments/ by\n"
+                  f"`tts-workbook align` (pocketsphinx). Made by scripts/build_data_samples.py."}
 
 
 def build_librivox(unpacked: dict[str, tuple[Path, str]], root: Path) -> None:
@@ -216,26 +217,27 @@ def build_librivox(unpacked: dict[str, tuple[Path, str]], root: Path) -> None:
     prompts = [Prompt(name, text, text, source / f"{name}.wav") for text, name in rows]
     write_voice(root, prompts, {
         "language.txt": "en", "default_clip.txt": next(prompt.id for prompt in prompts if prompt.id.endswith("0930")),
-        "LICENSE": licence(unpacked, LIBRIVOX, "Recordings: Sense and Sensibility by Jane Austen, chapter 1, read for LibriVox "
-                           "(https://librivox.org);\nLibriVox recordings are in the public domain. The selection, the cut and "
-                           "the transcripts are part of pocketsphinx."),
-        "SOURCE": f"Debian package {LIBRIVOX}, version {version}: usr/share/pocketsphinx/test/data/librivox/*.wav as they are\n"
-                  f"(16 kHz, 16-bit PCM), texts from `transcription` without the sentence marks; alignments/ by\n"
-                  f"`tts-workbook align` (pocketsphinx). Made by scripts/build_data_samples.py."})
+        "LICENSE": licence(unpacked, LIBRIVOX, "Recordings: Sense and Sensibility by Jane Austen, chapter 1, read for "
+                           "LibriVox (https://librivox.org);\nLibriVox recordings are in the public domain. The "
+                           "selection, the cut and the transcripts are part of pocketsphinx."),
+        "SOURCE": f"Debian package {LIBRIVOX}, version {version}:\nusr/share/pocketsphinx/test/data/librivox/*.wav as "
+                  f"they are (16 kHz, 16-bit PCM), texts from `transcription`\nwithout the sentence marks; alignments/ "
+                  f"by `tts-workbook align` (pocketsphinx).\nMade by scripts/build_data_samples.py."})
     align_folder(root)
 
 
 def build_allison(unpacked: dict[str, tuple[Path, str]], root: Path, work: Path) -> None:
-    textgrids = work / "all" / "alignments"
-    fit = [prompt for prompt in usable_english(unpacked, work) if fit_to_bundle(prompt, textgrids / f"{prompt.id}.TextGrid")]
+    usable, textgrids = usable_english(unpacked, work), work / "all" / "alignments"
+    fit = [prompt for prompt in usable if fit_to_bundle(prompt, textgrids / f"{prompt.id}.TextGrid")]
     train, held_out = choose_balanced(fit, [N_TRAIN, N_HELD_OUT])
-    write_voice(root, train + held_out, {**english_texts(unpacked), "train.txt": id_list(train), "held_out.txt": id_list(held_out)})
+    lists = {"train.txt": id_list(train), "held_out.txt": id_list(held_out)}
+    write_voice(root, train + held_out, {**english_texts(unpacked), **lists})
     align_folder(root)
 
 
 def build_russian(unpacked: dict[str, tuple[Path, str]], root: Path, work: Path) -> None:
     package = "asterisk-core-sounds-ru-g722"
-    prompts = [Prompt(prompt.id, prompt.text, prompt.spoken, prompt.wav, Counter(filter(str.isalpha, prompt.spoken.casefold())))
+    prompts = [replace(prompt, units=Counter(filter(str.isalpha, prompt.spoken.casefold())))
                for prompt in decode_prompts(unpacked, "ru", work) if SECONDS[0] <= prompt.seconds <= SECONDS[1]]
     [chosen] = choose_balanced(prompts, [N_RUSSIAN])
     write_voice(root, chosen, {
@@ -244,8 +246,9 @@ def build_russian(unpacked: dict[str, tuple[Path, str]], root: Path, work: Path)
                            "Licence: Creative Commons Attribution 3.0 (CC-BY-3.0).\nChanged: decoded from G.722."),
         "SOURCE": f"Debian packages {package} and asterisk-core-sounds-ru, version {unpacked[package][1]}\n"
                   f"(http://downloads.asterisk.org/pub/telephony/asterisk/).\n"
-                  f"G.722 decoded with ffmpeg to 16 kHz, 16-bit PCM; texts from core-sounds-ru.txt.gz. There are no alignments\n"
-                  f"on purpose: this voice shows the uniform-duration warning. Made by scripts/build_data_samples.py."})
+                  f"G.722 decoded with ffmpeg to 16 kHz, 16-bit PCM; texts from core-sounds-ru.txt.gz. There are no\n"
+                  f"alignments on purpose: this voice shows the uniform-duration warning.\n"
+                  f"Made by scripts/build_data_samples.py."})
 
 
 def report(root: Path) -> None:
@@ -256,8 +259,8 @@ def report(root: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--debs", type=Path, metavar="DIR", help="folder with the Debian packages; default: apt-get download")
-    parser.add_argument("--all", type=Path, metavar="DIR", help="write every usable English prompt into this new folder instead")
+    parser.add_argument("--debs", type=Path, metavar="DIR", help="folder with the packages; default: apt-get download")
+    parser.add_argument("--all", type=Path, metavar="DIR", help="write all usable English prompts into this new folder")
     parser.add_argument("--out", type=Path, metavar="DIR", default=ROOT / "data_samples", help="default: data_samples/")
     options = parser.parse_args()
     try:

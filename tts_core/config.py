@@ -109,7 +109,7 @@ class ModelConfig:
         _require(self.memory_scale > 0, "ModelConfig.memory_scale", self.memory_scale, "positive")
         _require_choice(self, "embedding_scale", ("sqrt_dim", "unit"))
         _require_choice(self, "mel_input", ("linear", "prenet"))
-        _require_choice(self, "go_frame", ("silence", "zero"))
+        _require_choice(self, "go_frame", ("zero", "silence"))
         _require_choice(self, "duration_initialisation", ("default", "seed_custom"))
         _require_choice(self, "generation_layout", ("train", "seed"))
 

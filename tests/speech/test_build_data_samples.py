@@ -45,7 +45,7 @@ def test_choice_takes_no_two_similar_texts(script, monkeypatch):
     texts = {"one": "please enter the number", "two": "please enter the code", "three": "thank you"}
     [chosen] = script.choose_balanced(make_prompts(script, texts, monkeypatch), [2])
     assert "three" in {prompt.id for prompt in chosen}
-    with pytest.raises(WorkbookError, match="only 2 prompts are fit and different enough"):
+    with pytest.raises(WorkbookError, match="only 2 prompts are fit and different"):
         script.choose_balanced(make_prompts(script, texts, monkeypatch), [3])
 
 

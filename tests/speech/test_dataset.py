@@ -8,7 +8,8 @@ import torch
 
 from tts_core.config import AudioConfig
 from tts_core.errors import WorkbookError
-from tts_core.speech.dataset import load_corpus, read_id_list, with_recipe
+from tts_core.speech.dataset import load_corpus, with_recipe
+from tts_core.speech.folder import read_id_list
 from tts_core.speech.phonemes import ARPABET, PAUSE
 
 from .conftest import ID_0880, ID_0930, LIBRIVOX, RATE, TEXT_0880, int16, make_corpus, tone, wav_bytes

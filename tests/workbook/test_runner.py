@@ -70,6 +70,7 @@ def test_a_run_from_start_to_report(tmp_path, monkeypatch):
     assert places == sorted(places)
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page) and "<script" not in page
     assert hidden_files(result.out) == []
+    assert sorted(path.name for path in notebooks.iterdir()) == ["03_overfit.ipynb", "07_listen.ipynb"]
 
     (result.out / "checkpoints" / "healthy.bin").unlink()       # a later loss is noticed
     with pytest.raises(WorkbookError, match="its file checkpoints/healthy.bin is missing") as caught:

@@ -39,7 +39,8 @@ class AlignmentResult(NamedTuple):
 
 # --- seconds to frames -------------------------------------------------------------------------------------------
 
-def frames_from_intervals(intervals: Sequence[Interval], n_frames: int, sample_rate: int, hop_length: int) -> np.ndarray:
+def frames_from_intervals(intervals: Sequence[Interval], n_frames: int, sample_rate: int,
+                          hop_length: int) -> np.ndarray:
     """Contiguous intervals -> durations (N,) int64 in frames that sum to n_frames by construction.
 
     The *boundaries* are rounded, round(t * sample_rate / hop_length), not the durations: errors cannot add up.
@@ -75,7 +76,7 @@ def _contiguous(intervals: Sequence[Interval], end: float, name: str) -> tuple[I
     now = 0.0
     for start, stop, label in intervals:
         if not start < stop < np.inf:
-            raise WorkbookError(f"{name}: interval {label!r} runs from {start} to {stop} s, but must end after it starts")
+            raise WorkbookError(f"{name}: interval {label!r} runs from {start} to {stop} s; it must end later")
         if start < now - OVERLAP_TOLERANCE:
             raise WorkbookError(f"{name}: interval {label!r} starts at {start:.3f} s, before the one before it ends at "
                                 f"{now:.3f} s; intervals must not overlap: mend it in Praat, or align again")
@@ -92,7 +93,7 @@ def _contiguous(intervals: Sequence[Interval], end: float, name: str) -> tuple[I
 
 
 def _intervals(grid, kind: str) -> list[Interval] | None:
-    """The interval tier `phones` or `words`, or as MFA names it for a speaker: `Ann - phones`. None if there is none."""
+    """The interval tier `phones` or `words`, or as MFA names it for a speaker, `Ann - phones`; None without one."""
     for name in grid.tierNames:
         if name.lower() == kind or name.lower().endswith(f" - {kind}"):
             entries = grid.getTier(name).entries
@@ -111,21 +112,21 @@ def read_textgrid(path: Path | str, seconds: float | None = None) -> Alignment:
 
     path = Path(path)
     if not path.is_file() or path.stat().st_size > MAX_TEXTGRID_BYTES:
-        raise WorkbookError(f"{path}: no such TextGrid, or larger than {MAX_TEXTGRID_BYTES:,} bytes; `tts-workbook align DIR` "
-                            f"makes TextGrids for English")
+        raise WorkbookError(f"{path}: no such TextGrid, or larger than {MAX_TEXTGRID_BYTES:,} bytes; "
+                            f"`tts-workbook align DIR` makes TextGrids for English")
     try:
         grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True, reportingMode="silence")
         words, phones, end = _intervals(grid, "words"), _intervals(grid, "phones"), float(grid.maxTimestamp)
     except Exception as error:  # praatio's failures on broken files have no common type
-        raise WorkbookError(f"{path}: not a readable TextGrid ({type(error).__name__}: {error}); align again, or open it "
-                            f"in Praat and save it as text") from error
+        raise WorkbookError(f"{path}: not a readable TextGrid ({type(error).__name__}: {error}); align again, or open "
+                            f"it in Praat and save it as text") from error
     if phones is None:
-        raise WorkbookError(f"{path}: no interval tier named 'phones', only {', '.join(map(repr, grid.tierNames)) or 'none'}; "
-                            f"rename the phone tier, or align again")
+        tiers = ", ".join(map(repr, grid.tierNames)) or "none"
+        raise WorkbookError(f"{path}: no interval tier named 'phones', only {tiers}; rename it, or align again")
     end_wanted = end if seconds is None else seconds
     if not phones or not 0 < end < np.inf or abs(end - end_wanted) > LENGTH_TOLERANCE:
-        raise WorkbookError(f"{path}: {len(phones)} phones, end at {end:.3f} s, but the audio ends at {end_wanted:.3f} s; the "
-                            f"TextGrid belongs to another recording: align again")
+        raise WorkbookError(f"{path}: {len(phones)} phones, end at {end:.3f} s, but the audio ends at {end_wanted:.3f} "
+                            f"s; the TextGrid belongs to another recording: align again")
     spoken = tuple(word for word in words or () if word.label.strip())
     return Alignment(spoken, _contiguous(phones, end_wanted, str(path)), end_wanted)
 
@@ -145,7 +146,7 @@ def write_textgrid(path: Path | str, alignment: Alignment) -> None:
 # --- forced alignment --------------------------------------------------------------------------------------------
 
 def align_english(samples: np.ndarray, sample_rate: int, text: str, user: Dictionary = {}) -> Alignment:
-    """Force-align samples (L,) with an English text (pocketsphinx, 10 ms frames). Raises WorkbookError with the reason."""
+    """Force-align samples (L,) with an English text (pocketsphinx, 10 ms frames). Raises WorkbookError."""
     from tts_core.speech.recogniser import align_words_and_phones, boundary_seconds
 
     end = len(samples) / sample_rate
@@ -166,9 +167,9 @@ def align_folder(root: Path | str, overwrite: bool = False, language: str = "aut
     """
     folder = scan_folder(root, language)
     if folder.language != "en":
-        raise WorkbookError(f"{root}: language {folder.language!r}, but only English can be aligned here; make TextGrids "
-                            f"with the Montreal Forced Aligner and put them into {folder.root / 'alignments'}")
-    results = [AlignmentResult(rejection.id, rejection.path, "failed", rejection.reason) for rejection in folder.rejected]
+        raise WorkbookError(f"{root}: language {folder.language!r}, but only English can be aligned here; put "
+                            f"TextGrids of the Montreal Forced Aligner into {folder.root / 'alignments'}")
+    results = [AlignmentResult(left_out.id, left_out.path, "failed", left_out.reason) for left_out in folder.rejected]
     for entry in folder.entries:
         status, reason = "kept", ""
         if overwrite or not entry.textgrid.is_file():

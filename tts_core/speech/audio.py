@@ -58,7 +58,7 @@ def _audio_bytes(path: Path) -> tuple[int, int]:
     with path.open("rb") as file:
         head = file.read(12)
         _require(head[:4] == b"RIFF" and head[8:] == b"WAVE", path,
-                 f"not a WAV file (it begins with {head!r}); convert it: `ffmpeg -i INPUT -ac 1 -c:a pcm_s16le OUT.wav`")
+                 f"not a WAV file (it begins with {head!r}); convert it with `ffmpeg -i IN -c:a pcm_s16le OUT.wav`")
         for _ in range(MAX_CHUNKS):
             chunk = file.read(8)
             if len(chunk) < 8:
@@ -87,16 +87,17 @@ def wav_info(path: Path | str) -> WavInfo:
         raise WorkbookError(f"{path}: the WAV header cannot be read ({error}); export the file again") from error
     info = WavInfo(header.samplerate, header.channels, header.frames, header.subtype)
     _require(MIN_RATE <= info.rate <= MAX_RATE and info.rate % RATE_STEP == 0, path,
-             f"sample rate {info.rate:,} Hz, but recorders use {MIN_RATE:,} to {MAX_RATE:,} Hz in steps of {RATE_STEP}; the "
-             f"header is damaged, or resample with `ffmpeg -i IN.wav -ar 22050 OUT.wav`")
+             f"sample rate {info.rate:,} Hz, but recorders use {MIN_RATE:,} to {MAX_RATE:,} in steps of {RATE_STEP}: "
+             f"a damaged header, or resample with `ffmpeg -i IN.wav -ar 22050 OUT.wav`")
     _require(info.channels == 1, path, f"{info.channels} channels, but speech must be mono; mix down with "
              f"`ffmpeg -i IN.wav -ac 1 OUT.wav`, or keep the better channel")
     _require(info.encoding in SAMPLE_BYTES, path,
              f"compressed WAV ({info.encoding}); convert it with `ffmpeg -i IN.wav -c:a pcm_s16le OUT.wav`")
     _require(info.n_samples == declared // SAMPLE_BYTES[info.encoding], path, f"the header lies about the length: "
              f"{declared:,} bytes are not {info.n_samples:,} samples of {info.encoding}; export the file again")
-    _require(MIN_SECONDS <= info.seconds <= MAX_SECONDS, path, f"{info.seconds:.2f} s long, but a clip is {MIN_SECONDS} to "
-             f"{MAX_SECONDS:.0f} s; {'cut it into sentences' if info.seconds > 1 else 'record it again or leave it out'}")
+    remedy = "cut it into sentences" if info.seconds > 1 else "record it again or leave it out"
+    _require(MIN_SECONDS <= info.seconds <= MAX_SECONDS, path,
+             f"{info.seconds:.2f} s long, but a clip is {MIN_SECONDS} to {MAX_SECONDS:.0f} s; {remedy}")
     return info
 
 
@@ -152,8 +153,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 def save_wav(path: Path | str, samples: np.ndarray, sample_rate: int) -> None:
     """Write samples (L,) as 16-bit PCM, atomically; what exceeds full scale is clipped. Refuses NaN and infinity."""
     samples = np.asarray(samples, dtype=np.float32)
-    _require(samples.ndim == 1 and bool(np.isfinite(samples).all()), path, f"refusing to write audio of shape "
-             f"{samples.shape} with {np.count_nonzero(~np.isfinite(samples))} non-finite samples; it must be (L,), finite")
+    broken = np.count_nonzero(~np.isfinite(samples))
+    _require(samples.ndim == 1 and broken == 0, path, f"refusing to write audio of shape {samples.shape} with {broken} "
+             f"non-finite samples; it must be (L,) and finite")
     integers = (samples * 32_768).round().clip(-32_768, 32_767).astype(np.int16)   # what read_wav divides by again
     with atomic_path(path) as temporary:
         soundfile.write(str(temporary), integers, sample_rate, subtype="PCM_16", format="WAV")

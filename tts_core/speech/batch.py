@@ -60,8 +60,8 @@ def collate(clips: Sequence[Clip], pad_value: float = AudioConfig().silence) -> 
         raise WorkbookError("collate: no clips; a batch needs at least one")
     for clip in clips:
         if clip.durations.sum() != len(clip.mel) or len(clip.durations) != len(clip.phoneme_ids):
-            raise WorkbookError(f"clip {clip.id}: {len(clip.durations)} durations of {len(clip.phoneme_ids)} phonemes sum to "
-                                f"{clip.durations.sum()}, not to the {len(clip.mel)} frames; use load_corpus")
+            raise WorkbookError(f"clip {clip.id}: {len(clip.durations)} durations of {len(clip.phoneme_ids)} phonemes "
+                                f"sum to {clip.durations.sum()}, not to the {len(clip.mel)} frames; use load_corpus")
     return Batch(
         phonemes=pad_sequence([torch.from_numpy(clip.phoneme_ids) for clip in clips], batch_first=True),
         phoneme_lengths=torch.tensor([len(clip.phoneme_ids) for clip in clips]),

@@ -202,7 +202,7 @@ def _summary(rows: Sequence[ClipReport], counts: Counter, language: str) -> dict
 
 
 def check_corpus(root: Path | str, audio: AudioConfig, language: str = "auto", recognise: bool = False) -> DataReport:
-    """Measure every clip of a corpus folder, one at a time. `recognise` adds the recogniser's word error rate (English).
+    """Measure every clip of a corpus folder. `recognise` adds the word error rate of the recogniser (English only).
 
     Nothing is dropped silently: what cannot be loaded is in `.rejected` with its reason. Raises WorkbookError only for
     a folder that is no corpus.

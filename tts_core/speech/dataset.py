@@ -19,12 +19,8 @@ from tts_core.errors import WorkbookError
 from tts_core.speech.alignment import align_english, frames_from_intervals, read_textgrid, symbols_and_intervals, \
     uniform_durations
 from tts_core.speech.audio import log_mel, read_wav, resample
-from tts_core.speech.batch import Batch, collate, duplicate, lengths_to_mask, pad_frames, permute_phonemes
-from tts_core.speech.folder import Entry, Folder, Rejection, match_id, read_id_list, scan_folder
+from tts_core.speech.folder import Entry, Folder, Rejection, match_id, scan_folder
 from tts_core.speech.phonemes import Vocabulary, espeak_phonemes
-
-__all__ = ["Batch", "Clip", "Corpus", "Rejection", "collate", "duplicate", "iterate_clips", "lengths_to_mask", "load_corpus",
-           "pad_frames", "permute_phonemes", "read_id_list", "with_recipe"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Corpus:
     default_id: str = ""
 
     def clip(self, clip_id: str) -> Clip:
-        """The clip with this id, or the only one whose id ends so. Raises WorkbookError that lists the ids there are."""
+        """The clip with this id, or the only one whose id ends so. Raises WorkbookError that lists the ids."""
         found = match_id(clip_id, [clip.id for clip in self.clips], self.rejected, self.root)
         return next(clip for clip in self.clips if clip.id == found)
 
@@ -92,7 +88,8 @@ def _read_clip(entry: Entry, folder: Folder, audio: AudioConfig) -> Clip:
                 sample_rate=audio.sample_rate, path=entry.wav, alignment=source)
 
 
-def iterate_clips(folder: Folder, entries: Sequence[Entry], audio: AudioConfig, rejected: list[Rejection]) -> Iterator[Clip]:
+def iterate_clips(folder: Folder, entries: Sequence[Entry], audio: AudioConfig,
+                  rejected: list[Rejection]) -> Iterator[Clip]:
     """Clips one by one, still without phoneme ids; those that fail are appended to `rejected`."""
     for entry in entries:
         try:
@@ -122,7 +119,7 @@ def _select(folder: Folder, ids: Sequence[str] | None, rejected: list[Rejection]
 
 def load_corpus(root: Path | str, audio: AudioConfig, language: str = "auto", only: str | None = None,
                 ids: Sequence[str] | None = None, limit: int | None = None) -> Corpus:
-    """Load a corpus folder (layout: folder.py): all clips, one (`only`, a unique suffix will do), those in `ids`, or `limit`.
+    """Load a corpus folder (layout: folder.py): all clips, `only` one (a unique ending will do), `ids`, or `limit`.
 
     English has the ARPAbet vocabulary, other languages the symbols of the clips loaded. Broken clips go to
     `.rejected`. Raises WorkbookError if the folder is missing or empty, or when no clip is usable.
@@ -146,9 +143,9 @@ def load_corpus(root: Path | str, audio: AudioConfig, language: str = "auto", on
 
 def corpus_warnings(folder: Folder, n_clips: int, n_uniform: int, n_rejected: int) -> list[str]:
     """What must be said about a corpus wherever it is used."""
-    uniform = (f"UNIFORM DURATIONS in {n_uniform} of {n_clips} clips ({folder.language}): without TextGrids every phoneme "
-               f"gets the same length, so nothing that depends on timing can be trusted. Put TextGrids of the Montreal "
-               f"Forced Aligner into {folder.root / 'alignments'}.")
+    uniform = (f"UNIFORM DURATIONS in {n_uniform} of {n_clips} clips ({folder.language}): without TextGrids every "
+               f"phoneme gets the same length, so nothing that depends on timing can be trusted. Put TextGrids of the "
+               f"Montreal Forced Aligner into {folder.root / 'alignments'}.")
     left_out = f"{n_rejected} clips were left out; `tts-workbook check {folder.root}` lists the reasons"
     return [warning for warning, n in ((uniform, n_uniform), (left_out, n_rejected)) if n]
 

@@ -117,11 +117,11 @@ def _choose_language(root: Path, language: str, entries: list[Entry]) -> tuple[s
     """The language and a warning if it was guessed."""
     chosen = _read_text(root / "language.txt") if language == "auto" else language
     if not chosen:
-        chosen = guess_language(" ".join(entry.text for entry in entries))
-        return chosen, [] if chosen == "en" else [f"{root}: the letters look like language {chosen!r}; write the code into "
-                                                  f"language.txt to be sure"]
+        guess = guess_language(" ".join(entry.text for entry in entries))
+        warning = f"{root}: the letters look like language {guess!r}; write the code into language.txt to be sure"
+        return guess, [] if guess == "en" else [warning]
     if not re.fullmatch(r"[a-z]{2,3}(-[a-z0-9]+)*", chosen):
-        raise WorkbookError(f"{root}: language {chosen!r} is not a language code; give one word such as en, ru, de, fr-fr")
+        raise WorkbookError(f"{root}: language {chosen!r} is no language code; give one word such as en, ru, de, fr-fr")
     return chosen, []
 
 
@@ -134,7 +134,7 @@ def scan_folder(root: Path | str, language: str = "auto") -> Folder:
     if not root.is_dir():
         raise WorkbookError(f"{root}: no such data folder; give one with metadata.csv and wavs/ (LJSpeech layout)")
     for missing in [name for name in ("metadata.csv", "wavs") if not (root / name).exists()]:
-        raise WorkbookError(f"{root}: no {missing} in this folder; a corpus is metadata.csv (`id|text` rows) beside wavs/")
+        raise WorkbookError(f"{root}: no {missing} in this folder; a corpus is metadata.csv (`id|text`) beside wavs/")
     entries, rejected = _read_metadata(root)
     if not entries and not rejected:
         raise WorkbookError(f"{root}: metadata.csv and wavs/ are empty; add recordings and their transcripts")

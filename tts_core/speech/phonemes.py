@@ -1,4 +1,4 @@
-"""Text to phonemes, phonemes to ids and back. English is ARPAbet without stress, other languages espeak-ng's symbols."""
+"""Text to phonemes to ids and back. English is ARPAbet without stress, other languages have espeak-ng's symbols."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class Vocabulary:
         """(N,) symbols -> (N,) int64 ids. Raises WorkbookError naming the symbols that the vocabulary lacks."""
         unknown = sorted(set(phonemes) - self._ids.keys())
         if unknown:
-            raise WorkbookError(f"unknown phoneme {', '.join(map(repr, unknown))}; there are {' '.join(self.symbols[1:])}")
+            raise WorkbookError(f"unknown phoneme {' '.join(map(repr, unknown))}; known: {' '.join(self.symbols[1:])}")
         return np.array([self._ids[symbol] for symbol in phonemes], dtype=np.int64)
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """(N,) ids -> (N,) symbols. Raises WorkbookError for an id outside the vocabulary."""
         ids = [int(index) for index in ids]
         if not all(0 <= index < len(self.symbols) for index in ids):
-            raise WorkbookError(f"phoneme ids {min(ids)} to {max(ids)} go beyond the {len(self.symbols)} symbols there are")
+            raise WorkbookError(f"phoneme ids {min(ids)} to {max(ids)} go beyond the {len(self.symbols)} symbols")
         return [self.symbols[index] for index in ids]
 
 
@@ -74,11 +74,11 @@ def symbol_of_label(label: str, language: str) -> str:
     if label.lower() in PAUSE_LABELS or label == PAUSE:
         return PAUSE
     if label.lower() in UNKNOWN_LABELS:
-        raise WorkbookError(f"phone {label!r}: the aligner did not know a word here; add it to its dictionary, align again")
+        raise WorkbookError(f"phone {label!r}: the aligner did not know a word; add it to its dictionary, align again")
     symbol = label.rstrip("012") if language == "en" else label
     if language == "en" and symbol not in ARPABET:
-        raise WorkbookError(f"unknown phoneme {label!r}: English must be ARPAbet (MFA model english_us_arpa); to use other "
-                            f"symbols as they are, write a code such as en-us into language.txt")
+        raise WorkbookError(f"unknown phoneme {label!r}: English must be ARPAbet (MFA model english_us_arpa); to use "
+                            f"other symbols as they are, write a code such as en-us into language.txt")
     return symbol
 
 
@@ -114,13 +114,13 @@ def english_pronunciations(word: str, user: Dictionary = {}) -> tuple[tuple[str,
     """Pronunciations of a lower-case word, the user's first. Raises WorkbookError saying how to add an unknown word."""
     found = user.get(word) or english_dictionary().get(word)
     if not found:
-        raise WorkbookError(f"unknown word {word!r}: add a line `{word}  P H O N E S` to dictionary.txt beside metadata.csv "
-                            f"(ARPAbet, e.g. `speech  S P IY CH`); numbers are written out in the transcript")
+        raise WorkbookError(f"unknown word {word!r}: add a line `{word}  P H O N E S` to dictionary.txt beside "
+                            f"metadata.csv (ARPAbet, e.g. `speech  S P IY CH`); write numbers out in the transcript")
     return found
 
 
 def english_words(text: str, user: Dictionary = {}) -> list[str]:
-    """Words of a text as the dictionary spells them, punctuation gone. Raises WorkbookError for none or unknown ones."""
+    """Words of a text as the dictionary spells them, without punctuation. Raises WorkbookError for unknown ones."""
     words = []
     for token in re.findall(r"[\w']+", text.lower().replace("\u2019", "'")):
         word = token if token in user or token in english_dictionary() else token.strip("'")
@@ -147,7 +147,7 @@ def _espeak(language: str):
     try:
         return EspeakBackend(language, language_switch="remove-flags", with_stress=False)
     except RuntimeError as error:
-        raise WorkbookError(f"language {language!r}: {error}; give a code of espeak-ng: ru, de, fr-fr, en-us ...") from error
+        raise WorkbookError(f"language {language!r}: {error}; its codes are ru, de, fr-fr, en-us ...") from error
 
 
 def espeak_phonemes(text: str, language: str) -> tuple[str, ...]:
@@ -159,5 +159,5 @@ def espeak_phonemes(text: str, language: str) -> tuple[str, ...]:
     separator = Separator(phone=" ", word="|")
     spoken = [phones.replace("|", " ").split() for phones in backend.phonemize(phrases, separator=separator)]
     if not any(spoken):
-        raise WorkbookError(f"no phonemes in the text {text!r} for language {language!r}; write what the recording says")
+        raise WorkbookError(f"no phonemes in the text {text!r} (language {language!r}); write what the recording says")
     return (PAUSE, *(symbol for phones in spoken if phones for symbol in (*phones, PAUSE)))

@@ -20,9 +20,9 @@ Span = tuple[str, int, int]   # label, first frame, one past the last
 
 
 def boundary_seconds(frame: int) -> float:
-    """Time of the boundary before acoustic frame `frame`, midway between the centres of its neighbours; 0 before the first.
+    """Time of the boundary before acoustic frame `frame`, midway between the centres of the frames it separates.
 
-    Without the half window, boundaries lie 7 ms early (mean over 246 of vowel and s or sh in the bundled English voice).
+    Without the half window, boundaries lie 7 ms early (mean of 246 between vowel and s or sh, English prompts).
     """
     return round(frame * FRAME_SECONDS + (WINDOW_SECONDS - FRAME_SECONDS) / 2, 4) if frame else 0.0
 

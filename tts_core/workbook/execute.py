@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
@@ -28,13 +29,18 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 TRACEBACK = "Traceback (most recent call last)"
+SOCKET_FOLDER = 80      # characters; a longer path leaves no room for a socket's name, and TCP is used
 DRAIN_SECONDS = 0.3     # how long the kernel must be silent after the last cell
 
 
 class OwnPythonKernelManager(AsyncKernelManager):
-    """The kernel is this very interpreter, whatever kernels are installed; it listens on local sockets only."""
+    """The kernel is this very interpreter, whatever kernels are installed. It listens on sockets in our scratch folder."""
 
-    transport = "ipc" if len(os.environ.get("JUPYTER_RUNTIME_DIR", "x" * 99)) < 60 else "tcp"   # socket paths are short
+    def __init__(self, **keywords) -> None:
+        scratch = os.environ["JUPYTER_RUNTIME_DIR"]
+        super().__init__(connection_file=os.path.join(scratch, "kernel.json"), **keywords)
+        if len(scratch) < SOCKET_FOLDER:
+            self.transport, self.ip = "ipc", os.path.join(scratch, "kernel")
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -140,12 +146,13 @@ class HonestEngine(NBClientEngine):
 
 
 def end_with_kernel(report: Reporter, code: int) -> None:
-    """Kill the kernel and everything it started, then this process; nothing is flushed but what is flushed already."""
+    """Kill the kernel and everything it started, clear the scratch folder, and end this process at once."""
     if report.kernel_pid is not None:
         try:
             os.killpg(report.kernel_pid, signal.SIGKILL)
         except OSError:     # it is gone
             pass
+    shutil.rmtree(os.environ["JUPYTER_RUNTIME_DIR"], ignore_errors=True)
     os._exit(code)
 
 

@@ -189,7 +189,7 @@ def _lock(path: Path) -> int:
     """Held until closed, and released by the system when the holder is killed."""
     descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        pass
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
         pid = (read_record(path) or {}).get("pid", "unknown")

@@ -165,6 +165,7 @@ class _Run:
         name = self.sources[number].name if number else None
         entry = self.record.content["notebooks"].get(number, {})
         if number is not None and self.folder.state(number) is None:
+            self.folder.verdict(number).unlink(missing_ok=True)
             self.folder.notebook(name).unlink(missing_ok=True)
             if entry.get("status") != "failed":
                 entry.update(status=status, cause=cause)

@@ -1,0 +1,65 @@
+"""Notebooks stay thin: a question, tagged parameters that the schema knows, short cells, imports from tts_core only."""
+
+import ast
+import json
+
+import pytest
+
+from tests.conftest import ROOT
+from tts_core.workbook.parameters import FIELDS
+
+FILES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+notebooks = pytest.mark.parametrize("cells", [json.loads(file.read_text())["cells"] for file in FILES], ids=[f.stem for f in FILES])
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def code(cells):
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def test_the_ordered_notebooks_are_there():
+    assert [file.stem[:2] for file in FILES] == ["01", "02", "03", "07", "08"]
+
+
+@notebooks
+def test_it_opens_with_a_question(cells):
+    title = source(cells[0]).splitlines()[0]
+    assert title.startswith("# ") and title.endswith("?")
+
+
+@notebooks
+def test_the_first_code_cell_is_tagged_parameters_and_known_to_the_schema(cells):
+    cell = code(cells)[0]
+    assert "parameters" in cell["metadata"]["tags"]
+    names = {target.id for node in ast.parse(source(cell)).body for target in node.targets}
+    assert names <= set(FIELDS) and {"profile", "data", "clip", "out"} <= names
+
+
+@notebooks
+def test_cells_are_short_and_define_no_classes(cells):
+    for cell in code(cells):
+        tree = ast.parse(source(cell))
+        assert len(source(cell).splitlines()) <= 25
+        assert not any(isinstance(node, ast.ClassDef | ast.FunctionDef) for node in tree.body)
+
+
+@notebooks
+def test_imports_come_from_the_package_only(cells):
+    for cell in code(cells):
+        for node in ast.walk(ast.parse(source(cell))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.module.split(".")[0] in {"tts_core", "IPython"}
+            assert not isinstance(node, ast.Import)
+
+
+@notebooks
+def test_the_last_cell_writes_the_verdict(cells):
+    assert "book.verdict(" in source(code(cells)[-1])
+
+
+@notebooks
+def test_no_output_is_committed(cells):
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code(cells))

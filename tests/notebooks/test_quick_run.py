@@ -1,0 +1,131 @@
+"""The main job, for real: `tts-workbook run` in the quick profile on the default clip, and what it must show.
+
+The scientific thresholds live here, not in the notebooks. One run serves every test; it takes minutes.
+"""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+NOTEBOOKS = ("01", "02", "03", "07", "08")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(run folder, completed process) of one quick run, with two threads as on the machine it is meant for."""
+    out = tmp_path_factory.mktemp("quick") / "run"
+    process = subprocess.run([sys.executable, "-m", "tts_core.workbook.cli", "run", "--profile", "quick", "--out", str(out), "-p", "threads=2"],
+                             capture_output=True, text=True, cwd=tmp_path_factory.mktemp("elsewhere"), timeout=1800)
+    assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-4000:]
+    return out, process
+
+
+def verdict(run, number):
+    return json.loads((run[0] / "verdicts" / f"{number}.json").read_text())
+
+
+def metrics(run, number):
+    return verdict(run, number)["metrics"]
+
+
+def test_the_run_is_complete_and_ends_with_the_report(run):
+    out, process = run
+    record = json.loads((out / "run.json").read_text())
+    assert record["status"] == "complete"
+    assert process.stdout.strip().splitlines()[-1] == str(out / "report.html")
+    assert sorted(file.stem[:2] for file in (out / "notebooks").glob("*.ipynb")) == list(NOTEBOOKS)
+    assert not list(out.rglob(".*.part")) and not (out / "failed").exists()
+
+
+def test_healthy_overfits_the_clip_teacher_forced_and_free_running_and_reads(run):
+    found = metrics(run, "03")
+    assert found["healthy_tf_l1"] <= 0.10
+    assert found["healthy_fr_l1"] <= 0.20
+    assert found["healthy_text_use"] >= 1.5
+    assert found["copy_previous_l1"] < found["best_constant_l1"]
+
+
+def test_removing_only_the_memory_norm_makes_the_text_useless_and_the_audio_garbage(run):
+    found = metrics(run, "03")
+    assert found["no_norm_text_use"] < 1.1
+    assert found["no_norm_fr_l1"] >= 5 * found["healthy_fr_l1"]
+    assert found["no_norm_tf_l1"] < 0.5 * found["best_constant_l1"]      # teacher-forced it looks as if it learned
+
+
+def test_the_seed_run_is_measured(run):
+    found = metrics(run, "03")
+    assert {"seed_tf_over_constant", "seed_time_variance_share", "seed_plateau_steps"} <= set(found)
+    assert 0 < found["seed_tf_over_constant"] < 2 and 0 <= found["seed_time_variance_share"] <= 1
+
+
+def test_free_running_audio_is_as_intelligible_as_its_copy_synthesis(run):
+    found = metrics(run, "07")
+    assert found["stoi_fr"] >= 0.90
+    assert found["wer_fr"] <= found["wer_copy"] + 1 / found["words"]
+    assert found["wer_no_norm_fr"] >= found["wer_fr"] + 1 / found["words"]
+    assert found["words"] == 8 and found["wer_recording"] < 0.5
+
+
+def test_the_seeds_history_layout_alone_spoils_a_sound_model(run):
+    found = metrics(run, "07")
+    assert found["fr_l1_seed_layout"] >= 3 * found["fr_l1_train_layout"]
+    assert found["fr_l1_train_layout"] == pytest.approx(metrics(run, "03")["healthy_fr_l1"], rel=1e-3)
+    assert found["parity_train_layout"] < 1e-3 < found["parity_seed_layout"]
+
+
+def test_the_audit_reaches_everything_and_shows_the_scale_of_the_memory(run):
+    found = metrics(run, "02")
+    assert found["unreached_modules"] == 0 and found["clips_in_batch"] == 32
+    assert found["seed_memory_std"] > 8 * found["healthy_memory_std"]
+    assert found["seed_cross_over_input"] > 3 * found["healthy_cross_over_input"]
+
+
+def test_findings_come_from_the_verdicts(run):
+    items = [item for number in NOTEBOOKS[:-1] for item in verdict(run, number)["items"]]
+    found = metrics(run, "08")
+    assert found["items"] == len(items) == found["supported"] + found["refuted"] + found["undecided"]
+    assert {"step_3", "step_4", "overfit_gate", "garbage_audio_memory", "garbage_audio_layout"} <= {item["id"] for item in items}
+
+
+def test_the_report_is_self_contained_and_shows_every_figure_and_player(run):
+    out, _ = run
+    report = (out / "report.html").read_text()
+    assert "INCOMPLETE" not in report
+    figures = [entry for file in sorted((out / "figures").glob("*.json")) for entry in json.loads(file.read_text())]
+    sounds = [entry for file in sorted((out / "audio").glob("*.json")) for entry in json.loads(file.read_text())]
+    assert len(figures) >= 20 and len(sounds) >= 10
+    assert report.count("<img") == len(figures) and report.count("<audio") == len(sounds)
+    assert not re.findall(r"(?:src|href)=[\"'](?!data:|#)", report)
+    assert not re.search(r"<script", report)
+
+
+def test_figures_and_sounds_are_not_empty(run):
+    import matplotlib.image
+    import soundfile
+
+    out, _ = run
+    for file in (out / "figures").glob("*.png"):
+        picture = matplotlib.image.imread(file)
+        assert picture.shape[1] > 400 and picture[..., :3].std() > 0.02, file.name
+    for file in (out / "audio").glob("*.wav"):
+        samples, rate = soundfile.read(file)
+        assert rate == 22_050 and 0.001 < abs(samples).max() <= 1.0, file.name
+
+
+def test_sentences_are_computed_from_the_numbers(run):
+    assert f"TF L1 {metrics(run, '03')['healthy_tf_l1']:.3f}" in verdict(run, "03")["answer"]
+    assert f"STOI {metrics(run, '07')['stoi_fr']:.3f}" in verdict(run, "07")["answer"]
+
+
+def test_executed_notebooks_hold_pictures_and_players(run):
+    out, _ = run
+    for name, pictures, players in (("01_check_data", 10, 1), ("03_overfit_one_clip", 8, 0), ("07_listen", 3, 1)):
+        cells = json.loads((out / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+        data = [output["data"] for cell in cells for output in cell.get("outputs", []) if "data" in output]
+        assert sum("image/png" in entry for entry in data) >= pictures, name
+        assert sum("<audio" in "".join(entry.get("text/html", "")) for entry in data) >= players, name

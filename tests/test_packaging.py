@@ -1,0 +1,150 @@
+"""environment.yml, pyproject.toml, constraints.txt, the Makefile and the README agree."""
+
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+CARD = {"torch", "torchaudio", "jupyterlab", "ipywidgets", "matplotlib", "librosa", "papermill", "nbval"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def name_of(requirement: str) -> str:
+    return re.match(r"[A-Za-z0-9_.-]+", requirement).group().lower().replace("_", "-")
+
+
+def declared() -> dict[str, list[str]]:
+    """Requirement names by where pyproject declares them."""
+    groups = {"core": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
+    return {group: [name_of(requirement) for requirement in requirements] for group, requirements in groups.items()}
+
+
+def pinned() -> dict[str, str]:
+    lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    return {name_of(line): line.split("==")[1] for line in lines if line}
+
+
+def test_distribution_package_script_and_extras():
+    assert PROJECT["name"] == "tts-overfit-workbook"
+    assert PROJECT["scripts"] == {"tts-workbook": "tts_core.workbook.cli:main"}
+    assert set(PROJECT["optional-dependencies"]) == {"notebooks", "test", "cluster", "phonemes"}
+
+
+def test_environment_yml_shows_the_card_and_installs_the_package_with_its_extras():
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in dependencies if isinstance(entry, dict))
+    assert CARD <= {name_of(line) for line in pip if not line.startswith("-")}
+    assert "-e .[notebooks,test]" in pip and "--constraint constraints.txt" in pip
+    assert "pip" in dependencies
+    python = next(entry for entry in dependencies if str(entry).startswith("python="))
+    assert PROJECT["requires-python"] == f">={python.split('=')[1]}"
+
+
+def test_what_the_environment_names_is_declared_in_pyproject():
+    groups = declared()
+    assert CARD <= {name for group in ("core", "notebooks", "test") for name in groups[group]}
+
+
+def test_every_declared_package_is_pinned_and_the_pin_satisfies_it():
+    from packaging.requirements import Requirement
+
+    pins = pinned()
+    for group, requirements in {"core": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}.items():
+        for line in requirements:
+            requirement = Requirement(line)
+            if requirement.name == PROJECT["name"] or group == "cluster":
+                continue
+            assert requirement.name.lower() in pins, f"{line} is not in constraints.txt"
+            assert requirement.specifier.contains(pins[requirement.name.lower()]), f"{line} against {pins[requirement.name.lower()]}"
+
+
+def test_installed_versions_are_the_pinned_ones():
+    from importlib.metadata import version
+
+    for name in CARD | {"pocketsphinx", "praatio", "safetensors", "pytest", "nbclient", "ipykernel"}:
+        assert version(name).split("+")[0] == pinned()[name], name
+
+
+def test_every_dependency_line_gives_a_reason():
+    text = (ROOT / "pyproject.toml").read_text()
+    lines = [line for line in text.splitlines() if re.match(r'\s+"[a-z].*",', line)]
+    assert len(lines) > 15
+    assert [line for line in lines if "#" not in line or len(line.split("#", 1)[1].strip()) < 8] == []
+
+
+@pytest.mark.parametrize("target", ("workbook", "test", "lab", "evidence", "bench", "clean"))
+def test_make_targets_exist_and_set_up_the_environment_first(target):
+    rule = re.search(rf"^{target}:(.*)$", MAKEFILE, re.MULTILINE)
+    assert rule and (target == "clean" or "$(STAMP)" in rule.group(1))
+
+
+@pytest.mark.parametrize("variable", ("PROFILE", "DATA", "CLIP", "OUT"))
+def test_make_workbook_hands_on_its_variables(variable):
+    shown = subprocess.run(["make", "-n", "workbook", f"{variable}=quick"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.search(rf"tts-workbook run .*--{variable.lower()} \"?quick\"?", shown)
+
+
+def test_the_readme_puts_the_two_commands_first_and_ci_runs_its_test_command():
+    blocks = re.findall(r"```(?:bash|sh)?\n(.*?)```", README, re.DOTALL)
+    first = [line.split("#")[0].strip() for line in blocks[0].splitlines() if line.strip()]
+    assert first[:2] == ["make workbook", "make test"]
+    assert (ROOT / ".ci" / "run").read_text().strip().splitlines()[-1] == "make test"
+
+
+def test_every_command_in_the_readme_exists():
+    from tts_core.workbook.cli import main
+
+    commands = set(re.findall(r"tts-workbook ([a-z]+)", README))
+    assert {"run", "check", "align"} <= commands
+    for command in commands:
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+    targets = set(re.findall(r"^make ([a-z]+)", README, re.MULTILINE))
+    assert all(re.search(rf"^{target}:", MAKEFILE, re.MULTILINE) for target in targets)
+
+
+def test_the_small_core_imports_with_four_packages_alone_and_is_small():
+    code = """
+import importlib, pathlib, pkgutil, sys
+allowed = {"torch", "torchaudio", "soundfile", "numpy"}
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"praatio", "pocketsphinx", "librosa", "phonemizer", "safetensors", "jiwer", "pystoi", "matplotlib",
+                                  "IPython", "ipywidgets", "papermill", "jinja2", "scipy", "espeakng_loader"}:
+            raise ImportError(f"the small core may not import {name}")
+sys.meta_path.insert(0, Finder())
+for package in ("speech", "model", "training"):
+    for module in pkgutil.iter_modules([f"tts_core/{package}"]):
+        importlib.import_module(f"tts_core.{package}.{module.name}")
+"""
+    import sys
+
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    lines = sum(len(file.read_text().splitlines()) for package in ("speech", "model", "training")
+                for file in (ROOT / "tts_core" / package).glob("*.py"))
+    assert lines < 1_800
+
+
+def test_imports_run_one_way():
+    order = ("speech", "model", "training", "probes", "trials", "workbook")
+    for rank, package in enumerate(order):
+        for file in (ROOT / "tts_core" / package).glob("*.py"):
+            imported = set(re.findall(r"^\s*from tts_core\.(\w+)", file.read_text(), re.MULTILINE))
+            assert not imported & set(order[rank + 1:]), f"{file.name} of {package} imports {imported & set(order[rank + 1:])}"
+
+
+def test_nothing_names_a_registry_host():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    hosts = ("pypi." + "org", "download.py" + "torch", "files.python" + "hosted", "deb.debian" + ".org")
+    for name in tracked:
+        if name.endswith((".py", ".toml", ".txt", ".yml", ".md", ".ipynb", "Makefile", "run")):
+            text = (ROOT / name).read_text(errors="replace")
+            assert not any(host in text for host in hosts), name
