@@ -139,3 +139,16 @@ def assert_same(a, b, tolerance):
         assert float((gradient - b[1][name]).norm()) <= tolerance * max(scale, 1e-6), name
 
 
+
+
+@presets
+def test_a_clip_says_the_same_alone_and_beside_a_longer_one(name, batch):
+    """Padding of phonemes and of frames at once: nothing of the longer clip reaches the shorter."""
+    model = make_model(make_experiment(name, dropout=0.0), batch)
+    alone = dataclasses.replace(batch, phonemes=batch.phonemes[:1, :3], phoneme_lengths=batch.phoneme_lengths[:1],
+                                durations=batch.durations[:1, :3], mel=batch.mel[:1, :9], mel_lengths=batch.mel_lengths[:1], ids=("clip0",))
+    with evaluating(model):
+        together, single = model(batch), model(alone)
+    torch.testing.assert_close(together.mel[:1, :9], single.mel, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(together.log_durations[:1, :3], single.log_durations, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(together.stop_logits[:1, :9], single.stop_logits, rtol=1e-4, atol=1e-4)

@@ -5,7 +5,7 @@ import torch
 
 from tests.conftest import make_experiment, make_model
 from tts_core.config import PRESETS
-from tts_core.probes.gradients import audit_step, audited_modules, share_shift
+from tts_core.probes.gradients import audit_step, audited_modules, share_shift, text_share
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -50,3 +50,9 @@ def test_share_shift_is_blind_to_scale_and_sees_a_redistribution():
     assert share_shift(a, {"x": 30.0, "y": 40.0}) == pytest.approx(1.0)
     assert share_shift(a, {"x": 4.0, "y": 3.0}) == pytest.approx(4 / 3)
     assert share_shift(a, {"x": 3.0, "y": 0.0}) == pytest.approx(1.0)        # an unreached module is not a ratio
+
+
+def test_text_share_is_the_part_of_the_norm_on_the_text_side():
+    norms = {"text_embedding": 3.0, "encoder.layers.0.self_attention": 0.0, "decoder.norm": 4.0}
+    assert text_share(norms) == pytest.approx(0.6)
+    assert text_share({"decoder.norm": 1.0}) == 0.0

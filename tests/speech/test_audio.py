@@ -30,6 +30,8 @@ BAD_WAVS = {
     "header only": (wav_bytes(int16(tone()))[:30], "no data chunk.*export"),
     "truncated": (wav_bytes(int16(tone()))[:20_000], "declares 32,000 bytes.*holds 19,956.*truncated"),
     "header promises more": (wav_bytes(int16(tone()), declared=64_000), "declares 64,000 bytes.*holds 32,000"),
+    "header promises less": (wav_bytes(int16(tone()), declared=8_000), "lies about the length.*ffmpeg"),
+    "less, silence follows": (wav_bytes(np.r_[int16(tone()), np.zeros(9_000, "<i2")], declared=32_000), "lies about the length"),
     "streaming header": (wav_bytes(int16(tone()), declared=0xFFFFFFFF), "header lies.*ffmpeg"),
     "stereo": (wav_bytes(np.repeat(int16(tone()), 2), channels=2), "2 channels.*mono.*ffmpeg"),
     "rate too low": (wav_bytes(int16(tone()), rate=4_000), "4,000 Hz.*8,000 to 192,000.*resample"),
@@ -210,6 +212,12 @@ def test_recipe_of_the_findings_is_inverted_up_to_its_ceiling():
         copy = griffin_lim(log_mel(samples, config), config)
         scores[ceiling] = stoi(samples[:len(copy)], copy, config.sample_rate)
     assert scores[None] >= 0.95 and scores[0.0] < 0.85
+
+
+@pytest.mark.parametrize("mel", [torch.full((3, 80), -5.0), torch.full((50, 80), torch.nan)])
+def test_mel_that_cannot_be_heard_is_refused(mel):
+    with pytest.raises(WorkbookError, match="griffin_lim: a log-mel of shape"):
+        griffin_lim(mel, AudioConfig())
 
 
 def test_phases_follow_their_seed_and_nothing_else():

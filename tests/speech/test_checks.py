@@ -1,6 +1,6 @@
 """The data report: planted faults are seen, measured and named; sound clips raise no warning."""
 
-import shutil
+import re
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ import torch
 from tts_core.config import AudioConfig
 from tts_core.speech.alignment import Alignment, Interval, read_textgrid, write_textgrid
 from tts_core.speech.audio import read_wav, resample, save_wav
-from tts_core.speech.checks import best_constant_l1, check_corpus, copy_previous_l1, measure_levels, recogniser_word_error_rate, \
-    robust_z, word_mismatch
+from tts_core.speech.checks import best_constant_l1, check_corpus, copy_previous_l1, measure_levels, robust_z, \
+    word_mismatch
 
 from .conftest import ID_0880, ID_0930, LIBRIVOX, RATE, TEXT_0880, make_corpus, tone
 
@@ -90,8 +90,7 @@ FAULTS = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_of_the_audio_is_named(name, tmp_path):
     change, message = FAULTS[name]
-    with pytest.raises(AssertionError, match=message):
-        raise AssertionError(warnings_of(tmp_path, change))
+    assert re.search(message, warnings_of(tmp_path, change))
 
 
 def test_transcript_that_differs_from_the_textgrid_is_named(corpus_of_two):
@@ -129,12 +128,11 @@ def test_pace_outlier_is_named(tmp_path):
 
 
 def test_recogniser_tells_the_wrong_text(corpus_of_two):
-    shutil.copyfile(LIBRIVOX / "wavs" / f"{ID_0880}.wav", corpus_of_two / "wavs" / "one.wav")
-    samples, rate = read_wav(corpus_of_two / "wavs" / "one.wav")
-    assert recogniser_word_error_rate(TEXT_0880, samples, rate) < 0.4
-    assert recogniser_word_error_rate("please enter your password followed by the pound key", samples, rate) > 0.9
-    rows = check_corpus(corpus_of_two, AudioConfig(), recognise=True).rows
-    assert [row.recogniser_wer for row in rows] == [pytest.approx(0.375)] * 2
+    (corpus_of_two / "metadata.csv").write_text(f"one|{TEXT_0880}\ntwo|please enter your password and the pound key\n")
+    right, wrong = check_corpus(corpus_of_two, AudioConfig(), recognise=True).rows
+    assert right.recogniser_wer == pytest.approx(0.375) and wrong.recogniser_wer > 0.9
+    assert any("word error rate of the recogniser: listen" in warning for warning in wrong.warnings)
+    assert not any("recogniser" in warning for warning in right.warnings)
 
 
 # --- measurements ------------------------------------------------------------------------------------------------

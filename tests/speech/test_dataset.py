@@ -1,6 +1,9 @@
 """Corpora: what is whole is loaded, what is broken is listed with its reason, and durations always sum to the frames."""
 
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,6 +129,19 @@ def test_html_in_texts_and_ids_survives_as_text(tmp_path):
     assert (corpus.clips[0].id, corpus.clips[0].text) == (name, text)
 
 
+def test_unreadable_file_is_listed_like_any_other_fault(corpus_of_two, monkeypatch):
+    real_open = Path.open
+
+    def denied(path, *arguments, **keywords):
+        if path.name == "one.wav":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_open(path, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "open", denied)
+    corpus = load_corpus(corpus_of_two, AudioConfig())
+    assert [clip.id for clip in corpus.clips] == ["two"] and "Permission denied" in corpus.rejected[0].reason
+
+
 def test_corpus_without_a_usable_clip_says_why(tmp_path):
     root = make_corpus(tmp_path / "c", "one|zorblax\n", "one")
     with pytest.raises(WorkbookError, match="no usable clip; .*one.wav.*unknown word 'zorblax'"):
@@ -186,3 +202,27 @@ def test_other_recipe_keeps_frames_and_durations(librivox):
 def test_recipe_of_other_frames_is_refused(change, librivox):
     with pytest.raises(WorkbookError, match="0930: 284 frames at 22050 Hz, but .* load the corpus again"):
         with_recipe(librivox.default_clip, AudioConfig(**change))
+
+
+# --- dependencies ------------------------------------------------------------------------------------------------
+
+def test_speech_imports_with_torch_torchaudio_soundfile_and_numpy_alone():
+    """The core stays light: recogniser, TextGrid parser, phonemizer and metrics are imported where they are used."""
+    code = """
+import importlib, pkgutil, sys
+blocked = {"librosa", "praatio", "pocketsphinx", "phonemizer", "espeakng_loader", "pystoi", "jiwer", "scipy", "matplotlib", "pandas"}
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"blocked: {name}", name=name)
+sys.meta_path.insert(0, Block())
+import tts_core.speech
+for module in pkgutil.iter_modules(tts_core.speech.__path__):
+    importlib.import_module(f"tts_core.speech.{module.name}")
+from tts_core.config import AudioConfig
+from tts_core.speech.audio import griffin_lim, load_wav, log_mel
+griffin_lim(log_mel(load_wav(sys.argv[1]), AudioConfig()), AudioConfig(), n_iterations=1)
+"""
+    wav = LIBRIVOX / "wavs" / f"{ID_0880}.wav"
+    done = subprocess.run([sys.executable, "-c", code, str(wav)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

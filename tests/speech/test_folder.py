@@ -1,5 +1,7 @@
 """metadata.csv and its neighbours: every row is either an entry or a rejection with line, fault and remedy."""
 
+import re
+
 import pytest
 
 from tts_core.errors import WorkbookError
@@ -35,8 +37,7 @@ def test_bad_row_is_rejected_with_its_line_and_the_rest_goes_on(name, tmp_path):
     folder = scan_folder(make_corpus(tmp_path / "c", f"good|{TEXT_0880}\n{row}\n", "good"))
     assert [entry.id for entry in folder.entries] == ["good"]
     [rejection] = folder.rejected
-    with pytest.raises(AssertionError, match=message):
-        raise AssertionError(rejection.reason)
+    assert re.search(message, rejection.reason)
     assert "metadata.csv" in rejection.reason
 
 
@@ -63,7 +64,7 @@ def test_recording_without_transcript_is_listed(tmp_path):
 @pytest.mark.parametrize(("prepare", "message"), [
     (lambda root: None, "no such data folder"),
     (lambda root: root.mkdir(), "no metadata.csv"),
-    (lambda root: (root.mkdir(), (root / "metadata.csv").touch()), "no wavs"),
+    (lambda root: (root.mkdir(), (root / "metadata.csv").touch()), "no wavs/ in this folder"),
     (lambda root: (root.mkdir(), (root / "metadata.csv").touch(), (root / "wavs").mkdir()), "are empty"),
 ])
 def test_folder_that_is_no_corpus(prepare, message, tmp_path):
@@ -86,7 +87,7 @@ def test_language_comes_from_the_argument_then_the_file_then_the_letters(tmp_pat
 def test_language_that_is_no_code(code, tmp_path):
     root = make_corpus(tmp_path / "c", "one|text\n", "one")
     (root / "language.txt").write_text(code)
-    with pytest.raises(WorkbookError, match="is not a language code; give one word such as en"):
+    with pytest.raises(WorkbookError, match="is no language code; give one word such as en"):
         scan_folder(root)
 
 

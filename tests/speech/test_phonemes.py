@@ -120,7 +120,7 @@ def test_russian_phonemes_have_pauses_at_ends_and_punctuation():
 
 
 @pytest.mark.parametrize(("text", "language", "message"), [("...", "ru", "no phonemes in the text"),
-                                                          ("привет", "qq", "language 'qq'.*espeak-ng: ru")])
+                                                          ("привет", "qq", "language 'qq'.*its codes are ru")])
 def test_what_espeak_cannot_do_is_said(text, language, message):
     with pytest.raises(WorkbookError, match=message):
         espeak_phonemes(text, language)

@@ -1,7 +1,10 @@
 """The runner when all is well: order, parameters, folders, environment; and `--resume`, `--only` and earlier runs."""
 
 import json
+import os
 import re
+import signal
+import threading
 
 import nbformat
 import pytest
@@ -35,7 +38,6 @@ def test_a_run_from_start_to_report(tmp_path, monkeypatch):
         "book.log_metrics({'step': 1, 'mel': 0.5})",
         "import os\nparameters = [name for name in os.environ if name.startswith('TTS_WORKBOOK_')]\n"
         "print('seen', os.getcwd(), parameters, lr, type(lr))",
-        "import ipywidgets\n@ipywidgets.interact(x=3)\ndef show(x):\n    print('a widget that works', x)",
         "item = Item('theory_1', 'It can.', 'supported', refuting_experiment='It cannot.')\n"
         "book.verdict('It can.', {'lr': book.parameters.lr}, [item])")
     write_notebook(notebooks, "07_listen", START.format(number="07"),
@@ -76,6 +78,20 @@ def test_a_run_from_start_to_report(tmp_path, monkeypatch):
     with pytest.raises(WorkbookError, match="its file checkpoints/healthy.bin is missing") as caught:
         run_here(tmp_path, explicit={"lr": "1e-3"}, only="07")
     assert "tts-workbook run --only 03,07" in str(caught.value) and f"--out {result.out}" in str(caught.value)
+
+
+def test_widgets_that_work_neither_fail_nor_hang(tmp_path):
+    """Plain nbclient waits for ever in about one such cell of thirty: its answer to the widget swallows a wake-up."""
+    cell = "import ipywidgets\n@ipywidgets.interact(x=3)\ndef show(x):\n    print('it works', x)"
+    path = write_notebook(tmp_path / "notebooks", "01_check", *[cell] * 60, verdict_cell("01"))
+    watchdog = threading.Timer(120, os.kill, (os.getpid(), signal.SIGINT))
+    watchdog.start()
+    try:
+        result, printed = run_here(tmp_path)
+    finally:
+        watchdog.cancel()
+    assert result.status == "complete", printed
+    assert "it works 3" in (result.out / "notebooks" / path.name).read_text()
 
 
 def done_states(out) -> dict[str, str]:

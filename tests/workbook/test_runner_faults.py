@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 from workbook_builders import (assert_failed_honestly, hidden_files, record_of, run_here, title_of, verdict_cell,
-                               write_notebook)
+                               wait_until_gone, write_notebook)
 
 GOOD = verdict_cell("03")
 # name -> (cells after the parameters cell, what the record must say, number of the cell to blame)
@@ -24,11 +24,9 @@ FAULTS = {
     "error in a thread": (
         ["import threading\nt = threading.Thread(target=lambda: 1 / 0)\nt.start()\nt.join()", GOOD],
         "ZeroDivisionError", 3),
-    "killed executor": (["import os\nos.kill(os.getppid(), 9)\nimport time\ntime.sleep(60)", GOOD],
-                        "ended with SIGKILL at cell 3", 3),
     "no verdict": (["1"], "never wrote its verdict", None),
     "verdict of another execution": ([GOOD.replace('context["token"]', '"forged"')], "not from this execution", None),
-    "verdict with a NaN": ([GOOD.replace("lr or 0", "float('nan')")], "must be a finite number", None),
+    "verdict with a NaN": ([GOOD.replace('globals().get("lr") or 0', "float('nan')")], "must be a finite number", None),
     "half a verdict": ([GOOD + "\nfile.write_text(file.read_text()[:40])"], "not JSON", None),
 }
 
@@ -72,9 +70,22 @@ def test_failed_copy_tells_failed_from_never_run_and_resume_continues(tmp_path):
 
 
 def test_cell_left_unexecuted(tmp_path):
-    write_notebook(tmp_path / "notebooks", "01_check", "1", verdict_cell("01"), tags={0: ["skip-execution"]})
+    cells = ("1", verdict_cell("01"))
+    write_notebook(tmp_path / "notebooks", "01_check", *cells, tags={0: ["skip-execution"]}, parameters=None)
     result, _ = run_here(tmp_path)
-    assert_failed_honestly(result, "01_check", "cell 3 was not executed (tags: skip-execution)")
+    record = assert_failed_honestly(result, "01_check", "cell 2 was not executed (tags: skip-execution)")
+    assert record["failure"]["cell"] == 2
+
+
+def test_a_killed_executor_takes_everything_with_it(tmp_path):
+    """The kernel, and what the kernel started."""
+    start = "import os, pathlib, subprocess\nchild = subprocess.Popen(['sleep', '120'])\n" \
+            "pathlib.Path(out, 'pids').write_text(f'{os.getpid()} {child.pid}')\n"
+    write_notebook(tmp_path / "notebooks", "01_check", start + "os.kill(os.getppid(), 9)\nchild.wait()")
+    result, _ = run_here(tmp_path)
+    assert_failed_honestly(result, "01_check", "ended with SIGKILL at cell 3")
+    for pid in (result.out / "pids").read_text().split():
+        wait_until_gone(int(pid))
 
 
 def test_stale_verdict_does_not_count_and_its_results_are_kept(tmp_path):

@@ -4,33 +4,16 @@ import errno
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from workbook_builders import (assert_failed_honestly, hidden_files, record_of, run_here, title_of, verdict_cell,
-                               write_data, write_notebook)
+from workbook_builders import (PATIENCE, assert_failed_honestly, hidden_files, record_of, run_here, title_of,
+                               verdict_cell, wait_until, wait_until_gone, write_data, write_notebook)
 
 from tts_core.errors import WorkbookError
 from tts_core.workbook import atomic, report
 
-PATIENCE = 60.0     # seconds; only a failing test waits that long
-SLEEP = "import os, pathlib, time\npathlib.Path(out, 'pid').write_text(str(os.getpid()))\ntime.sleep(600)"
-
-
-def wait_until(condition, what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain until {what}"
-        time.sleep(0.05)
-
-
-def is_alive(pid: int) -> bool:
-    """A zombie (nobody reaped it yet) is not alive."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+SLEEP = "import os, pathlib, time\npathlib.Path(out, 'pid').write_text(str(os.getpid()))\ntime.sleep(120)"
 
 
 @pytest.fixture
@@ -72,7 +55,7 @@ def test_sigterm_ends_everything_and_says_so(tmp_path, sleeping_run):
     assert sorted(path.name for path in (out / "verdicts").iterdir()) == ["01.json"]    # 02 had written one already
     assert sorted(path.name for path in (out / "notebooks").iterdir()) == ["01_check.ipynb"]
     assert hidden_files(out) == []
-    wait_until(lambda: not is_alive(kernel), "the kernel is gone")
+    wait_until_gone(kernel)
     finish(tmp_path, out)
 
 
@@ -80,7 +63,7 @@ def test_sigkill_of_the_runner_leaves_running_and_no_kernel(tmp_path, sleeping_r
     process, kernel, out = sleeping_run
     process.kill()
     process.wait()
-    wait_until(lambda: not is_alive(kernel), "the kernel is gone")
+    wait_until_gone(kernel)
     record = record_of(out)
     assert (record["status"], record["pid"]) == ("running", process.pid)
     assert not (out / "report.html").exists()

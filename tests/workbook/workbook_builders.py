@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from pathlib import Path
 
 import nbformat
@@ -10,14 +11,15 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from tts_core.workbook.console import Console
 from tts_core.workbook.runner import Result, run
 
+PATIENCE = 60.0     # seconds; only a failing test waits that long
 PARAMETERS = 'profile = "quick"\ndata = ""\nout = ""\nlr = None'
 # A verdict as Notebook.verdict writes it, without the seconds that importing torch takes.
 WRITE_VERDICT = """
 import json, os, pathlib
 context = json.loads(os.environ["TTS_RUNNER"])
-verdict = {{"notebook": "{number}", "question": "?", "answer": "{answer}", "metrics": {{"lr": lr or 0}}, "items": [],
+verdict = {{"notebook": "{number}", "question": "?", "answer": "{answer}", "metrics": {{"lr": globals().get("lr") or 0}}, "items": [],
            "provenance": {{"token": context["token"]}}}}
-file = pathlib.Path(out) / "verdicts" / "{number}.json"
+file = pathlib.Path(context["out"]) / "verdicts" / "{number}.json"
 file.parent.mkdir(exist_ok=True)
 file.write_text(json.dumps(verdict))
 """
@@ -85,3 +87,20 @@ def assert_failed_honestly(result: Result, name: str, cause: str) -> dict:
     assert title_of(out).startswith("INCOMPLETE") and name in title_of(out)
     assert hidden_files(out) == []
     return record
+
+
+def wait_until(condition, what: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain until {what}"
+        time.sleep(0.05)
+
+
+def wait_until_gone(pid: int) -> None:
+    """Until the process is no more, or a zombie that nobody has reaped yet."""
+    def gone() -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            return True
+    wait_until(gone, f"process {pid} is gone")

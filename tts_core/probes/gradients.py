@@ -66,6 +66,13 @@ def gradient_norms(model: nn.Module, batch: Batch, experiment: ExperimentConfig,
     return norms
 
 
+def text_share(norms: dict[str, float]) -> float:
+    """Share in [0, 1] of a gradient (norms by module path) that reaches the text side: embedding and encoder."""
+    squares = {path: norm ** 2 for path, norm in norms.items()}
+    text = sum(square for path, square in squares.items() if path.startswith(("text_embedding", "encoder.")))
+    return (text / max(sum(squares.values()), 1e-300)) ** 0.5
+
+
 def share_shift(a: dict[str, float], b: dict[str, float]) -> float:
     """How differently two steps spread their gradient: the largest factor, at least 1, by which any module's share changes.
 

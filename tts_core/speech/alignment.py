@@ -14,7 +14,7 @@ from tts_core.speech.folder import scan_folder
 from tts_core.speech.phonemes import PAUSE, Dictionary, symbol_of_label
 
 LENGTH_TOLERANCE = 0.05     # s; a TextGrid further off belongs to another recording
-OVERLAP_TOLERANCE = 1e-3    # s; rounding by other tools
+GAP_TOLERANCE = 1e-3        # s between intervals; rounding by other tools
 MAX_TEXTGRID_BYTES = 5_000_000
 
 
@@ -71,22 +71,20 @@ def symbols_and_intervals(phones: Sequence[Interval], language: str) -> tuple[tu
 # --- TextGrids ---------------------------------------------------------------------------------------------------
 
 def _contiguous(intervals: Sequence[Interval], end: float, name: str) -> tuple[Interval, ...]:
-    """Check order and overlap, and fill the gaps with pauses, so that the intervals run from 0 to `end`."""
+    """Check that intervals follow each other, and fill the gaps with pauses, so that they run from 0 to `end`."""
     filled: list[Interval] = []
     now = 0.0
     for start, stop, label in intervals:
-        if not start < stop < np.inf:
-            raise WorkbookError(f"{name}: interval {label!r} runs from {start} to {stop} s; it must end later")
-        if start < now - OVERLAP_TOLERANCE:
-            raise WorkbookError(f"{name}: interval {label!r} starts at {start:.3f} s, before the one before it ends at "
-                                f"{now:.3f} s; intervals must not overlap: mend it in Praat, or align again")
-        if start > now + OVERLAP_TOLERANCE:
+        if not now - GAP_TOLERANCE <= start < stop < np.inf:
+            raise WorkbookError(f"{name}: interval {label!r} runs from {start} to {stop} s, the one before it to {now} s; "
+                                f"they must follow each other: mend it in Praat, or align again")
+        if start > now + GAP_TOLERANCE:
             filled.append(Interval(now, start, ""))
         filled.append(Interval(filled[-1].end if filled else 0.0, stop, label))
         now = stop
-    if now > end + LENGTH_TOLERANCE:
+    if now > end + LENGTH_TOLERANCE or filled[-1].start >= end:
         raise WorkbookError(f"{name}: the last interval ends at {now:.3f} s, the audio at {end:.3f} s: align again")
-    if now < end - OVERLAP_TOLERANCE:
+    if now < end - GAP_TOLERANCE:
         filled.append(Interval(now, end, ""))
     filled[-1] = filled[-1]._replace(end=end)
     return tuple(filled)
@@ -176,7 +174,7 @@ def align_folder(root: Path | str, overwrite: bool = False, language: str = "aut
             try:
                 write_textgrid(entry.textgrid, align_english(*read_wav(entry.wav), entry.text, folder.dictionary))
                 status = "written"
-            except WorkbookError as error:
+            except (WorkbookError, OSError) as error:
                 status, reason = "failed", str(error)
         results.append(AlignmentResult(entry.id, entry.textgrid, status, reason))
     return results

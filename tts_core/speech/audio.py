@@ -59,15 +59,21 @@ def _audio_bytes(path: Path) -> tuple[int, int]:
         head = file.read(12)
         _require(head[:4] == b"RIFF" and head[8:] == b"WAVE", path,
                  f"not a WAV file (it begins with {head!r}); convert it with `ffmpeg -i IN -c:a pcm_s16le OUT.wav`")
+        audio = None
         for _ in range(MAX_CHUNKS):
             chunk = file.read(8)
             if len(chunk) < 8:
                 break
             name, declared = struct.unpack("<4sI", chunk)
+            held = min(declared, size - file.tell())
+            _require(audio is None or held == declared and name.isascii() and name.decode().isprintable(), path,
+                     f"the header lies about the length: after {audio[0] if audio else 0:,} bytes of audio comes more that is no chunk; export "
+                     f"the file again, or mend the header with `ffmpeg -i IN.wav OUT.wav`")
             if name == b"data":
-                return declared, min(declared, size - file.tell())
+                audio = audio or (declared, held)
             file.seek(declared + declared % 2, os.SEEK_CUR)
-    raise WorkbookError(f"{path}: a WAV header without audio (no data chunk); truncated or damaged, export it again")
+    _require(audio is not None, path, "a WAV header without audio (no data chunk); truncated or damaged, export it again")
+    return audio
 
 
 def wav_info(path: Path | str) -> WavInfo:
@@ -203,12 +209,16 @@ def griffin_lim(log_mel: Tensor, config: AudioConfig, n_iterations: int = 32, mo
     """Copy-synthesis without a trained vocoder: log-mel (T, M) in ln units -> samples (L,), L = (T - 1) * hop_length.
 
     Fast Griffin-Lim (Perraudin et al. 2013; torchaudio) from random phases drawn with `phase_seed`; the global random
-    state is left as it was.
+    state is left as it was. Raises WorkbookError for a mel that is not finite or shorter than one window.
     """
+    length = (log_mel.shape[0] - 1) * config.hop_length
+    _require(length > config.n_fft // 2 and bool(log_mel.isfinite().all()), "griffin_lim",
+             f"a log-mel of shape {tuple(log_mel.shape)} with {int((~log_mel.isfinite()).sum())} non-finite values; it must "
+             f"be finite and longer than half a window")
     magnitude = mel_to_magnitude(log_mel, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(phase_seed)
         return torchaudio.functional.griffinlim(
             magnitude, window=torch.hann_window(config.win_length), n_fft=config.n_fft, hop_length=config.hop_length,
             win_length=config.win_length, power=1.0, n_iter=n_iterations, momentum=momentum,
-            length=(log_mel.shape[0] - 1) * config.hop_length, rand_init=True).numpy()
+            length=length, rand_init=True).numpy()

@@ -49,7 +49,7 @@ class Corpus:
     rejected: list[Rejection]
     warnings: list[str]
     vocabulary: Vocabulary
-    content_hash: str            # sha256 of transcripts, wavs and alignments
+    content_hash: str            # sha256 of transcripts, wavs, alignments, language and dictionary
     default_id: str = ""
 
     def clip(self, clip_id: str) -> Clip:
@@ -94,14 +94,16 @@ def iterate_clips(folder: Folder, entries: Sequence[Entry], audio: AudioConfig,
     for entry in entries:
         try:
             yield _read_clip(entry, folder, audio)
-        except WorkbookError as error:
+        except (WorkbookError, OSError) as error:
             reason = str(error) if str(error).startswith(str(folder.root)) else f"{entry.wav}: {error}"
             rejected.append(Rejection(entry.id, entry.wav, reason))
 
 
-def _content_hash(entries: Sequence[Entry]) -> str:
-    digest = hashlib.sha256()
-    for entry in sorted(entries, key=lambda entry: entry.id):
+def _content_hash(folder: Folder, clips: Sequence[Clip]) -> str:
+    """sha256 of everything that the clips were made from."""
+    used = {clip.id for clip in clips}
+    digest = hashlib.sha256(f"{folder.language} {sorted(folder.dictionary.items())}\n".encode())
+    for entry in sorted((entry for entry in folder.entries if entry.id in used), key=lambda entry: entry.id):
         digest.update(f"{entry.id}|{entry.text}\n".encode())
         for path in (entry.wav, entry.textgrid):
             digest.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"absent")
@@ -138,7 +140,7 @@ def load_corpus(root: Path | str, audio: AudioConfig, language: str = "auto", on
     warnings = corpus_warnings(folder, len(clips), sum(clip.alignment == "uniform" for clip in clips), len(rejected))
     return Corpus(name=folder.root.resolve().name, root=folder.root, language=folder.language, clips=clips,
                   rejected=rejected, warnings=folder.warnings + warnings, vocabulary=vocabulary,
-                  content_hash=_content_hash(entries), default_id=folder.default_id)
+                  content_hash=_content_hash(folder, clips), default_id=folder.default_id)
 
 
 def corpus_warnings(folder: Folder, n_clips: int, n_uniform: int, n_rejected: int) -> list[str]:

@@ -133,7 +133,8 @@ def scan_folder(root: Path | str, language: str = "auto") -> Folder:
     root = Path(root)
     if not root.is_dir():
         raise WorkbookError(f"{root}: no such data folder; give one with metadata.csv and wavs/ (LJSpeech layout)")
-    for missing in [name for name in ("metadata.csv", "wavs") if not (root / name).exists()]:
+    if not (root / "metadata.csv").is_file() or not (root / "wavs").is_dir():
+        missing = "wavs/" if (root / "metadata.csv").is_file() else "metadata.csv"
         raise WorkbookError(f"{root}: no {missing} in this folder; a corpus is metadata.csv (`id|text`) beside wavs/")
     entries, rejected = _read_metadata(root)
     if not entries and not rejected:

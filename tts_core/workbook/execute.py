@@ -30,6 +30,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 
 TRACEBACK = "Traceback (most recent call last)"
 SOCKET_FOLDER = 80      # characters; a longer path leaves no room for a socket's name, and TCP is used
+REPLY_POLL = 0.2        # seconds between two looks for a cell's reply
 DRAIN_SECONDS = 0.3     # how long the kernel must be silent after the last cell
 
 
@@ -88,6 +89,19 @@ class HonestClient(PapermillNotebookClient):
             return message
 
         client.iopub_channel.get_msg = receive_and_look
+        wait = client.shell_channel.get_msg
+
+        async def wait_and_look_again(timeout=None):
+            """nbclient answers Output widgets on this very socket, and such a send can swallow the wake-up of a reply that
+            arrives meanwhile (nbclient issue 312): waiting without a limit would then be waiting for ever."""
+            while timeout is None:
+                try:
+                    return await wait(timeout=REPLY_POLL)
+                except queue.Empty:
+                    continue
+            return await wait(timeout=timeout)
+
+        client.shell_channel.get_msg = wait_and_look_again
         return client
 
     def _look(self, message: dict) -> None:
