@@ -16,6 +16,14 @@ def test_a_plateau_is_fifty_consecutive_steps_within_five_per_cent():
     assert longest_plateau([1.06] * 100, 1.0) == (0, 0)
 
 
+def test_a_slow_learner_that_falls_through_the_band_is_on_no_plateau():
+    falling = [1.5 - 0.001 * step for step in range(900)]                     # 100 steps inside the band, at one pace
+    assert longest_plateau(falling, 1.0) == (0, 0)
+    stalled = [1.5 - 0.005 * step for step in range(90)] + [1.049 - 0.0009 * step for step in range(110)] + [0.9] * 50
+    assert longest_plateau(stalled, 1.0)[0] == 110                              # the pace falls to a fifth: it stalls
+    assert longest_plateau(falling[:520], 1.0)[0] > 0                           # has not left the band yet: cannot be told
+
+
 def test_a_curve_that_crosses_the_line_is_neither_plateau_nor_collapse():
     trajectory = Trajectory(best_constant=1.0, mel_l1=[2.0 - 0.02 * step for step in range(90)],
                             share_steps=list(range(1, 91, 10)), shares=[0.01] * 9)

@@ -17,13 +17,25 @@ def tone(seconds: float = 1.0, rate: int = RATE, amplitude: float = 0.3) -> np.n
     return (amplitude * np.sin(2 * np.pi * 220 * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
 
 
-def wav_bytes(samples: np.ndarray, rate: int = RATE, channels: int = 1, code: int = 1, declared: int | None = None) -> bytes:
+def wav_bytes(
+    samples: np.ndarray, rate: int = RATE, channels: int = 1, code: int = 1, declared: int | None = None
+) -> bytes:
     """A WAV file written by hand; `samples` int16 (code 1) or float32 (code 3), `declared` overrides the data size."""
     data, width = samples.tobytes(), samples.dtype.itemsize
     declared = len(data) if declared is None else declared
-    header = struct.pack("<HHIIHH", code, channels, rate, (rate * channels * width) % 2**32, channels * width, 8 * width)
-    return (b"RIFF" + struct.pack("<I", (declared + 36) % 2**32) + b"WAVEfmt " + struct.pack("<I", 16) + header
-            + b"data" + struct.pack("<I", declared) + data)
+    header = struct.pack(
+        "<HHIIHH", code, channels, rate, (rate * channels * width) % 2**32, channels * width, 8 * width
+    )
+    return (
+        b"RIFF"
+        + struct.pack("<I", (declared + 36) % 2**32)
+        + b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + header
+        + b"data"
+        + struct.pack("<I", declared)
+        + data
+    )
 
 
 def int16(samples: np.ndarray) -> np.ndarray:

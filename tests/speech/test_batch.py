@@ -20,12 +20,17 @@ def make_clip(durations: list[int], seed: int, name: str) -> SimpleNamespace:
     rng = np.random.default_rng(seed)
     ids = rng.integers(2, 12, len(durations))
     ids[::3] = PAUSE_ID
-    return SimpleNamespace(id=name, phoneme_ids=ids, durations=np.array(durations, dtype=np.int64),
-                           mel=torch.from_numpy(rng.normal(size=(sum(durations), 5)).astype(np.float32)))
+    return SimpleNamespace(
+        id=name,
+        phoneme_ids=ids,
+        durations=np.array(durations, dtype=np.int64),
+        mel=torch.from_numpy(rng.normal(size=(sum(durations), 5)).astype(np.float32)),
+    )
 
 
 clips_of = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=9).filter(any), min_size=1, max_size=5).map(
-    lambda rows: [make_clip(row, seed, f"clip{seed}") for seed, row in enumerate(rows)])
+    lambda rows: [make_clip(row, seed, f"clip{seed}") for seed, row in enumerate(rows)]
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -64,7 +69,9 @@ def test_mask_does_not_look_at_values():
 def test_duplicate_is_collating_the_clips_k_times(clips, k):
     one, many = collate(clips * k), duplicate(collate(clips), k)
     for name, value in vars(one).items():
-        assert torch.equal(value, getattr(many, name)) if isinstance(value, torch.Tensor) else value == getattr(many, name)
+        assert (
+            torch.equal(value, getattr(many, name)) if isinstance(value, torch.Tensor) else value == getattr(many, name)
+        )
 
 
 @settings(max_examples=30, deadline=None)
@@ -73,7 +80,11 @@ def test_pad_frames_adds_silence_that_is_masked(clips, n):
     batch = collate(clips, pad_value=-7.0)
     padded = pad_frames(batch, n)
     t = batch.mel.shape[1]
-    assert padded.mel.shape[1] == t + n and torch.equal(padded.mel[:, :t], batch.mel) and torch.all(padded.mel[:, t:] == -7.0)
+    assert (
+        padded.mel.shape[1] == t + n
+        and torch.equal(padded.mel[:, :t], batch.mel)
+        and torch.all(padded.mel[:, t:] == -7.0)
+    )
     assert padded.n_frames == batch.n_frames and not padded.mel_mask[:, t:].any()
     assert torch.equal(padded.durations, batch.durations)
 

@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "build_data_samples.p
 def script():
     spec = importlib.util.spec_from_file_location("build_data_samples", SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module     # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     yield module
     del sys.modules[spec.name]
@@ -59,9 +59,14 @@ def run_without(script, monkeypatch, capsys, folder: Path, programs: str, *argum
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("programs", "message"), [
-    ("", "needs `ffmpeg`.*apt-get install ffmpeg"), ("ffmpeg", "needs `dpkg-deb`.*Debian"),
-    ("ffmpeg dpkg-deb", "needs `apt-get`.*--debs DIR with the packages pocketsphinx-testdata")])
+@pytest.mark.parametrize(
+    ("programs", "message"),
+    [
+        ("", "needs `ffmpeg`.*apt-get install ffmpeg"),
+        ("ffmpeg", "needs `dpkg-deb`.*Debian"),
+        ("ffmpeg dpkg-deb", "needs `apt-get`.*--debs DIR with the packages pocketsphinx-testdata"),
+    ],
+)
 def test_missing_programs_are_named_with_the_way_to_get_them(programs, message, script, monkeypatch, capsys, tmp_path):
     assert re.search(message, run_without(script, monkeypatch, capsys, tmp_path, programs))
 

@@ -9,8 +9,14 @@ import torch
 from tts_core.config import AudioConfig
 from tts_core.speech.alignment import Alignment, Interval, read_textgrid, write_textgrid
 from tts_core.speech.audio import read_wav, resample, save_wav
-from tts_core.speech.checks import best_constant_l1, check_corpus, copy_previous_l1, measure_levels, robust_z, \
-    word_mismatch
+from tts_core.speech.checks import (
+    best_constant_l1,
+    check_corpus,
+    copy_previous_l1,
+    measure_levels,
+    robust_z,
+    word_mismatch,
+)
 
 from .conftest import ID_0880, ID_0930, LIBRIVOX, RATE, TEXT_0880, make_corpus, tone
 
@@ -30,14 +36,18 @@ def test_sound_clips_have_one_row_each_and_no_warning(report, librivox):
 
 def test_default_clip_has_the_baselines_that_were_measured(report):
     row = next(row for row in report.rows if row.id == ID_0930)
-    assert row.best_constant_l1 == pytest.approx(1.216, abs=2e-3) and row.copy_previous_l1 == pytest.approx(0.388, abs=2e-3)
+    assert row.best_constant_l1 == pytest.approx(1.216, abs=2e-3) and row.copy_previous_l1 == pytest.approx(
+        0.388, abs=2e-3
+    )
     assert row.mel_min == pytest.approx(np.log(1e-5), abs=1e-3) and row.floor_share < 0.01 and row.ceiling_share == 0.0
 
 
 def test_recipe_of_the_findings_clips_bins_at_its_ceiling():
     shares = [row.ceiling_share for row in check_corpus(LIBRIVOX, AudioConfig.seed()).rows]
     assert min(shares) > 0.1
-    assert all("sit at the ceiling" in " ".join(row.warnings) for row in check_corpus(LIBRIVOX, AudioConfig.seed()).rows)
+    assert all(
+        "sit at the ceiling" in " ".join(row.warnings) for row in check_corpus(LIBRIVOX, AudioConfig.seed()).rows
+    )
 
 
 def test_summary_counts_phonemes(report, librivox):
@@ -51,7 +61,12 @@ def test_text_and_rows_hold_every_clip_and_rejection(tmp_path):
     report = check_corpus(root, AudioConfig())
     text = report.to_text()
     assert [row["id"] for row in report.to_rows()] == ["one"]
-    assert "REJECTED bad" in text and "zorblax" in text and "REJECTED absent" in text and "WARNING 2 clips were left out" in text
+    assert (
+        "REJECTED bad" in text
+        and "zorblax" in text
+        and "REJECTED absent" in text
+        and "WARNING 2 clips were left out" in text
+    )
     assert len(text.splitlines()[0]) == len(text.splitlines()[1])
 
 
@@ -61,6 +76,7 @@ def test_corpus_without_a_usable_clip_is_reported_not_raised(tmp_path):
 
 
 # --- planted faults ----------------------------------------------------------------------------------------------
+
 
 def warnings_of(tmp_path, change) -> str:
     """Warnings of sentence 0880 after `change` of its samples (16 kHz); its TextGrid is kept if the length is."""
@@ -82,7 +98,10 @@ FAULTS = {
     "silence before": (lambda x: np.concatenate([QUIET, x]), "s of silence at the start: trim"),
     "silence after": (lambda x: np.concatenate([x, QUIET]), "s of silence at the end: trim"),
     "silence inside": (lambda x: np.concatenate([x[:RATE], QUIET, x[RATE:]]), "s of silence inside: cut"),
-    "noise": (lambda x: x + 0.05 * np.random.default_rng(0).normal(size=len(x)).astype(np.float32), "signal to noise about"),
+    "noise": (
+        lambda x: x + 0.05 * np.random.default_rng(0).normal(size=len(x)).astype(np.float32),
+        "signal to noise about",
+    ),
     "none": (lambda x: x, "^$"),
 }
 
@@ -108,7 +127,9 @@ def test_duplicates_are_named_on_both_sides(corpus_of_two):
 
 def test_uniform_durations_are_named_in_every_row():
     report = check_corpus(LIBRIVOX.parent / "russian", AudioConfig())
-    assert all("uniform durations" in " ".join(row.warnings) for row in report.rows) and "UNIFORM" in report.warnings[-1]
+    assert (
+        all("uniform durations" in " ".join(row.warnings) for row in report.rows) and "UNIFORM" in report.warnings[-1]
+    )
 
 
 def test_pace_outlier_is_named(tmp_path):
@@ -123,7 +144,9 @@ def test_pace_outlier_is_named(tmp_path):
         phones = tuple(Interval(start * pace, end * pace, label) for start, end, label in grid.phones)
         write_textgrid(root / "alignments" / f"{name}.TextGrid", Alignment((), phones, phones[-1].end))
     rows = {row.id: row for row in check_corpus(root, AudioConfig()).rows}
-    assert rows["slow"].pace_z > 3.5 and any("per phoneme is an outlier" in warning for warning in rows["slow"].warnings)
+    assert rows["slow"].pace_z > 3.5 and any(
+        "per phoneme is an outlier" in warning for warning in rows["slow"].warnings
+    )
     assert all(abs(rows[name].pace_z) <= 3.5 for name in paces if name != "slow")
 
 
@@ -136,6 +159,7 @@ def test_recogniser_tells_the_wrong_text(corpus_of_two):
 
 
 # --- measurements ------------------------------------------------------------------------------------------------
+
 
 def test_best_constant_is_the_best_constant():
     mel = torch.randn(101, 7, generator=torch.Generator().manual_seed(0))
@@ -153,10 +177,12 @@ def test_copy_previous_is_the_mean_step():
 def test_levels_of_a_built_signal():
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 1e-3, 4 * RATE).astype(np.float32)
-    noise[RATE // 2:RATE] += tone(0.5)
-    noise[2 * RATE:3 * RATE] += tone(1.0)
+    noise[RATE // 2 : RATE] += tone(0.5)
+    noise[2 * RATE : 3 * RATE] += tone(1.0)
     levels = measure_levels(noise, RATE)
-    assert levels["silence_start"] == pytest.approx(0.5, abs=0.02) and levels["silence_end"] == pytest.approx(1.0, abs=0.02)
+    assert levels["silence_start"] == pytest.approx(0.5, abs=0.02) and levels["silence_end"] == pytest.approx(
+        1.0, abs=0.02
+    )
     assert levels["silence_inside"] == pytest.approx(1.0, abs=0.02)
     assert levels["snr_db"] == pytest.approx(20 * np.log10(0.3 / 2**0.5 / 1e-3), abs=1.5)
 

@@ -1,4 +1,4 @@
-"""Corpora: what is whole is loaded, what is broken is listed with its reason, and durations always sum to the frames."""
+"""Corpora: what is whole is loaded, what is broken is listed with its reason; durations always sum to the frames."""
 
 import shutil
 import subprocess
@@ -38,7 +38,8 @@ def test_default_clip_is_0930(librivox):
     assert librivox.default_clip.id == ID_0930
     assert librivox.default_clip.text == "he might even have been made amiable himself"
     assert librivox.default_clip.phonemes == tuple(
-        "SIL HH IY M AY T IY V IH N HH AE V B IH N M EY D EY M IY AH B AH L HH IH M S EH L F SIL".split())
+        "SIL HH IY M AY T IY V IH N HH AE V B IH N M EY D EY M IY AH B AH L HH IH M S EH L F SIL".split()
+    )
 
 
 def test_train_and_held_out_lists_divide_the_english_prompts():
@@ -70,6 +71,7 @@ def test_bundle_is_small_and_carries_licences_and_sources():
 
 
 # --- one clip, some clips ----------------------------------------------------------------------------------------
+
 
 def test_only_loads_one_clip_by_a_unique_ending(librivox):
     corpus = load_corpus(LIBRIVOX, AudioConfig(), only="0880")
@@ -104,10 +106,16 @@ def test_content_hash_follows_audio_text_and_alignment(corpus_of_two):
 
 # --- broken corpora ----------------------------------------------------------------------------------------------
 
+
 def test_each_broken_clip_is_listed_and_the_others_are_loaded(tmp_path):
     names = ["good", "stereo", "short", "html", "word", "overlap", "spn"]
-    root = make_corpus(tmp_path / "c", "".join(f"{name}|{TEXT_0880}\n" for name in names if name not in ("html", "word"))
-                       + "html|<b>he</b> was not <script>alert(1)</script>\nword|he was zorblax\n", *names, textgrids=True)
+    root = make_corpus(
+        tmp_path / "c",
+        "".join(f"{name}|{TEXT_0880}\n" for name in names if name not in ("html", "word"))
+        + "html|<b>he</b> was not <script>alert(1)</script>\nword|he was zorblax\n",
+        *names,
+        textgrids=True,
+    )
     (root / "wavs" / "stereo.wav").write_bytes(wav_bytes(np.repeat(int16(tone()), 2), channels=2))
     (root / "wavs" / "short.wav").write_bytes(wav_bytes(int16(tone(0.1))))
     (root / "alignments" / "word.TextGrid").unlink()
@@ -118,7 +126,13 @@ def test_each_broken_clip_is_listed_and_the_others_are_loaded(tmp_path):
     assert [clip.id for clip in corpus.clips] == ["good", "html"]
     reasons = {rejection.id: rejection.reason for rejection in corpus.rejected}
     assert reasons.keys() == set(names) - {"good", "html"}
-    for name, words in {"stereo": "mono", "short": "0.10 s", "word": "dictionary.txt", "overlap": "overlap", "spn": "'spn'"}.items():
+    for name, words in {
+        "stereo": "mono",
+        "short": "0.10 s",
+        "word": "dictionary.txt",
+        "overlap": "overlap",
+        "spn": "'spn'",
+    }.items():
         assert words in reasons[name] and f"{name}." in reasons[name]
     assert any("5 clips were left out; `tts-workbook check" in warning for warning in corpus.warnings)
 
@@ -156,6 +170,7 @@ def test_rejected_clip_asked_for_by_name_says_why(tmp_path):
 
 # --- alignments --------------------------------------------------------------------------------------------------
 
+
 def test_english_without_textgrid_is_aligned_on_the_fly_as_align_folder_would(tmp_path, librivox):
     root = make_corpus(tmp_path / "c", f"one|{TEXT_0880}\n", "one")
     [clip] = load_corpus(root, AudioConfig()).clips
@@ -191,6 +206,7 @@ def test_unknown_phoneme_rejects_the_clip_by_name(corpus_of_two):
 
 # --- recipes -----------------------------------------------------------------------------------------------------
 
+
 def test_other_recipe_keeps_frames_and_durations(librivox):
     clip = with_recipe(librivox.default_clip, AudioConfig.seed())
     assert clip.mel.shape == librivox.default_clip.mel.shape and clip.mel.max() == 0.0
@@ -206,11 +222,12 @@ def test_recipe_of_other_frames_is_refused(change, librivox):
 
 # --- dependencies ------------------------------------------------------------------------------------------------
 
+
 def test_speech_imports_with_torch_torchaudio_soundfile_and_numpy_alone():
     """The core stays light: recogniser, TextGrid parser, phonemizer and metrics are imported where they are used."""
     code = """
 import importlib, pkgutil, sys
-blocked = {"librosa", "praatio", "pocketsphinx", "phonemizer", "espeakng_loader", "pystoi", "jiwer", "scipy", "matplotlib", "pandas"}
+blocked = {"librosa", "praatio", "pocketsphinx", "phonemizer", "espeakng_loader", "pystoi", "jiwer", "scipy"}
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in blocked:

@@ -11,9 +11,15 @@ from .conftest import TEXT_0880, make_corpus
 
 
 def test_rows_with_and_without_normalised_text(tmp_path):
-    root = make_corpus(tmp_path / "c", "one|Press 1.|Press one.\ntwo|Thank you.\n\nthree|Hello|\n", "one", "two", "three")
+    root = make_corpus(
+        tmp_path / "c", "one|Press 1.|Press one.\ntwo|Thank you.\n\nthree|Hello|\n", "one", "two", "three"
+    )
     folder = scan_folder(root)
-    assert {entry.id: entry.text for entry in folder.entries} == {"one": "Press one.", "two": "Thank you.", "three": "Hello"}
+    assert {entry.id: entry.text for entry in folder.entries} == {
+        "one": "Press one.",
+        "two": "Thank you.",
+        "three": "Hello",
+    }
     assert (folder.rejected, folder.warnings, folder.language) == ([], [], "en")
 
 
@@ -25,6 +31,7 @@ BAD_ROWS = {
     "path upwards": ("../bad|some text", "line 2: the id '../bad' is empty or a path"),
     "absolute path": ("/etc/passwd|some text", "is empty or a path"),
     "backslash": ("..\\bad|some text", "is empty or a path"),
+    "id longer than a file name": ("x" * 300 + "|some text", "File name too long"),
     "parent": ("..|some text", "is empty or a path"),
     "duplicate id": ("good|another text", "line 2: a second row with the id 'good'"),
     "no recording": ("bad|some text", "line 2: there is no .*wavs/bad.wav; add the recording or delete the row"),
@@ -52,21 +59,29 @@ def test_line_that_is_not_utf8_is_rejected_alone(tmp_path):
     (root / "metadata.csv").write_bytes(b"one|text\ntwo|caf\xe9\n")
     folder = scan_folder(root)
     assert [entry.id for entry in folder.entries] == ["one"]
-    assert folder.rejected[0].id == "two" and "line 2" in folder.rejected[0].reason and "utf-8" in folder.rejected[0].reason
+    assert (
+        folder.rejected[0].id == "two"
+        and "line 2" in folder.rejected[0].reason
+        and "utf-8" in folder.rejected[0].reason
+    )
 
 
 def test_recording_without_transcript_is_listed(tmp_path):
-    folder = scan_folder(make_corpus(tmp_path / "c", "one|text\n", "one", "orphan"))
-    [rejection] = folder.rejected
-    assert rejection.id == "orphan" and "no transcript; add a row `orphan|text`" in rejection.reason
+    root = make_corpus(tmp_path / "c", "one|text\n", "one", "orphan")
+    (root / "wavs" / "LOUD.WAV").touch()
+    loud, orphan = scan_folder(root).rejected
+    assert orphan.id == "orphan" and "no transcript; add a row `orphan|text`" in orphan.reason and loud.id == "LOUD"
 
 
-@pytest.mark.parametrize(("prepare", "message"), [
-    (lambda root: None, "no such data folder"),
-    (lambda root: root.mkdir(), "no metadata.csv"),
-    (lambda root: (root.mkdir(), (root / "metadata.csv").touch()), "no wavs/ in this folder"),
-    (lambda root: (root.mkdir(), (root / "metadata.csv").touch(), (root / "wavs").mkdir()), "are empty"),
-])
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda root: None, "no such data folder"),
+        (lambda root: root.mkdir(), "no metadata.csv"),
+        (lambda root: (root.mkdir(), (root / "metadata.csv").touch()), "no wavs/ in this folder"),
+        (lambda root: (root.mkdir(), (root / "metadata.csv").touch(), (root / "wavs").mkdir()), "are empty"),
+    ],
+)
 def test_folder_that_is_no_corpus(prepare, message, tmp_path):
     root = tmp_path / "corpus"
     prepare(root)

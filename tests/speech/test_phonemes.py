@@ -8,8 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tts_core.errors import WorkbookError
-from tts_core.speech.phonemes import ARPABET, PAD, PAUSE, Vocabulary, _espeak, english_dictionary, english_pronunciations, \
-    english_words, espeak_phonemes, guess_language, parse_dictionary, symbol_of_label
+from tts_core.speech.phonemes import (
+    ARPABET,
+    PAD,
+    PAUSE,
+    Vocabulary,
+    _espeak,
+    english_dictionary,
+    english_pronunciations,
+    english_words,
+    espeak_phonemes,
+    guess_language,
+    parse_dictionary,
+    symbol_of_label,
+)
 
 
 @settings(max_examples=50)
@@ -23,7 +35,11 @@ def test_ids_decode_back_to_symbols(phonemes):
 def test_arpabet_has_padding_pause_and_39_phonemes_at_fixed_ids():
     vocabulary = Vocabulary.arpabet()
     assert vocabulary.get_vocab_size() == 41
-    assert (vocabulary.symbols[vocabulary.pad_id], vocabulary.symbols[vocabulary.pause_id]) == (PAD, PAUSE) == vocabulary.symbols[:2]
+    assert (
+        (vocabulary.symbols[vocabulary.pad_id], vocabulary.symbols[vocabulary.pause_id])
+        == (PAD, PAUSE)
+        == vocabulary.symbols[:2]
+    )
     assert len(set(vocabulary.encode(vocabulary.symbols).tolist())) == 41
 
 
@@ -52,11 +68,15 @@ def test_vocabulary_refuses_repeated_symbols_and_a_missing_pause():
 
 # --- English -----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("He might even, have been -- made!", ["he", "might", "even", "have", "been", "made"]),
-    ("\u2018Don\u2019t\u2019 re-record 'twas", ["don't", "re", "record", "'twas"]),
-    ("the user's  mail-box...", ["the", "user's", "mail", "box"]),
-])
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("He might even, have been -- made!", ["he", "might", "even", "have", "been", "made"]),
+        ("\u2018Don\u2019t\u2019 re-record 'twas", ["don't", "re", "record", "'twas"]),
+        ("the user's  mail-box...", ["the", "user's", "mail", "box"]),
+    ],
+)
 def test_words_of_a_text(text, words):
     assert english_words(text) == words
 
@@ -64,7 +84,9 @@ def test_words_of_a_text(text, words):
 @pytest.mark.parametrize("text", ["he said zorblax", "press 42", "caf\u00e9 noir"])
 def test_unknown_word_is_named_with_the_way_to_add_it(text):
     unknown = text.split()[-1] if text.endswith(("zorblax", "42")) else "caf\u00e9"
-    with pytest.raises(WorkbookError, match=rf"unknown word '{unknown}': add a line `{unknown}  P H O N E S` to dictionary.txt"):
+    with pytest.raises(
+        WorkbookError, match=rf"unknown word '{unknown}': add a line `{unknown}  P H O N E S` to dictionary.txt"
+    ):
         english_words(text)
 
 
@@ -75,7 +97,9 @@ def test_text_without_words_is_refused(text):
 
 
 def test_user_dictionary_adds_words_and_goes_before_the_built_in_one():
-    user = parse_dictionary(["zorblax  Z AO1 R B L AE0 K S", "", "# comment", "HE  HH AA", "he(2)  HH IY"], "dictionary.txt")
+    user = parse_dictionary(
+        ["zorblax  Z AO1 R B L AE0 K S", "", "# comment", "HE  HH AA", "he(2)  HH IY"], "dictionary.txt"
+    )
     assert english_words("he Zorblax", user) == ["he", "zorblax"]
     assert english_pronunciations("zorblax", user) == (("Z", "AO", "R", "B", "L", "AE", "K", "S"),)
     assert english_pronunciations("he", user) == (("HH", "AA"), ("HH", "IY"))
@@ -90,15 +114,36 @@ def test_faulty_dictionary_line_is_named(line):
 
 # --- labels of TextGrids -----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("label", "language", "symbol"), [
-    ("AH0", "en", "AH"), ("IY1", "en", "IY"), ("T", "en", "T"), ("", "en", PAUSE), ("sp", "en", PAUSE), ("sil", "ru", PAUSE),
-    ("SIL", "en", PAUSE), ("<eps>", "de", PAUSE), ("tʲ", "ru", "tʲ"), ("a1", "cmn", "a1"), ("ə", "en-us", "ə")])
+
+@pytest.mark.parametrize(
+    ("label", "language", "symbol"),
+    [
+        ("AH0", "en", "AH"),
+        ("IY1", "en", "IY"),
+        ("T", "en", "T"),
+        ("", "en", PAUSE),
+        ("sp", "en", PAUSE),
+        ("sil", "ru", PAUSE),
+        ("SIL", "en", PAUSE),
+        ("<eps>", "de", PAUSE),
+        ("tʲ", "ru", "tʲ"),
+        ("a1", "cmn", "a1"),
+        ("ə", "en-us", "ə"),
+    ],
+)
 def test_labels_become_symbols(label, language, symbol):
     assert symbol_of_label(label, language) == symbol
 
 
-@pytest.mark.parametrize(("label", "message"), [("spn", "the aligner did not know a word"), ("ə", "unknown phoneme 'ə'.*language.txt"),
-                                                ("hello", "unknown phoneme 'hello'.*ARPAbet"), ("ah", "unknown phoneme 'ah'")])
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("spn", "the aligner did not know a word"),
+        ("ə", "unknown phoneme 'ə'.*language.txt"),
+        ("hello", "unknown phoneme 'hello'.*ARPAbet"),
+        ("ah", "unknown phoneme 'ah'"),
+    ],
+)
 def test_labels_that_are_no_english_phoneme_are_refused(label, message):
     with pytest.raises(WorkbookError, match=message):
         symbol_of_label(label, "en")
@@ -106,8 +151,18 @@ def test_labels_that_are_no_english_phoneme_are_refused(label, message):
 
 # --- other languages ---------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("text", "language"), [("Спасибо.", "ru"), ("thank you", "en"), ("", "en"), ("123 ...", "en"),
-                                                ("Нажмите OK", "ru"), ("press кнопка one two", "en")])
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Спасибо.", "ru"),
+        ("thank you", "en"),
+        ("", "en"),
+        ("123 ...", "en"),
+        ("Нажмите OK", "ru"),
+        ("press кнопка one two", "en"),
+    ],
+)
 def test_language_is_guessed_from_the_letters(text, language):
     assert guess_language(text) == language
 
@@ -119,8 +174,10 @@ def test_russian_phonemes_have_pauses_at_ends_and_punctuation():
     assert not any(" " in symbol or "|" in symbol or not symbol for symbol in phonemes)
 
 
-@pytest.mark.parametrize(("text", "language", "message"), [("...", "ru", "no phonemes in the text"),
-                                                          ("привет", "qq", "language 'qq'.*its codes are ru")])
+@pytest.mark.parametrize(
+    ("text", "language", "message"),
+    [("...", "ru", "no phonemes in the text"), ("привет", "qq", "language 'qq'.*its codes are ru")],
+)
 def test_what_espeak_cannot_do_is_said(text, language, message):
     with pytest.raises(WorkbookError, match=message):
         espeak_phonemes(text, language)

@@ -17,8 +17,8 @@ PARAMETERS = 'profile = "quick"\ndata = ""\nout = ""\nlr = None'
 WRITE_VERDICT = """
 import json, os, pathlib
 context = json.loads(os.environ["TTS_RUNNER"])
-verdict = {{"notebook": "{number}", "question": "?", "answer": "{answer}", "metrics": {{"lr": globals().get("lr") or 0}}, "items": [],
-           "provenance": {{"token": context["token"]}}}}
+verdict = {{"notebook": "{number}", "question": "?", "answer": "{answer}", "items": [],
+           "metrics": {{"lr": globals().get("lr") or 0}}, "provenance": {{"token": context["token"]}}}}
 file = pathlib.Path(context["out"]) / "verdicts" / "{number}.json"
 file.parent.mkdir(exist_ok=True)
 file.write_text(json.dumps(verdict))

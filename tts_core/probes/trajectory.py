@@ -2,13 +2,15 @@
 
 `plateau` and `collapse` are defined once, here: a plateau is at least 50 consecutive steps within 5 % of the best
 constant; a collapse is a share of decoder-output variance across time below 10 % during a plateau. A falling curve
-that merely crosses the line is neither.
+that merely crosses the line is neither: one that enters the band from above, leaves it below, and falls inside it at
+least half as fast as before it, however long a slow learner takes for that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 
@@ -24,14 +26,31 @@ PLATEAU_MIN_STEPS = 50
 COLLAPSE_SHARE = 0.10        # of decoder-output variance across time
 
 
+def plateaus(over_constant: Sequence[float], steps: Sequence[int] | None = None) -> list[slice]:
+    """Where a curve (S,) of mel L1 / best constant lies on a plateau; `steps` (S,) default to 1, 2, 3 …"""
+    steps = range(1, len(over_constant) + 1) if steps is None else steps
+    near = [abs(value - 1) <= PLATEAU_BAND for value in over_constant]
+    found = []
+    for inside, group in groupby(range(len(near)), key=near.__getitem__):
+        first, *_, last = [*group] * 2
+        if inside and steps[last] - steps[first] + 1 >= PLATEAU_MIN_STEPS and not _merely_crosses(over_constant, first, last + 1):
+            found.append(slice(first, last + 1))
+    return found
+
+
+def _merely_crosses(curve: Sequence[float], first: int, after: int) -> bool:
+    """Whether curve[first:after] comes from above the band, leaves it below, and falls at least half as fast as before."""
+    if first == 0 or after == len(curve) or curve[first - 1] <= 1 or curve[after] >= 1:
+        return False
+    before = max(0, 2 * first - after)      # as many entries before the band as in it, or as many as there are
+    pace_before = (curve[before] - curve[first]) / (first - before)
+    return (curve[first] - curve[after]) / (after - first) >= 0.5 * pace_before
+
+
 def longest_plateau(mel_l1_curve: Sequence[float], best_constant: float) -> tuple[int, int]:
-    """(steps, first step, 1-based) of the longest stretch within 5 % of the best constant; (0, 0) if it is under 50 steps."""
-    longest, first, length = 0, 0, 0
-    for step, value in enumerate(mel_l1_curve, start=1):
-        length = length + 1 if abs(value / best_constant - 1) <= PLATEAU_BAND else 0
-        if length > longest:
-            longest, first = length, step - length + 1
-    return (longest, first) if longest >= PLATEAU_MIN_STEPS else (0, 0)
+    """(steps, first step, 1-based) of the longest plateau, one value per step; (0, 0) without one."""
+    found = plateaus([value / best_constant for value in mel_l1_curve])
+    return max(((part.stop - part.start, part.start + 1) for part in found), default=(0, 0))
 
 
 @dataclass

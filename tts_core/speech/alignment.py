@@ -11,7 +11,7 @@ import numpy as np
 from tts_core.errors import WorkbookError
 from tts_core.speech.audio import atomic_path, read_wav
 from tts_core.speech.folder import scan_folder
-from tts_core.speech.phonemes import PAUSE, Dictionary, symbol_of_label
+from tts_core.speech.phonemes import NO_WORDS, PAUSE, Dictionary, symbol_of_label
 
 LENGTH_TOLERANCE = 0.05     # s; a TextGrid further off belongs to another recording
 GAP_TOLERANCE = 1e-3        # s between intervals; rounding by other tools
@@ -76,7 +76,7 @@ def _contiguous(intervals: Sequence[Interval], end: float, name: str) -> tuple[I
     now = 0.0
     for start, stop, label in intervals:
         if not now - GAP_TOLERANCE <= start < stop < np.inf:
-            raise WorkbookError(f"{name}: interval {label!r} runs from {start} to {stop} s, the one before it to {now} s; "
+            raise WorkbookError(f"{name}: interval {label!r} runs from {start} to {stop} s, the one before to {now} s; "
                                 f"they must follow each other: mend it in Praat, or align again")
         if start > now + GAP_TOLERANCE:
             filled.append(Interval(now, start, ""))
@@ -122,8 +122,9 @@ def read_textgrid(path: Path | str, seconds: float | None = None) -> Alignment:
         tiers = ", ".join(map(repr, grid.tierNames)) or "none"
         raise WorkbookError(f"{path}: no interval tier named 'phones', only {tiers}; rename it, or align again")
     end_wanted = end if seconds is None else seconds
-    if not phones or not 0 < end < np.inf or abs(end - end_wanted) > LENGTH_TOLERANCE:
-        raise WorkbookError(f"{path}: {len(phones)} phones, end at {end:.3f} s, but the audio ends at {end_wanted:.3f} "
+    n_spoken = sum(bool(phone.label.strip()) for phone in phones)
+    if not n_spoken or not 0 < end < np.inf or abs(end - end_wanted) > LENGTH_TOLERANCE:
+        raise WorkbookError(f"{path}: {n_spoken} phones, end at {end:.3f} s, but the audio ends at {end_wanted:.3f} "
                             f"s; the TextGrid belongs to another recording: align again")
     spoken = tuple(word for word in words or () if word.label.strip())
     return Alignment(spoken, _contiguous(phones, end_wanted, str(path)), end_wanted)
@@ -143,7 +144,7 @@ def write_textgrid(path: Path | str, alignment: Alignment) -> None:
 
 # --- forced alignment --------------------------------------------------------------------------------------------
 
-def align_english(samples: np.ndarray, sample_rate: int, text: str, user: Dictionary = {}) -> Alignment:
+def align_english(samples: np.ndarray, sample_rate: int, text: str, user: Dictionary = NO_WORDS) -> Alignment:
     """Force-align samples (L,) with an English text (pocketsphinx, 10 ms frames). Raises WorkbookError."""
     from tts_core.speech.recogniser import align_words_and_phones, boundary_seconds
 

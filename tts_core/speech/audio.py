@@ -66,13 +66,13 @@ def _audio_bytes(path: Path) -> tuple[int, int]:
                 break
             name, declared = struct.unpack("<4sI", chunk)
             held = min(declared, size - file.tell())
-            _require(audio is None or held == declared and name.isascii() and name.decode().isprintable(), path,
-                     f"the header lies about the length: after {audio[0] if audio else 0:,} bytes of audio comes more that is no chunk; export "
-                     f"the file again, or mend the header with `ffmpeg -i IN.wav OUT.wav`")
+            plausible = held == declared and name.isascii() and name.decode().isprintable()
+            _require(audio is None or plausible, path, "the header lies about the length: what follows the audio is no "
+                     "chunk; export the file again, or mend the header with `ffmpeg -i IN.wav OUT.wav`")
             if name == b"data":
                 audio = audio or (declared, held)
             file.seek(declared + declared % 2, os.SEEK_CUR)
-    _require(audio is not None, path, "a WAV header without audio (no data chunk); truncated or damaged, export it again")
+    _require(audio is not None, path, "a WAV header without audio (no data chunk); truncated, export it again")
     return audio
 
 
@@ -204,7 +204,7 @@ def mel_to_magnitude(log_mel: Tensor, config: AudioConfig, n_iterations: int = 1
     return estimate if config.power == 1.0 else estimate.sqrt()
 
 
-def griffin_lim(log_mel: Tensor, config: AudioConfig, n_iterations: int = 32, momentum: float = 0.99,
+def griffin_lim(log_mel: Tensor, config: AudioConfig, n_iterations: int = 60, momentum: float = 0.99,
                 phase_seed: int = 0) -> np.ndarray:
     """Copy-synthesis without a trained vocoder: log-mel (T, M) in ln units -> samples (L,), L = (T - 1) * hop_length.
 
@@ -213,8 +213,8 @@ def griffin_lim(log_mel: Tensor, config: AudioConfig, n_iterations: int = 32, mo
     """
     length = (log_mel.shape[0] - 1) * config.hop_length
     _require(length > config.n_fft // 2 and bool(log_mel.isfinite().all()), "griffin_lim",
-             f"a log-mel of shape {tuple(log_mel.shape)} with {int((~log_mel.isfinite()).sum())} non-finite values; it must "
-             f"be finite and longer than half a window")
+             f"a log-mel of shape {tuple(log_mel.shape)} with {int((~log_mel.isfinite()).sum())} non-finite values; it "
+             f"must be finite and longer than half a window")
     magnitude = mel_to_magnitude(log_mel, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(phase_seed)

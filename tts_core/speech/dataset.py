@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tts_core.config import AudioConfig
 from tts_core.errors import WorkbookError
-from tts_core.speech.alignment import align_english, frames_from_intervals, read_textgrid, symbols_and_intervals, \
-    uniform_durations
+from tts_core.speech.alignment import (
+    align_english, frames_from_intervals, read_textgrid, symbols_and_intervals, uniform_durations)
 from tts_core.speech.audio import log_mel, read_wav, resample
 from tts_core.speech.folder import Entry, Folder, Rejection, match_id, scan_folder
 from tts_core.speech.phonemes import Vocabulary, espeak_phonemes

@@ -104,11 +104,11 @@ def _read_metadata(root: Path) -> tuple[list[Entry], list[Rejection]]:
             if not entry.wav.is_file():
                 raise ValueError(f"there is no {entry.wav}; add the recording or delete the row")
             entries[name] = entry
-        except ValueError as error:     # also UnicodeDecodeError
+        except (ValueError, OSError) as error:     # also UnicodeDecodeError, and a name too long for a file
             rejected.append(Rejection(name, path, f"{path}, line {number}: {error}"))
     known = entries.keys() | {rejection.id for rejection in rejected}
-    for wav in sorted(wavs.glob("*.wav")):
-        if wav.stem not in known:
+    for wav in sorted(wavs.iterdir()):
+        if wav.suffix.lower() == ".wav" and wav.stem not in known:
             rejected.append(Rejection(wav.stem, wav, f"{wav}: no transcript; add a row `{wav.stem}|text` to {path}"))
     return list(entries.values()), rejected
 

@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -19,6 +20,7 @@ PAUSE_LABELS = frozenset({"", "sp", "sil", "<sil>", "<eps>", "pau"})   # lower c
 UNKNOWN_LABELS = frozenset({"spn", "<unk>"})                          # MFA: speech for which it had no phonemes
 
 Dictionary = Mapping[str, tuple[tuple[str, ...], ...]]   # lower-case word -> its pronunciations, the commonest first
+NO_WORDS: Dictionary = MappingProxyType({})
 
 
 class Vocabulary:
@@ -110,7 +112,7 @@ def english_dictionary() -> Dictionary:
     return parse_dictionary(path.read_text(encoding="utf-8").splitlines(), str(path))
 
 
-def english_pronunciations(word: str, user: Dictionary = {}) -> tuple[tuple[str, ...], ...]:
+def english_pronunciations(word: str, user: Dictionary = NO_WORDS) -> tuple[tuple[str, ...], ...]:
     """Pronunciations of a lower-case word, the user's first. Raises WorkbookError saying how to add an unknown word."""
     found = user.get(word) or english_dictionary().get(word)
     if not found:
@@ -119,7 +121,7 @@ def english_pronunciations(word: str, user: Dictionary = {}) -> tuple[tuple[str,
     return found
 
 
-def english_words(text: str, user: Dictionary = {}) -> list[str]:
+def english_words(text: str, user: Dictionary = NO_WORDS) -> list[str]:
     """Words of a text as the dictionary spells them, without punctuation. Raises WorkbookError for unknown ones."""
     words = []
     for token in re.findall(r"[\w']+", text.lower().replace("\u2019", "'")):

@@ -10,7 +10,7 @@ import numpy as np
 
 from tts_core.errors import WorkbookError
 from tts_core.speech.audio import resample
-from tts_core.speech.phonemes import PAUSE, Dictionary, english_pronunciations, english_words
+from tts_core.speech.phonemes import NO_WORDS, PAUSE, Dictionary, english_pronunciations, english_words
 
 RATE = 16_000            # Hz, what the acoustic model was trained on
 FRAME_SECONDS = 0.010    # step of the acoustic frames
@@ -62,7 +62,7 @@ def _word(name: str) -> str:
 
 
 def align_words_and_phones(samples: np.ndarray, sample_rate: int, text: str,
-                           user: Dictionary = {}) -> list[tuple[Span, list[Span]]]:
+                           user: Dictionary = NO_WORDS) -> list[tuple[Span, list[Span]]]:
     """Force-align samples (L,) with an English text: [(word span, [phone spans])], silences as the word ''.
 
     Two passes (words, then phones), as pocketsphinx 5 documents. Raises WorkbookError for unknown words and when

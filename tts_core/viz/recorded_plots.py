@@ -10,7 +10,7 @@ import numpy as np
 from tts_core.viz.axes import legend_above, log_axis, log_limits, plain_number
 from tts_core.viz.inputs import curve, entry, finite_number, named
 from tts_core.viz.picture import Picture, new_picture, workbook_style
-from tts_core.viz.style import GREY, INK, LEVEL, colours_of
+from tts_core.viz.style import GREY, INK, LEVEL, WIDTH, colours_of
 from tts_core.viz.training_plots import band_key, draw_constant_band, draw_share, step_limits
 
 LINE_CHARACTERS = 150   # of small type across a picture
@@ -48,7 +48,7 @@ def plot_recorded_run(record: Mapping, title: str = "") -> Picture:
             log_axis(gradient, "y", min(low, clip_norm / 1.6), max(high, clip_norm * 1.6))
             gradient.set_title(f"dashed: the clip at {plain_number(clip_norm)}", loc="right", fontsize=8, color=GREY)
         loss.set_xlim(*step_limits(curves["over_constant"]))
-        legend_above(loss, [*loss.get_legend_handles_labels()[0], band_key()])
+        legend_above(loss, [*loss.get_legend_handles_labels()[0], band_key()], width=WIDTH / 2)
         picture.supxlabel(provenance_line(provenance), fontsize=7, color=GREY, x=0.01, ha="left")
     return picture
 

@@ -12,14 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from tts_core.errors import WorkbookError
+from tts_core.probes.trajectory import COLLAPSE_SHARE, PLATEAU_BAND, plateaus
 from tts_core.viz.axes import legend_above, log_axis, log_limits, mark_levels, plain_number
 from tts_core.viz.inputs import curve, finite_numbers, named
 from tts_core.viz.picture import Picture, new_picture, workbook_style
 from tts_core.viz.style import ALARM, BAND, GREY, LEVEL, colours_of
 
-PLATEAU = 0.05            # a plateau lies within 5 % of the best constant
-PLATEAU_STEPS = 50        # … for at least so many steps on end
-COLLAPSE_SHARE = 0.10     # collapse: less than 10 % of the decoder output's variance lies across time
 LONG_SPAN = 8.0           # a linear axis that would span more than this factor of the best constant is log
 
 
@@ -96,19 +94,17 @@ def plot_collapse(runs: Mapping[str, Mapping], title: str = "") -> Picture:
 
 
 def plateau_mask(steps: np.ndarray, over_constant: np.ndarray) -> np.ndarray:
-    """Which entries (S,) belong to a plateau: at least 50 steps on end within 5 % of the best constant."""
-    near = np.abs(over_constant - 1) <= PLATEAU
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], near, [False]]).astype(int)))
-    mask = np.zeros(len(near), dtype=bool)
-    for first, after in zip(edges[::2], edges[1::2], strict=True):
-        mask[first:after] = steps[after - 1] - steps[first] + 1 >= PLATEAU_STEPS
+    """Which entries (S,) belong to a plateau, as the probe defines it."""
+    mask = np.zeros(len(over_constant), dtype=bool)
+    for part in plateaus(over_constant, steps):
+        mask[part] = True
     return mask
 
 
 def draw_constant_band(axes: Axes, curves: list[np.ndarray]) -> None:
     """The line at 1, the ± 5 % band, and limits that hold every one of `curves`."""
     highest, lowest = max(values.max() for values in curves), min(values.min() for values in curves)
-    axes.axhspan(1 - PLATEAU, 1 + PLATEAU, color=BAND, zorder=0.5)
+    axes.axhspan(1 - PLATEAU_BAND, 1 + PLATEAU_BAND, color=BAND, zorder=0.5)
     axes.axhline(1, **LEVEL, zorder=1.5)
     if highest > LONG_SPAN or lowest < 0.04:
         log_axis(axes, "y", *log_limits(np.array([highest, lowest, 1.0]), pad=1.25))

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from tts_core.viz.progress import seconds_text
 
 PLAIN_INTERVAL = 5.0    # seconds between two lines about the same notebook on a log
+QUIET_INTERVAL = 30.0   # seconds between two lines when there is nothing new to say
 
 
 class Console:
@@ -20,7 +21,7 @@ class Console:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stdout
         self._live = bool(getattr(self._stream, "isatty", lambda: False)())
-        self._name, self._what = "", ""
+        self._name, self._what, self._said = "", "", ""
         self._cells = 0
         self._start = self._shown = 0.0
 
@@ -28,7 +29,7 @@ class Console:
         self._write(("\r\x1b[K" if self._live else "") + text + "\n")
 
     def start(self, name: str, cells: int) -> None:
-        self._name, self._cells, self._what = name, cells, "starting"
+        self._name, self._cells, self._what, self._said = name, cells, "starting", "starting"
         self._start = self._shown = time.monotonic()
         if not self._live:
             self.say(f"{name}: starting")
@@ -42,9 +43,10 @@ class Console:
         if self._live:
             if since >= 0.2:
                 self._draw()
-        elif since >= PLAIN_INTERVAL:
-            self._shown = time.monotonic()
-            self.say(f"{self._name}: {self._what}")
+        elif since >= (QUIET_INTERVAL if self._what == self._said else PLAIN_INTERVAL):
+            still = f" ... still, after {self._elapsed()} in this notebook" if self._what == self._said else ""
+            self.say(f"{self._name}: {self._what}{still}")
+            self._shown, self._said = time.monotonic(), self._what
 
     def end(self, how: str) -> None:
         self.say(f"{self._name}: {how} after {self._elapsed()}")

@@ -35,7 +35,7 @@ DRAIN_SECONDS = 0.3     # how long the kernel must be silent after the last cell
 
 
 class OwnPythonKernelManager(AsyncKernelManager):
-    """The kernel is this very interpreter, whatever kernels are installed. It listens on sockets in our scratch folder."""
+    """The kernel is this very interpreter, whatever kernels are installed; its sockets lie in our scratch folder."""
 
     def __init__(self, **keywords) -> None:
         scratch = os.environ["JUPYTER_RUNTIME_DIR"]
@@ -92,8 +92,8 @@ class HonestClient(PapermillNotebookClient):
         wait = client.shell_channel.get_msg
 
         async def wait_and_look_again(timeout=None):
-            """nbclient answers Output widgets on this very socket, and such a send can swallow the wake-up of a reply that
-            arrives meanwhile (nbclient issue 312): waiting without a limit would then be waiting for ever."""
+            """nbclient answers Output widgets on this very socket, and such a send can swallow the wake-up of a reply
+            that arrives meanwhile (nbclient issue 312): waiting without a limit would then be waiting for ever."""
             while timeout is None:
                 try:
                     return await wait(timeout=REPLY_POLL)
