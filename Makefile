@@ -9,7 +9,7 @@ OUT ?=
 
 BIN = .venv/bin
 STAMP = .venv/installed
-SMOKE = OMP_WAIT_POLICY=PASSIVE TTS_WORKBOOK_PROFILE=smoke TTS_WORKBOOK_OUT=$(CURDIR)/runs/nbval
+SMOKE = GOMP_SPINCOUNT=10000 TTS_WORKBOOK_PROFILE=smoke TTS_WORKBOOK_OUT=$(CURDIR)/runs/nbval
 
 .PHONY: workbook test lab evidence bench clean
 

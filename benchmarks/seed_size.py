@@ -2,8 +2,8 @@
 
     python benchmarks/seed_size.py [--steps 300] [--force]
 
-One arm after another, one thread each, two arms side by side; an arm that is recorded under the same configuration,
-source and data is skipped, so the command resumes. Results: `results/seed_size.json`, drawn in notebook 03.
+One thread each, two arms side by side; an arm that is recorded under the same configuration is skipped, so the command
+resumes (`--force` recomputes after a change of the code). Results: `results/seed_size.json`, drawn in notebook 03.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ import numpy as np
 from tts_core.errors import WorkbookError
 from tts_core.speech.alignment import align_folder, read_textgrid
 from tts_core.speech.audio import load_wav, wav_info
-from tts_core.speech.checks import recogniser_word_error_rate
+from tts_core.probes.data_report import recogniser_word_error_rate
 from tts_core.speech.recogniser import RATE
 
 ROOT = Path(__file__).resolve().parents[1]

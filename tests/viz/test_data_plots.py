@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from tts_core import WorkbookError
-from tts_core.speech.checks import MIN_SNR, WARN, ClipReport
+from tts_core.probes.data_report import MIN_SNR, WARN, ClipReport
 from tts_core.viz import plot_data_report, plot_levels, plot_mel_range, plot_noise, plot_pace, plot_phoneme_coverage
 from tts_core.viz.data_panels import BEYOND, Measurement, short_ids
 from tts_core.viz.picture import UNIFORM_BANNER

@@ -1,7 +1,7 @@
 """Discovery, selection, keys and hashes."""
 
 import pytest
-from workbook_builders import write_data, write_notebook
+from tests.workbook.workbook_builders import write_data, write_notebook
 
 from tts_core.errors import WorkbookError
 from tts_core.workbook import hashes, plan

@@ -8,7 +8,7 @@ import threading
 
 import nbformat
 import pytest
-from workbook_builders import hidden_files, record_of, run_here, title_of, verdict_cell, write_data, write_notebook
+from tests.workbook.workbook_builders import hidden_files, record_of, run_here, title_of, verdict_cell, write_data, write_notebook
 
 from tts_core.errors import WorkbookError
 from tts_core.workbook import runner

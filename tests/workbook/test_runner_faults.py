@@ -2,7 +2,7 @@
 
 import nbformat
 import pytest
-from workbook_builders import (assert_failed_honestly, hidden_files, record_of, run_here, title_of, verdict_cell,
+from tests.workbook.workbook_builders import (assert_failed_honestly, hidden_files, record_of, run_here, title_of, verdict_cell,
                                wait_until_gone, write_notebook)
 
 GOOD = verdict_cell("03")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from workbook_builders import (PATIENCE, assert_failed_honestly, hidden_files, record_of, run_here, title_of,
+from tests.workbook.workbook_builders import (PATIENCE, assert_failed_honestly, hidden_files, record_of, run_here, title_of,
                                verdict_cell, wait_until, wait_until_gone, write_data, write_notebook)
 
 from tts_core.errors import WorkbookError

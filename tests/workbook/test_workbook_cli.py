@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from workbook_builders import verdict_cell, write_data, write_notebook
+from tests.workbook.workbook_builders import verdict_cell, write_data, write_notebook
 
 from tts_core.workbook import cli
 from tts_core.workbook.console import Console, verdict_table

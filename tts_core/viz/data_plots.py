@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.ticker import FixedLocator
 
 from tts_core.errors import WorkbookError
-from tts_core.speech.checks import MAX_ROBUST_Z, MIN_SNR, WARN
+from tts_core.probes.data_report import MAX_ROBUST_Z, MIN_SNR, WARN
 from tts_core.viz.axes import legend_above, log_axis
 from tts_core.viz.data_panels import MOST_BARS, ORDINARY, Measurement, column, plot_measurements, short_ids
 from tts_core.viz.inputs import finite_numbers

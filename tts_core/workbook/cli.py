@@ -88,7 +88,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from tts_core.config import AudioConfig
-    from tts_core.speech.checks import check_corpus
+    from tts_core.probes.data_report import check_corpus
     report = check_corpus(options.folder, AudioConfig(), language=options.language)
     print(report.to_text())
     return 0 if report.rows else 1

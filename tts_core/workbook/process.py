@@ -107,9 +107,9 @@ def child_environment(environment: Mapping[str, str], context: Context, threads:
             if not name.startswith(ENVIRONMENT_PREFIX) and name != "MPLBACKEND"}    # kernels draw inline
     kept.update(context.to_environment())
     kept.update(JUPYTER_RUNTIME_DIR=str(scratch), IPYTHONDIR=str(scratch / "ipython"))
-    # Threads that wait for each other spin by default: beside other work on the same cores a step then takes 8 times
-    # as long (measured: 2 threads on 2 busy cores, 2.2 s against 0.3 s). Results do not depend on it.
-    kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait for each other spin for long by default: beside other work on the same cores a step then takes
+    # 8 times as long. A short spin costs an idle machine nothing (both measured, LOG.md), and no result depends on it.
+    kept.setdefault("GOMP_SPINCOUNT", "10000")
     if threads is not None:
         kept["OMP_NUM_THREADS"] = kept["MKL_NUM_THREADS"] = str(threads)
     return kept

@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from tts_core.config import AudioConfig
+from tts_core.probes.baselines import best_constant_l1, copy_previous_l1
 from tts_core.speech.alignment import read_textgrid
 from tts_core.speech.audio import clipped_share, read_wav, wav_info
 from tts_core.speech.dataset import Clip, corpus_warnings, iterate_clips
@@ -104,16 +105,6 @@ class DataReport:
 
 
 # --- measurements ------------------------------------------------------------------------------------------------
-
-def best_constant_l1(mel: Tensor) -> float:
-    """L1 of the best prediction that ignores its input: one constant per bin, the median over the frames of (T, M)."""
-    return float((mel - mel.quantile(0.5, dim=0)).abs().mean())
-
-
-def copy_previous_l1(mel: Tensor) -> float:
-    """L1 of repeating the previous true frame of (T, M); the first frame has none and is left out."""
-    return float((mel[1:] - mel[:-1]).abs().mean())
-
 
 def measure_levels(samples: np.ndarray, rate: int) -> dict[str, float]:
     """SNR estimate in dB, and seconds of silence at the start, the end and (longest) inside, of samples (L,)."""
