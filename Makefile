@@ -29,7 +29,7 @@ test: $(STAMP)
 	$(BIN)/pytest tests
 
 lab: $(STAMP)
-	$(BIN)/jupyter lab --notebook-dir=$(CURDIR) notebooks/01_check_data.ipynb
+	$(BIN)/jupyter lab --notebook-dir=$(CURDIR) $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01_check_data.ipynb
 
 evidence: $(STAMP)
 	$(BIN)/python benchmarks/seed_size.py
