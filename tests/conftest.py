@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.corpora import TEXT_0880, make_corpus
 from tts_core.config import AudioConfig, ExperimentConfig, preset
 from tts_core.model.tts import TTSModel, build_model
 from tts_core.speech.batch import Batch
@@ -25,6 +26,12 @@ def one_thread():
 def librivox() -> Corpus:
     """The default voice, five read sentences."""
     return load_corpus(ROOT / "data_samples" / "librivox", AudioConfig())
+
+
+@pytest.fixture
+def corpus_of_two(tmp_path: Path) -> Path:
+    """Two clips with TextGrids, `one` and `two`, both sentence 0880."""
+    return make_corpus(tmp_path / "corpus", f"one|{TEXT_0880}\ntwo|{TEXT_0880}\n", "one", "two", textgrids=True)
 
 
 def make_batch(durations: list[list[int]], seed: int = 0, n_mels: int = 80, dtype: torch.dtype = torch.float32) -> Batch:

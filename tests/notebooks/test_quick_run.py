@@ -10,8 +10,6 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
-
 NOTEBOOKS = ("01", "02", "03", "07", "08")
 
 

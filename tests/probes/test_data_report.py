@@ -6,19 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.corpora import ID_0880, ID_0930, LIBRIVOX, RATE, TEXT_0880, make_corpus, tone
 from tts_core.config import AudioConfig
+from tts_core.probes.baselines import best_constant_l1, copy_previous_l1
+from tts_core.probes.data_report import check_corpus, measure_levels, robust_z, word_mismatch
 from tts_core.speech.alignment import Alignment, Interval, read_textgrid, write_textgrid
 from tts_core.speech.audio import read_wav, resample, save_wav
-from tts_core.probes.baselines import best_constant_l1, copy_previous_l1
-from tts_core.probes.data_report import (
-    check_corpus,
-    measure_levels,
-    robust_z,
-    word_mismatch,
-)
-
-from tests.speech.conftest import (  # noqa: F401  corpus_of_two is a fixture
-    ID_0880, ID_0930, LIBRIVOX, RATE, TEXT_0880, make_corpus, tone, corpus_of_two)
 
 
 @pytest.fixture(scope="module")

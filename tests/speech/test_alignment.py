@@ -20,7 +20,7 @@ from tts_core.speech.alignment import (
 from tts_core.speech.audio import read_wav
 from tts_core.speech.phonemes import PAUSE
 
-from .conftest import ID_0880, ID_0930, LIBRIVOX, RATE, TEXT_0880, make_corpus, tone
+from tests.corpora import ID_0880, ID_0930, LIBRIVOX, RATE, TEXT_0880, make_corpus, tone
 
 HOP, RATE_OF_MODEL = 256, 22_050
 

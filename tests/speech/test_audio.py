@@ -6,7 +6,7 @@ import pytest
 from tts_core.errors import WorkbookError
 from tts_core.speech.audio import MAX_SECONDS, atomic_path, load_wav, read_wav, resample, save_wav, wav_info
 
-from .conftest import LIBRIVOX, RATE, int16, tone, wav_bytes
+from tests.corpora import LIBRIVOX, RATE, int16, tone, wav_bytes
 
 WAVS = sorted((LIBRIVOX / "wavs").glob("*.wav"))
 BAD_WAVS = {

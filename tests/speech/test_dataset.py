@@ -15,7 +15,7 @@ from tts_core.speech.dataset import load_corpus, with_recipe
 from tts_core.speech.folder import read_id_list
 from tts_core.speech.phonemes import ARPABET, PAUSE
 
-from .conftest import ID_0880, ID_0930, LIBRIVOX, RATE, TEXT_0880, int16, make_corpus, tone, wav_bytes
+from tests.corpora import ID_0880, ID_0930, LIBRIVOX, RATE, TEXT_0880, int16, make_corpus, tone, wav_bytes
 
 SAMPLES = LIBRIVOX.parent
 

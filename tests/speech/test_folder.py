@@ -7,7 +7,7 @@ import pytest
 from tts_core.errors import WorkbookError
 from tts_core.speech.folder import match_id, read_id_list, scan_folder
 
-from .conftest import TEXT_0880, make_corpus
+from tests.corpora import TEXT_0880, make_corpus
 
 
 def test_rows_with_and_without_normalised_text(tmp_path):

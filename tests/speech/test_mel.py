@@ -15,7 +15,7 @@ from tts_core.config import AudioConfig
 from tts_core.errors import WorkbookError
 from tts_core.speech.audio import griffin_lim, load_wav, log_mel, mel_to_magnitude
 
-from .conftest import LIBRIVOX, tone
+from tests.corpora import LIBRIVOX, tone
 
 RECIPES = {
     "default": AudioConfig(),

@@ -24,7 +24,10 @@ def start(experiment, batch):
 def test_stopping_and_resuming_equals_not_stopping_bitwise(batch, tmp_path):
     experiment = make_experiment(dropout=0.2, steps=9)
     other = make_batch([[3, 3], [6, 2, 2]], seed=7)
-    order = lambda step: [batch, other][step % 2]
+
+    def order(step):
+        return [batch, other][step % 2]
+
     whole = fit(start(experiment, batch), order)
     fit(start(experiment, batch), order, until=4, checkpoint=tmp_path / "state.safetensors")
     torch.manual_seed(99)                                  # the caller's generator must not matter

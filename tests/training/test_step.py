@@ -132,7 +132,7 @@ def test_loss_scale_changes_no_update(batch):
 def test_precision_is_chosen_as_in_the_findings(monkeypatch):
     assert choose_precision("auto", "cpu").name == "fp32" and choose_precision("auto", "mps").name == "fp32"
     for supported, name in ((True, "bf16"), (False, "fp16")):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, supported=supported: supported)
         assert choose_precision("auto", "cuda").name == name
     assert choose_precision("bf16", "cpu").name == "bf16"
     with pytest.raises(WorkbookError, match="'bf61' is unknown"):

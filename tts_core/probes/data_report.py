@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from tts_core.config import AudioConfig
 from tts_core.probes.baselines import best_constant_l1, copy_previous_l1

@@ -5,9 +5,8 @@ import struct
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-LIBRIVOX = Path(__file__).resolve().parents[2] / "data_samples" / "librivox"
+LIBRIVOX = Path(__file__).resolve().parents[1] / "data_samples" / "librivox"
 ID_0880, ID_0930 = (f"sense_and_sensibility_01_austen_64kb-{number}" for number in ("0880", "0930"))
 RATE = 16_000
 
@@ -55,9 +54,3 @@ def make_corpus(root: Path, rows: str, *names: str, textgrids: bool = False) -> 
 
 
 TEXT_0880 = "he was not an ill disposed young man"
-
-
-@pytest.fixture
-def corpus_of_two(tmp_path: Path) -> Path:
-    """Two clips with TextGrids, `one` and `two`, both sentence 0880."""
-    return make_corpus(tmp_path / "corpus", f"one|{TEXT_0880}\ntwo|{TEXT_0880}\n", "one", "two", textgrids=True)
