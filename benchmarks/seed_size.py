@@ -20,6 +20,7 @@ import torch
 
 from tts_core.config import PRESETS, SEED_LR, AudioConfig, OptimizerConfig, preset
 from tts_core.speech.dataset import load_corpus
+from tts_core.training.step import StepReport
 from tts_core.trials.overfit import build_arm, judge_arm, train_arm
 from tts_core.workbook.atomic import read_json, write_json
 from tts_core.workbook.environment import git_commit, versions
@@ -41,16 +42,22 @@ def run_arm(job: tuple[str, int]) -> tuple[str, dict]:
     torch.set_num_threads(1)
     corpus = load_corpus(ROOT / "data_samples" / "librivox", AudioConfig(), only="0930")
     arm = build_arm(name, corpus.clips, corpus.vocabulary, "seed", steps=steps, lr=SEED_LR, device="cpu")
-    trajectory = train_arm(arm, share_every=5, on_step=lambda step, report: print(
-        f"{name} {step}/{steps} mel L1 {report.mel_l1:.3f}, gradient norm {report.gradient_norm:.1f}", flush=True) if step % 10 == 0 else None)
+
+    def say(step: int, report: StepReport) -> None:
+        if step % 10 == 0:
+            print(f"{name} {step}/{steps} mel L1 {report.mel_l1:.3f}, gradient norm {report.gradient_norm:.1f}", flush=True)
+
+    trajectory = train_arm(arm, share_every=5, on_step=say)
     outcome = judge_arm(arm)
     length, first = trajectory.plateau
     return name, {
-        "experiment": arm.experiment.to_dict(), "digest": arm.experiment.digest, "clip": arm.clip.id, "frames": len(arm.clip.mel),
-        "best_constant": trajectory.best_constant, **trajectory.curves(), "clipped_share": sum(norm > CLIP_NORM for norm in trajectory.gradient_norm) / steps,
-        "final": {"tf_l1": outcome.gap.tf_l1, "fr_l1_train_layout": outcome.gap.fr_l1, "fr_l1_seed_layout": outcome.seed_layout.fr_l1,
-                  "text_use": outcome.text_use.ratio, "plateau_steps": length, "plateau_first_step": first,
-                  "plateau_share": trajectory.plateau_share, "share_at_line": trajectory.share_at_line},
+        "experiment": arm.experiment.to_dict(), "digest": arm.experiment.digest, "clip": arm.clip.id,
+        "frames": len(arm.clip.mel), "best_constant": trajectory.best_constant, **trajectory.curves(),
+        "clipped_share": sum(norm > CLIP_NORM for norm in trajectory.gradient_norm) / steps,
+        "final": {"tf_l1": outcome.gap.tf_l1, "fr_l1_train_layout": outcome.gap.fr_l1,
+                  "fr_l1_seed_layout": outcome.seed_layout.fr_l1, "text_use": outcome.text_use.ratio,
+                  "plateau_steps": length, "plateau_first_step": first, "plateau_share": trajectory.plateau_share,
+                  "share_at_line": trajectory.share_at_line},
     }
 
 
@@ -66,10 +73,12 @@ def main() -> None:
         wanted = preset(name, vocab_size, "seed", steps=arguments.steps, lr=SEED_LR).digest
         if arguments.force or record["runs"].get(name, {}).get("digest") != wanted:
             todo.append((name, arguments.steps))
-    print(f"recorded already: {sorted(set(PRESETS) - {name for name, _ in todo})}; to compute: {[name for name, _ in todo]}")
+    names = [name for name, _ in todo]
+    print(f"recorded already: {sorted(set(PRESETS) - set(names))}; to compute: {names}")
     record["clip_norm"] = CLIP_NORM
-    record["provenance"] = {"command": " ".join(["python", "benchmarks/seed_size.py", *sys.argv[1:]]), "commit": git_commit(ROOT),
-                            "device": f"cpu, {processor()}, 1 thread per arm", "date": datetime.date.today().isoformat(),
+    record["provenance"] = {"command": " ".join(["python", "benchmarks/seed_size.py", *sys.argv[1:]]),
+                            "commit": git_commit(ROOT), "device": f"cpu, {processor()}, 1 thread per arm",
+                            "date": datetime.date.today().isoformat(),
                             "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")}}
     with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
         for name, run in pool.imap_unordered(run_arm, todo):

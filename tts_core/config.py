@@ -91,7 +91,7 @@ class ModelConfig:
     standardise_targets: bool = True  # model the mel per bin as (mel - mean) / std; False: raw log-mels
     mel_input: Literal["linear", "prenet"] = "linear"           # how the previous frame enters the decoder
     mel_input_scale: float = 1.0      # multiplies the projected previous frame, before positions are added
-    go_frame: Literal["zero", "silence"] = "zero"               # first decoder input; raw 0.0 is *loud* speech, and the seed's choice
+    go_frame: Literal["zero", "silence"] = "zero"      # first decoder input; raw 0.0, the seed's choice, is *loud*
     decoder_adds_memory: bool = False # add the length-regulated memory to the decoder input
     memory_positions: bool = True     # sinusoidal frame positions on the length-regulated memory
     memory_scale: float = 1.0         # multiplies the memory; 1.0 except in dose-response experiments
@@ -103,7 +103,8 @@ class ModelConfig:
                      "encoder_ff_dim", "decoder_ff_dim"):
             _require(getattr(self, name) > 0, f"ModelConfig.{name}", getattr(self, name), "positive")
         _require(self.hidden_dim % self.n_heads == 0, "ModelConfig.hidden_dim", self.hidden_dim,
-                 f"divisible by n_heads = {self.n_heads}; try {self.n_heads * max(1, round(self.hidden_dim / self.n_heads))}")
+                 f"divisible by n_heads = {self.n_heads}; "
+                 f"try {self.n_heads * max(1, round(self.hidden_dim / self.n_heads))}")
         _require(self.hidden_dim % 2 == 0, "ModelConfig.hidden_dim", self.hidden_dim, "even (sine and cosine positions)")
         _require(0.0 <= self.dropout < 1.0, "ModelConfig.dropout", self.dropout, "in [0, 1): the share that is dropped")
         _require(self.memory_scale > 0, "ModelConfig.memory_scale", self.memory_scale, "positive")
@@ -196,7 +197,8 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "configuration") -
     fields = {f.name: f for f in dataclasses.fields(cls)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise WorkbookError(f"{where}: unknown key {', '.join(unknown)} for {cls.__name__}; known keys are {', '.join(fields)}")
+        raise WorkbookError(f"{where}: unknown key {', '.join(unknown)} for {cls.__name__}; "
+                            f"known keys are {', '.join(fields)}")
     nested = {"model": ModelConfig, "audio": AudioConfig, "loss": LossConfig, "optimizer": OptimizerConfig, "fit": FitConfig}
     built = {}
     for name, value in values.items():

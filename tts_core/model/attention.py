@@ -36,7 +36,7 @@ class KeyValueCache:
 
 
 class MultiHeadAttention(nn.Module):
-    """Scaled dot-product attention (Vaswani et al. 2017).
+    """Scaled dot-product attention (Vaswani et al. 2017), initialised as in `torch.nn.Transformer` (Xavier uniform).
 
     Normally computed by `scaled_dot_product_attention`. With `record = True` it is computed step by step and the last
     call's `logits` and `weights` (B, H, Q, K) are kept for probes; both paths give the same output.
@@ -49,7 +49,7 @@ class MultiHeadAttention(nn.Module):
         self.key = nn.Linear(hidden_dim, hidden_dim)
         self.value = nn.Linear(hidden_dim, hidden_dim)
         self.output = nn.Linear(hidden_dim, hidden_dim)
-        for projection in (self.query, self.key, self.value, self.output):   # as in nn.Transformer: keeps the scale of its input
+        for projection in (self.query, self.key, self.value, self.output):   # keeps the scale of its input
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
         self.record = False
@@ -64,7 +64,7 @@ class MultiHeadAttention(nn.Module):
         return self._heads(self.key(memory)), self._heads(self.value(memory))
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (B, Q, D), keys and values (B, H, K, D/H), mask broadcastable to (B, H, Q, K), True = may attend -> (B, Q, D)."""
+        """x (B, Q, D), keys and values (B, H, K, D/H) -> (B, Q, D); mask broadcasts to (B, H, Q, K), True = may attend."""
         query = self._heads(self.query(x))
         dropout = self.dropout if self.training else 0.0
         if self.record:
@@ -73,7 +73,8 @@ class MultiHeadAttention(nn.Module):
             attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, dropout_p=dropout)
         return self.output(attended.transpose(1, 2).flatten(2))
 
-    def _attend_recorded(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    def _attend_recorded(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None,
+                         dropout: float) -> Tensor:
         logits = query @ keys.transpose(-2, -1) / math.sqrt(query.shape[-1])
         if mask is not None:
             logits = logits.masked_fill(~mask, -math.inf)

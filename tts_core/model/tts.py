@@ -56,11 +56,13 @@ class TTSModel(nn.Module):
     def __init__(self, config: ModelConfig, audio: AudioConfig) -> None:
         super().__init__()
         if config.mel_dim != audio.n_mels:
-            raise WorkbookError(f"ModelConfig.mel_dim = {config.mel_dim}, but AudioConfig.n_mels = {audio.n_mels}; make them equal")
+            raise WorkbookError(f"ModelConfig.mel_dim = {config.mel_dim}, but AudioConfig.n_mels = {audio.n_mels}; "
+                                "make them equal")
         width = config.hidden_dim
         self.config = config
         self.normaliser = Normaliser(config.mel_dim)
-        self.register_buffer("raw_go_frame", torch.full((config.mel_dim,), audio.silence if config.go_frame == "silence" else 0.0))
+        go_value = audio.silence if config.go_frame == "silence" else 0.0      # ln units
+        self.register_buffer("raw_go_frame", torch.full((config.mel_dim,), go_value))
         self.text_embedding = nn.Embedding(config.vocab_size, width)
         self.embedding_gain = math.sqrt(width) if config.embedding_scale == "sqrt_dim" else 1.0
         self.encoder = Encoder(config)

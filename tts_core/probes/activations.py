@@ -89,7 +89,8 @@ def measure_scales(model: nn.Module, batch: Batch) -> Scales:
         output = model(batch)
         cross = {layer: attentions[f"{layer}.cross_attention"] for layer in layers}
         entropy = {layer: attention_entropy(attention.weights, batch.mel_lengths) for layer, attention in cross.items()}
-        logit_std = {layer: float(attention.logits[torch.isfinite(attention.logits)].std()) for layer, attention in cross.items()}
+        logit_std = {layer: float(attention.logits[torch.isfinite(attention.logits)].std())
+                     for layer, attention in cross.items()}
     mask = batch.mel_mask
     std = {"memory": float(output.memory[mask].std())}
     std |= {name: float(captured[name][mask if captured[name].shape[1] == mask.shape[1] else batch.phoneme_mask].std())

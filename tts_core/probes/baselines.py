@@ -31,7 +31,7 @@ class LinearAutoregression:
 
     @classmethod
     def fit(cls, mels: list[Tensor], order: int = AR_ORDER) -> LinearAutoregression:
-        """Least squares, each bin by itself, over all clips (T, M); frames before the first are silence-free repeats."""
+        """Least squares, each bin by itself, over all clips (T, M); the first frame repeats backwards."""
         rows = torch.cat([_history(mel, order) for mel in mels])                       # (frames, order, M)
         rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1).permute(2, 0, 1)   # (M, frames, order + 1)
         target = torch.cat(mels).T[..., None].double()

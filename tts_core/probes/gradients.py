@@ -102,5 +102,5 @@ def audit_step(model: nn.Module, batch: Batch, experiment: ExperimentConfig) -> 
     for path, names in audited_modules(model).items():
         change = _norm([model.get_parameter(name).detach() - before[name] for name in names])
         ratios[path] = change / max(_norm([before[name] for name in names]), 1e-12)
-    return StepAudit(norms, mel_norms, ratios, {name: getattr(report, name) for name in ("mel", "mel_l1", "duration", "stop", "total")},
-                     report.gradient_norm)
+    terms = {name: getattr(report, name) for name in ("mel", "mel_l1", "duration", "stop", "total")}
+    return StepAudit(norms, mel_norms, ratios, terms, report.gradient_norm)

@@ -33,7 +33,8 @@ def plateaus(over_constant: Sequence[float], steps: Sequence[int] | None = None)
     found = []
     for inside, group in groupby(range(len(near)), key=near.__getitem__):
         first, *_, last = [*group] * 2
-        if inside and steps[last] - steps[first] + 1 >= PLATEAU_MIN_STEPS and not _merely_crosses(over_constant, first, last + 1):
+        long = steps[last] - steps[first] + 1 >= PLATEAU_MIN_STEPS
+        if inside and long and not _merely_crosses(over_constant, first, last + 1):
             found.append(slice(first, last + 1))
     return found
 
@@ -63,7 +64,7 @@ class Trajectory:
     gradient_norm: list[float] = field(default_factory=list)
     share_steps: list[int] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
-    snapshots: dict[int, torch.Tensor] = field(default_factory=dict)   # step -> teacher-forced mel (T, M) of the first clip
+    snapshots: dict[int, torch.Tensor] = field(default_factory=dict)   # step -> mel (T, M), teacher-forced
 
     @property
     def steps(self) -> list[int]:

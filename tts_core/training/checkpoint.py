@@ -50,11 +50,12 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
-        raise WorkbookError(f"{path}: not a safetensors file ({error}). Pickled checkpoints (.pt, .pth, .ckpt) can run code and are "
-                            "refused; convert one where you trust it: safetensors.torch.save_file(state_dict, path)") from error
+        raise WorkbookError(f"{path}: not a safetensors file ({error}). Pickled checkpoints (.pt, .pth, .ckpt) can run code "
+                            "and are refused; convert one where you trust it: "
+                            "safetensors.torch.save_file(state_dict, path)") from error
     if metadata.get("format") != FORMAT:
-        raise WorkbookError(f"{path}: safetensors, but not a checkpoint of this workbook (its header says {metadata.get('format')!r}, "
-                            f"wanted {FORMAT!r})")
+        raise WorkbookError(f"{path}: safetensors, but not a checkpoint of this workbook (its header says "
+                            f"{metadata.get('format')!r}, wanted {FORMAT!r})")
     return tensors, json.loads(metadata["header"])
 
 
@@ -125,7 +126,7 @@ class LoadedModel:
 
 
 def load_model(path: Path) -> LoadedModel:
-    """The trained model of a checkpoint, with its configuration and history. Raises WorkbookError as `load_training` does."""
+    """The trained model of a checkpoint with its configuration and history. Raises WorkbookError naming `path`."""
     tensors, header = _read(path)
     experiment = from_dict(ExperimentConfig, header["experiment"], str(path))
     model = TTSModel(experiment.model, experiment.audio)

@@ -46,7 +46,8 @@ def masked_stop_bce(logits: Tensor, lengths: Tensor, positive_weight: float = 1.
     logits = at_least_fp32(logits)
     target = (frames == lengths[:, None] - 1).to(logits)
     with torch.autocast(logits.device.type, enabled=False):
-        error = F.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=torch.tensor(positive_weight).to(logits))
+        error = F.binary_cross_entropy_with_logits(logits, target, reduction="none",
+                                                   pos_weight=torch.tensor(positive_weight).to(logits))
     mask = lengths_to_mask(lengths, logits.shape[1])
     return error.masked_fill(~mask, 0.0).sum(), int(lengths.sum())
 

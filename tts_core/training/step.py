@@ -65,8 +65,8 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batc
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    return StepReport(mel=sums["mel"] / counts.mel, mel_l1=sums["mel_l1"] / counts.mel, duration=sums["duration"] / counts.duration,
-                      stop=sums["stop"] / counts.stop, total=sums["total"], gradient_norm=float(norm), clipped=clipped,
+    return StepReport(mel=sums["mel"] / counts.mel, mel_l1=sums["mel_l1"] / counts.mel,
+                      duration=sums["duration"] / counts.duration, stop=sums["stop"] / counts.stop, total=sums["total"], gradient_norm=float(norm), clipped=clipped,
                       skipped=scaler.get_scale() < loss_scale, loss_scale=loss_scale, valid_frames=counts.stop)
 
 
@@ -88,7 +88,8 @@ def raise_non_finite(model: nn.Module, batch: Batch, precision: Precision) -> No
     finally:
         for handle in handles:
             handle.remove()
-    where = f"the first non-finite output is that of module {first[0]}" if first else "every module's output is finite: look at the targets"
+    where = (f"the first non-finite output is that of module {first[0]}" if first
+             else "every module's output is finite: look at the targets")
     raise WorkbookError(f"the loss of batch {', '.join(batch.ids[:4])} is not finite in {precision.name}; {where}. "
                         "Compare one step in fp32, check the input mels for NaN, and lower the learning rate")
 

@@ -129,8 +129,8 @@ def load_arm(path: Path, clip: Clip, vocabulary: Vocabulary, device: str | None 
     loaded = load_model(path)
     for name, wanted in (("clips", [clip.id]), ("symbols", list(vocabulary.symbols))):
         if loaded.notes[name] != wanted:
-            raise WorkbookError(f"{path}: trained with {name} {loaded.notes[name]}, wanted {wanted}; train it on this clip: "
-                                "tts-workbook run --only 03 with the same --data and --clip")
+            raise WorkbookError(f"{path}: trained with {name} {loaded.notes[name]}, wanted {wanted}; train it on this "
+                                "clip: tts-workbook run --only 03 with the same --data and --clip")
     clip = with_recipe(clip, loaded.experiment.audio)
     device = device or training_device()
     return Arm(loaded.notes["preset"], loaded.experiment, [clip], vocabulary,

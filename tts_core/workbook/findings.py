@@ -45,6 +45,7 @@ def findings_html(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
         f"<td>{cell(effect_text(item))}<br>threshold: {cell(item['threshold'])}</td><td>{cell(item['notebook'])}</td>"
         f"<td>{cell(item['refuting_experiment'])}</td></tr>" for item in all_items(verdicts))
     style = "style='text-align:left;vertical-align:top'"
-    return (f"<table {style}><thead><tr><th>notebook</th><th>question</th><th>answer</th></tr></thead><tbody>{rows}</tbody></table>"
-            f"<table {style}><thead><tr><th>item</th><th>claim</th><th>verdict</th><th>by which number</th><th>shown in</th>"
-            f"<th>what would refute it</th></tr></thead><tbody>{items}</tbody></table>")
+    return (f"<table {style}><thead><tr><th>notebook</th><th>question</th><th>answer</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table>"
+            f"<table {style}><thead><tr><th>item</th><th>claim</th><th>verdict</th><th>by which number</th>"
+            f"<th>shown in</th><th>what would refute it</th></tr></thead><tbody>{items}</tbody></table>")
