@@ -57,7 +57,7 @@ def run_arm(job: tuple[str, int]) -> tuple[str, dict]:
         "final": {"tf_l1": outcome.gap.tf_l1, "fr_l1_train_layout": outcome.gap.fr_l1,
                   "fr_l1_seed_layout": outcome.seed_layout.fr_l1, "text_use": outcome.text_use.ratio,
                   "plateau_steps": length, "plateau_first_step": first, "plateau_share": trajectory.plateau_share,
-                  "share_at_line": trajectory.share_at_line},
+                  "ratio_at_line": trajectory.at_line[0], "share_at_line": trajectory.at_line[1]},
     }
 
 
@@ -82,7 +82,7 @@ def main() -> None:
                             "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")}}
     with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
         for name, run in pool.imap_unordered(run_arm, todo):
-            record["runs"][name] = run
+            record["runs"][name] = {**run, "provenance": record["provenance"]}
             write_json(RESULT, record)       # after every arm: a kill loses at most what was running
     for name, run in record["runs"].items():
         print(name, json.dumps(run["final"]))

@@ -67,8 +67,9 @@ def plain_step(arm: Arm) -> Callable[[], None]:
 
 
 def our_step(arm: Arm) -> Callable[[], None]:
-    training = start_training(arm.experiment, arm.model)
-    return lambda: train_step(arm.model, training.optimizer, arm.batch, arm.experiment.loss, choose_precision(), training.scaler)
+    training = start_training(arm.experiment, arm.model, "cpu")
+    precision = choose_precision("fp32", "cpu")
+    return lambda: train_step(arm.model, training.optimizer, arm.batch, arm.experiment.loss, precision, training.scaler)
 
 
 def uncached_run(arm: Arm) -> None:

@@ -161,11 +161,9 @@ class FitConfig:
     steps: int = 400
     seed: int = 0                      # of weights, dropout and data order
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"   # auto: the seed's choice for the device
-    accumulation: int = 1              # micro-batches per optimiser step
 
     def __post_init__(self) -> None:
         _require(self.steps > 0, "FitConfig.steps", self.steps, "positive")
-        _require(self.accumulation > 0, "FitConfig.accumulation", self.accumulation, "positive")
         _require_choice(self, "precision", ("auto", "fp32", "bf16", "fp16"))
 
 

@@ -52,7 +52,7 @@ def test_share_shift_is_blind_to_scale_and_sees_a_redistribution():
     assert share_shift(a, {"x": 3.0, "y": 0.0}) == pytest.approx(1.0)        # an unreached module is not a ratio
 
 
-def test_text_share_is_the_part_of_the_norm_on_the_text_side():
+def test_text_share_is_the_part_of_the_squared_norm_on_the_text_side():
     norms = {"text_embedding": 3.0, "encoder.layers.0.self_attention": 0.0, "decoder.norm": 4.0}
-    assert text_share(norms) == pytest.approx(0.6)
+    assert text_share(norms) == pytest.approx(0.36)
     assert text_share({"decoder.norm": 1.0}) == 0.0

@@ -25,20 +25,32 @@ def test_a_slow_learner_that_falls_through_the_band_is_on_no_plateau():
 
 
 def test_a_curve_that_crosses_the_line_is_neither_plateau_nor_collapse():
-    trajectory = Trajectory(best_constant=1.0, mel_l1=[2.0 - 0.02 * step for step in range(90)],
+    trajectory = Trajectory(best_constant=1.0, steps=list(range(1, 91)), mel_l1=[2.0 - 0.02 * step for step in range(90)],
                             share_steps=list(range(1, 91, 10)), shares=[0.01] * 9)
     assert trajectory.plateau == (0, 0) and trajectory.plateau_share is None and not trajectory.collapsed
 
 
 @pytest.mark.parametrize("share, collapsed", ((0.05, True), (0.2, False)))
 def test_a_collapse_is_a_plateau_with_little_variance_in_time(share, collapsed):
-    trajectory = Trajectory(best_constant=1.0, mel_l1=[1.0] * 60, share_steps=[1, 30, 60], shares=[0.5, share, 0.5])
+    trajectory = Trajectory(best_constant=1.0, steps=list(range(1, 61)), mel_l1=[1.0] * 60, share_steps=[1, 30, 60], shares=[0.5, share, 0.5])
     assert trajectory.plateau_share == share and trajectory.collapsed is collapsed
 
 
-def test_share_at_line_is_read_where_the_loss_is_nearest_to_it():
-    trajectory = Trajectory(best_constant=1.0, mel_l1=[2.0, 1.5, 1.02, 0.7], share_steps=[1, 3, 4], shares=[0.9, 0.3, 0.6])
-    assert trajectory.share_at_line == 0.3
+def test_the_share_at_the_line_comes_with_how_near_that_was():
+    trajectory = Trajectory(best_constant=1.0, steps=[1, 2, 3, 4], mel_l1=[2.0, 1.5, 1.02, 0.7], share_steps=[1, 3, 4], shares=[0.9, 0.3, 0.6])
+    assert trajectory.at_line == (1.02, 0.3) and trajectory.reached_line
+    far = Trajectory(best_constant=1.0, steps=[1, 2], mel_l1=[2.0, 1.5], share_steps=[1], shares=[0.9])
+    assert far.at_line == (2.0, 0.9) and not far.reached_line
+
+
+def test_a_resumed_run_is_recorded_with_its_own_step_numbers(batch):
+    experiment = make_experiment(steps=6)
+    model = make_model(experiment, batch)
+    training = fit(start_training(experiment, model), batch, until=3)
+    trajectory, on_step = record_trajectory(model, batch, share_every=2)
+    fit(training, batch, on_step=on_step)
+    assert trajectory.steps == [4, 5, 6] and trajectory.share_steps == [4, 6]
+    assert trajectory.at_line[1] in trajectory.shares
 
 
 def test_recording_changes_no_bit_of_the_training(batch):

@@ -70,10 +70,25 @@ def test_open_clip_reads_the_default_a_named_one_and_passes_over_a_broken_one(tm
 
 def test_several_clips_are_distinct_and_come_from_the_bundled_voice_where_the_folder_is_small(opened):
     _, clip = opened
-    clips, source = several_clips(LIBRIVOX, clip, 12)
+    clips, vocabulary, source = several_clips(LIBRIVOX, clip, 12)
     assert len({c.id for c in clips}) == 12 and clips[0].id == clip.id and "allison" in source
-    own, source = several_clips(LIBRIVOX, clip, 3)
+    assert vocabulary.symbols == Vocabulary.arpabet().symbols
+    own, _, source = several_clips(LIBRIVOX, clip, 3)
     assert len(own) == 3 and "allison" not in source
+
+
+def test_clips_of_another_language_share_one_vocabulary():
+    """The vocabulary of one Russian clip is smaller than that of twelve: all are encoded anew."""
+    russian = ROOT / "data_samples" / "russian"
+    corpus, clip = open_clip(russian)
+    clips, vocabulary, source = several_clips(russian, clip, 32)
+    assert len(clips) == 12 and source == "russian"
+    assert vocabulary.get_vocab_size() > corpus.vocabulary.get_vocab_size()
+    for member in clips:
+        assert vocabulary.decode(member.phoneme_ids) == list(member.phonemes)
+    arm = build_arm("healthy", clips, vocabulary, "smoke")
+    assert int(arm.batch.phonemes.max()) < vocabulary.get_vocab_size()
+    arm.model(arm.batch)
 
 
 def test_snapshots_begin_with_the_first_step_and_end_with_the_last():

@@ -21,3 +21,14 @@ def test_intelligibility_needs_its_reference_unless_told_otherwise():
     with pytest.raises(WorkbookError, match="words: no 'copy-synthesis'"):
         plot_intelligibility({"recording": 0.1})
     assert len(plot_intelligibility({"recording": 0.1}, reference=None).axes) == 1
+
+
+def test_without_word_error_rates_stoi_stands_alone():
+    from tts_core.errors import WorkbookError
+
+    axes, = plot_intelligibility({}, {"healthy": 0.9, "no_norm": 0.3}).axes
+    assert [bar.get_width() for bar in axes.patches] == [0.9, 0.3]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["healthy", "no_norm"]
+    assert "STOI" in axes.get_xlabel()
+    with pytest.raises(WorkbookError, match="stoi"):
+        plot_intelligibility({}, {})

@@ -93,3 +93,24 @@ def test_a_title_has_room_of_its_own(title):
     picture.canvas.draw()
     box = picture.texts[0].get_window_extent()
     assert picture.axes[0].get_tightbbox().y1 <= box.y0 and box.y1 <= picture.bbox.y1 and box.x1 <= picture.bbox.x1
+
+
+def test_the_banner_on_top_of_any_png_leaves_the_picture_below_as_it_was():
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from tts_core.viz.picture import BANNER_HEIGHT, new_picture, with_banner
+    from tts_core.viz.style import DPI
+
+    drawn = new_picture(1.0, "plain")
+    plain = Image.open(io.BytesIO(drawn.png())).convert("RGB")
+    warned = Image.open(io.BytesIO(with_banner(drawn.png()))).convert("RGB")
+    strip = warned.height - plain.height
+    assert warned.width == plain.width and abs(strip - BANNER_HEIGHT * DPI) <= 1
+    red, green, blue = warned.getpixel((3, strip // 2))
+    assert red > 150 and green < 60 and blue < 80
+    below = np.asarray(warned.crop((0, strip, *warned.size)), dtype=int)
+    assert np.abs(below - np.asarray(plain, dtype=int)).max() <= 8        # another palette of 256 colours, no more
+    assert not drawn.has_banner and new_picture(1.0, alignment="uniform").has_banner

@@ -32,7 +32,7 @@ def test_an_effect_never_hides_that_it_has_no_interval():
 def test_the_page_shows_claim_number_threshold_and_refutation_and_escapes_all_of_them():
     page = findings_html(verdicts(claim="<script>alert(1)</script>"))
     assert "<script" not in page and "&lt;script&gt;alert(1)" in page
-    for text in ("Can it?", "Yes: 0.0716.", "supported", "threshold: 0.388", "another seed", "03"):
+    for text in ("Can it?", "Yes: 0.0716.", "supported", "turns at 0.388", "another seed", "03"):
         assert text in page
     assert "✘ refuted" in findings_html(verdicts(verdict="refuted"))
 

@@ -142,3 +142,16 @@ def test_environment_line_is_one_line_and_threads_are_set(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1
     assert all(words in printed for words in (f"torch {torch.__version__}", "1 threads", "profile smoke"))
+
+
+def test_uniform_durations_are_said_on_every_figure_and_in_the_answer(book):
+    from PIL import Image
+
+    figure = Figure(figsize=(4, 2))
+    book.save_figure(figure, "plain", "A caption.")
+    book.alignment = "uniform"
+    book.save_figure(figure, "warned", "A caption.")
+    plain, warned = (Image.open(book.out / "figures" / f"03_{name}.png") for name in ("plain", "warned"))
+    assert warned.height > plain.height and warned.width == plain.width
+    book.verdict("It can.", {})
+    assert read_verdict(book.out / "verdicts" / "03.json")["answer"] == "UNIFORM DURATIONS, not measured: It can."

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.config import ModelConfig
+from tts_core.errors import WorkbookError
+
+MAX_FRAMES = 100_000   # per phoneme; beyond any speech, and within what an integer holds
 
 
 class DurationPredictor(nn.Module):
@@ -36,8 +39,15 @@ class DurationPredictor(nn.Module):
 
 
 def to_frames(log_durations: Tensor, mask: Tensor) -> Tensor:
-    """Predicted log1p durations (B, N) -> whole frames (B, N), at least 1 per phoneme, 0 in padding."""
-    return log_durations.float().expm1().round().clamp(min=1).long().masked_fill(~mask, 0)
+    """Predicted log1p durations (B, N) -> whole frames (B, N), at least 1 per phoneme, 0 in padding.
+
+    More than MAX_FRAMES per phoneme is cut to that many. Raises WorkbookError for NaN.
+    """
+    if torch.isnan(log_durations[mask]).any():
+        raise WorkbookError("predicted durations hold NaN: the duration predictor is broken; look for the first "
+                            "non-finite loss of its training")
+    frames = log_durations.float().expm1().round().clamp(min=1, max=MAX_FRAMES)
+    return frames.long().masked_fill(~mask, 0)
 
 
 def regulate_length(encoded: Tensor, durations: Tensor, n_frames: int) -> Tensor:

@@ -19,6 +19,7 @@ from tts_core.training.losses import losses
 from tts_core.training.precision import choose_precision
 from tts_core.training.step import train_step
 
+MAX_SKIPPED_STEPS = 20   # a loss scale of 65,536 halved so often is below 1
 
 def audited_modules(model: nn.Module) -> dict[str, list[str]]:
     """Parameter names by module path, in network order; together they are every parameter of the model.
@@ -57,20 +58,29 @@ class StepAudit:
 
 
 def gradient_norms(model: nn.Module, batch: Batch, experiment: ExperimentConfig, term: str = "total") -> dict[str, float]:
-    """Gradient norm per audited module of one loss term; the model's gradients are cleared before and after."""
+    """Gradient norm per audited module of one loss term, in the precision of the weights and in training mode.
+
+    Dropout is drawn from the experiment's seed, so the numbers are a function of the arguments; the model's gradients
+    are cleared before and after, its mode stays.
+    """
+    was_training = model.training
+    model.train()
     model.zero_grad(set_to_none=True)
-    losses(model, batch, experiment.loss)[term].backward()
+    with torch.random.fork_rng():
+        torch.manual_seed(experiment.fit.seed)
+        losses(model, batch, experiment.loss)[term].backward()
     norms = {path: _norm([g for g in (model.get_parameter(name).grad for name in names) if g is not None])
              for path, names in audited_modules(model).items()}
     model.zero_grad(set_to_none=True)
+    model.train(was_training)
     return norms
 
 
 def text_share(norms: dict[str, float]) -> float:
-    """Share in [0, 1] of a gradient (norms by module path) that reaches the text side: embedding and encoder."""
+    """Share in [0, 1] of a gradient's squared norm (norms by module path) that lies on embedding and encoder."""
     squares = {path: norm ** 2 for path, norm in norms.items()}
     text = sum(square for path, square in squares.items() if path.startswith(("text_embedding", "encoder.")))
-    return (text / max(sum(squares.values()), 1e-300)) ** 0.5
+    return text / max(sum(squares.values()), 1e-300)
 
 
 def share_shift(a: dict[str, float], b: dict[str, float]) -> float:
@@ -86,21 +96,28 @@ def share_shift(a: dict[str, float], b: dict[str, float]) -> float:
 
 
 def audit_step(model: nn.Module, batch: Batch, experiment: ExperimentConfig) -> StepAudit:
-    """Measure one step on a copy of `model`, which stays as it was. Dropout is drawn from the experiment's seed."""
-    model = copy.deepcopy(model).train()
-    with torch.random.fork_rng():
-        torch.manual_seed(experiment.fit.seed)
-        mel_norms = gradient_norms(model, batch, experiment, "mel")
-        torch.manual_seed(experiment.fit.seed)
-        norms = gradient_norms(model, batch, experiment)
-        before = {name: p.detach().clone() for name, p in model.named_parameters()}
-        training = start_training(experiment, model)
-        torch.manual_seed(experiment.fit.seed)
-        report = train_step(model, training.optimizer, batch, experiment.loss, choose_precision(experiment.fit.precision),
-                            training.scaler, experiment.optimizer.clip_norm)
+    """Measure one step on a copy of `model`, which stays as it was, on the model's own device.
+
+    Gradient norms are taken without autocast. The step itself runs in the experiment's precision; one that a loss
+    scaler skips is repeated with its lower scale, as training would. Dropout is drawn from the experiment's seed.
+    """
+    model, device = copy.deepcopy(model).train(), next(model.parameters()).device
+    mel_norms = gradient_norms(model, batch, experiment, "mel")
+    norms = gradient_norms(model, batch, experiment)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    training = start_training(experiment, model, str(device))
+    precision = choose_precision(experiment.fit.precision, device)
+    for _ in range(MAX_SKIPPED_STEPS):
+        with torch.random.fork_rng():
+            torch.manual_seed(experiment.fit.seed)
+            report = train_step(model, training.optimizer, batch, experiment.loss, precision, training.scaler,
+                                experiment.optimizer.clip_norm)
+        if not report.skipped:
+            break
     ratios = {}
     for path, names in audited_modules(model).items():
         change = _norm([model.get_parameter(name).detach() - before[name] for name in names])
         ratios[path] = change / max(_norm([before[name] for name in names]), 1e-12)
     terms = {name: getattr(report, name) for name in ("mel", "mel_l1", "duration", "stop", "total")}
-    return StepAudit(norms, mel_norms, ratios, terms, report.gradient_norm)
+    total = sum(norm ** 2 for norm in norms.values()) ** 0.5
+    return StepAudit(norms, mel_norms, ratios, terms, total)

@@ -17,6 +17,7 @@ from tts_core.speech.audio import griffin_lim
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import Clip
 from tts_core.speech.folder import scan_folder
+from tts_core.speech.phonemes import english_dictionary
 from tts_core.speech.recogniser import recognise, recognise_one_of
 
 N_PHASE_SEEDS = 8   # Griffin-Lim starts from random phases: word error rates are means over fixed seeds
@@ -52,6 +53,11 @@ def identify_text(samples: np.ndarray, sample_rate: int, texts: dict[str, str]) 
     """
     spoken = {normalise_words(text): name for name, text in texts.items()}
     return spoken.get(recognise_one_of(samples, sample_rate, list(spoken)))
+
+
+def in_recogniser_dictionary(text: str) -> bool:
+    """Whether every word of an English text is in the recogniser's own dictionary, which closed sets need."""
+    return set(normalise_words(text).split()) <= english_dictionary().keys()
 
 
 def bundled_texts(clip: Clip) -> dict[str, str]:

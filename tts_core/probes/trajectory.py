@@ -59,16 +59,13 @@ class Trajectory:
     """Curves of one run. `shares` were measured in eval mode at `share_steps`; losses are those of the train step."""
 
     best_constant: float                                   # ln units
+    steps: list[int] = field(default_factory=list)         # 1-based, since the start of the training
     mel_l1: list[float] = field(default_factory=list)      # per step, ln units
     duration: list[float] = field(default_factory=list)    # per step
     gradient_norm: list[float] = field(default_factory=list)
     share_steps: list[int] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
     snapshots: dict[int, torch.Tensor] = field(default_factory=dict)   # step -> mel (T, M), teacher-forced
-
-    @property
-    def steps(self) -> list[int]:
-        return list(range(1, len(self.mel_l1) + 1))
 
     @property
     def over_constant(self) -> list[float]:
@@ -83,7 +80,9 @@ class Trajectory:
 
     @property
     def plateau(self) -> tuple[int, int]:
-        return longest_plateau(self.mel_l1, self.best_constant)
+        """(steps, first step) of the longest plateau; (0, 0) without one."""
+        length, entry = longest_plateau(self.mel_l1, self.best_constant)
+        return (length, self.steps[entry - 1]) if length else (0, 0)
 
     @property
     def plateau_share(self) -> float | None:
@@ -98,10 +97,16 @@ class Trajectory:
         return share is not None and share < COLLAPSE_SHARE
 
     @property
-    def share_at_line(self) -> float:
-        """Share of variance across time where the loss was nearest to the best constant."""
-        distance = [abs(self.mel_l1[step - 1] / self.best_constant - 1) for step in self.share_steps]
-        return self.shares[distance.index(min(distance))]
+    def at_line(self) -> tuple[float, float]:
+        """(mel L1 / best constant, share of variance across time) of the measurement nearest to the best-constant line."""
+        ratio = dict(zip(self.steps, self.over_constant, strict=True))
+        return min(((ratio[step], share) for step, share in zip(self.share_steps, self.shares, strict=True)),
+                   key=lambda pair: abs(pair[0] - 1))
+
+    @property
+    def reached_line(self) -> bool:
+        """Whether the loss ever came within 5 % of the best constant, or below it."""
+        return min(self.over_constant) <= 1 + PLATEAU_BAND
 
 
 def record_trajectory(model: TTSModel, batch: Batch, *, share_every: int = 10, snapshot_steps: Sequence[int] = (),
@@ -116,6 +121,7 @@ def record_trajectory(model: TTSModel, batch: Batch, *, share_every: int = 10, s
     trajectory = Trajectory(best_constant=float(best_constant_l1(batch.mel[0, :length].cpu())))
 
     def on_step(step: int, report: StepReport) -> bool | None:
+        trajectory.steps.append(step)
         trajectory.mel_l1.append(report.mel_l1)
         trajectory.duration.append(report.duration)
         trajectory.gradient_norm.append(report.gradient_norm)

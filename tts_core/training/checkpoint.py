@@ -110,9 +110,10 @@ def load_training(path: Path, training: Training) -> Training:
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = tensor
     training.optimizer.load_state_dict({"state": state, "param_groups": training.optimizer.state_dict()["param_groups"]})
-    training.scaler.load_state_dict(header["scaler"])
+    if header["scaler"]:        # empty where it was trained without one, on another device
+        training.scaler.load_state_dict(header["scaler"])
     training.rng_state = tensors["rng.cpu"]
-    training.cuda_rng_state = tensors.get("rng.cuda")
+    training.cuda_rng_state = tensors.get("rng.cuda", training.cuda_rng_state)
     training.history, training.notes = header["history"], header["notes"]
     return training
 

@@ -57,7 +57,8 @@ def fit(training: Training, batches: BatchSource, *, until: int | None = None,
     `batches` is one batch, or a function of the step that gives the batch (or micro-batches) of that step: data order
     is then part of the step number, and stopping at N and resuming equals not stopping, bitwise on CPU. `on_step` gets
     the 1-based step and its report; returning True stops after that step and leaves a usable model. With `checkpoint`
-    the state is saved there at the end (atomically), however the end came about, an exception in a step excepted.
+    the state is saved there (atomically) when the last step is done or `on_step` has stopped the run; an exception or
+    an interrupt in the middle of a step saves nothing.
     """
     experiment, model = training.experiment, training.model
     device = next(model.parameters()).device
@@ -69,7 +70,7 @@ def fit(training: Training, batches: BatchSource, *, until: int | None = None,
         torch.set_rng_state(training.rng_state)
         if on_cuda:
             torch.cuda.set_rng_state(training.cuda_rng_state, device)
-        while training.step < (until or experiment.fit.steps):
+        while training.step < (experiment.fit.steps if until is None else until):
             step_batches = source(training.step)
             step_batches = [step_batches] if isinstance(step_batches, Batch) else step_batches
             report = train_step(model, training.optimizer, [batch.to(device) for batch in step_batches], experiment.loss,

@@ -6,6 +6,7 @@ An `Arm` is what notebooks compare: arms of one comparison share clip, steps, se
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,18 +72,42 @@ def open_clip(root: Path | str, clip_id: str = "", language: str = "auto") -> tu
     raise WorkbookError(f"{root}: no usable clip" + "".join(f"; {reason}" for reason in reasons[-5:]))
 
 
-def several_clips(root: Path | str, clip: Clip, n: int, language: str = "auto") -> tuple[list[Clip], str]:
-    """Up to `n` distinct clips, `clip` first, and where the others come from.
+def several_clips(root: Path | str, clip: Clip, n: int, language: str = "auto") -> tuple[list[Clip], Vocabulary, str]:
+    """Up to `n` distinct clips, `clip` first, the vocabulary that encodes them all, and where the others come from.
 
-    They come from the clip's own folder; for English with fewer than `n` there, from the bundled training voice.
+    They come from the clip's own folder; for English with fewer than `n` there, from the bundled training voice. Where
+    the vocabulary depends on the clips loaded (other languages), all of them are encoded anew.
     """
-    own = load_corpus(root, AudioConfig(), language, limit=n).clips
-    others, source = [other for other in own if other.id != clip.id], str(Path(root).name)
-    if len(others) < n - 1 and clip.language == "en":
+    folders = [(Path(root), None)]
+    if clip.language == "en":
         voice = bundled_voice("allison")
-        others += load_corpus(voice, AudioConfig(), ids=read_id_list(voice / "train.txt"), limit=n - 1 - len(others)).clips
-        source += " and the bundled voice allison"
-    return [clip, *others[:n - 1]], source
+        folders.append((voice, read_id_list(voice / "train.txt")))
+    clips, used = [clip], []
+    for folder, ids in folders:
+        if len(clips) < n:
+            corpus = load_corpus(folder, AudioConfig(), language, ids=ids, limit=2 * n)     # some may be broken or known
+            new = _unlike(clips, corpus.clips)[:n - len(clips)]
+            clips, used = clips + new, used + [corpus.name] * bool(new)
+    vocabulary = Vocabulary.arpabet()
+    if clip.language != "en":
+        vocabulary = Vocabulary.from_symbols(symbol for member in clips for symbol in member.phonemes)
+        clips = [dataclasses.replace(member, phoneme_ids=vocabulary.encode(member.phonemes)) for member in clips]
+    return clips, vocabulary, " and ".join(used) or "nowhere: there are no others"
+
+
+def _unlike(known: list[Clip], clips: list[Clip]) -> list[Clip]:
+    """Those of `clips` whose sound is neither in `known` nor seen twice."""
+    seen, new = {sound_digest(clip) for clip in known}, []
+    for clip in clips:
+        if sound_digest(clip) not in seen:
+            seen.add(sound_digest(clip))
+            new.append(clip)
+    return new
+
+
+def sound_digest(clip: Clip) -> str:
+    """Hash of a clip's samples, 12 hex digits: the same sound under another name or folder has the same."""
+    return hashlib.sha256(clip.samples.tobytes()).hexdigest()[:12]
 
 
 def snapshot_plan(steps: int) -> list[int]:
@@ -102,6 +127,10 @@ def build_arm(name: str, clips: Sequence[Clip], vocabulary: Vocabulary, profile:
     experiment = dataclasses.replace(experiment, model=dataclasses.replace(
         experiment.model, gradient_checkpointing=gradient_checkpointing))
     clips = [with_recipe(clip, experiment.audio) for clip in clips]
+    for clip in clips:
+        if vocabulary.decode(clip.phoneme_ids) != list(clip.phonemes):
+            raise WorkbookError(f"clip {clip.id}: its ids were made with another vocabulary and would be read as other "
+                                "phonemes; encode all clips with one, as `several_clips` does")
     model = build_model(experiment.model, experiment.audio, [clip.mel for clip in clips], seed).to(device)
     return Arm(name, experiment, clips, vocabulary, collate(clips, experiment.audio.silence).to(device), model)
 
@@ -115,7 +144,8 @@ def train_arm(arm: Arm, *, share_every: int = 10, snapshot_steps: Sequence[int] 
     trajectory, record = record_trajectory(arm.model, arm.batch, share_every=share_every, snapshot_steps=snapshot_steps,
                                            also=on_step)
     training = start_training(arm.experiment, arm.model, str(arm.batch.mel.device))
-    training.notes = {"preset": arm.name, "clips": list(arm.batch.ids), "symbols": list(arm.vocabulary.symbols)}
+    training.notes = {"preset": arm.name, "clips": list(arm.batch.ids),
+                      "sounds": [sound_digest(clip) for clip in arm.clips], "symbols": list(arm.vocabulary.symbols)}
     fit(training, arm.batch, on_step=record, checkpoint=checkpoint)
     return trajectory
 
@@ -127,13 +157,13 @@ def load_arm(path: Path, clip: Clip, vocabulary: Vocabulary, device: str | None 
     this clip, and would be blamed for it.
     """
     loaded = load_model(path)
-    for name, wanted in (("clips", [clip.id]), ("symbols", list(vocabulary.symbols))):
-        if loaded.notes[name] != wanted:
-            raise WorkbookError(f"{path}: trained with {name} {loaded.notes[name]}, wanted {wanted}; train it on this "
+    for name, wanted in (("clips", [clip.id]), ("sounds", [sound_digest(clip)]), ("symbols", list(vocabulary.symbols))):
+        if loaded.notes.get(name) != wanted:
+            raise WorkbookError(f"{path}: trained with {name} {loaded.notes.get(name)}, wanted {wanted}; train it on this "
                                 "clip: tts-workbook run --only 03 with the same --data and --clip")
     clip = with_recipe(clip, loaded.experiment.audio)
     device = device or training_device()
-    return Arm(loaded.notes["preset"], loaded.experiment, [clip], vocabulary,
+    return Arm(loaded.notes.get("preset", path.stem), loaded.experiment, [clip], vocabulary,
                collate([clip], loaded.experiment.audio.silence).to(device), loaded.model.to(device))
 
 

@@ -25,8 +25,10 @@ def plot_intelligibility(words: Mapping[str, float | Sequence[float]], stoi: Map
 
     `words[label]`: one rate, or one per vocoder phase seed: the bar is their mean, the dots are the seeds; 0 is every
     word right, above 1 more errors than words. `stoi[label]` in [-1, 1]. `reference` names the entry of `words` that
-    the line stands for; None draws none.
+    the line stands for; None draws none. Without any `words` STOI stands alone.
     """
+    if not words:      # another language than the recogniser's: STOI alone
+        return _plot_stoi(finite_numbers("stoi", named("stoi", stoi or {})), title, reference)
     rates = {label: finite_array(f"words[{label!r}]", np.atleast_1d(rate), dimensions=1)
              for label, rate in named("words", words).items()}
     if reference is not None:
@@ -48,6 +50,18 @@ def plot_intelligibility(words: Mapping[str, float | Sequence[float]], stoi: Map
             _draw_stoi(panels[1], {list(rates).index(label): shares[label] for label in rates if label in shares},
                        list(colours.values()))
             panels[1].set_xlabel(f"STOI against the {reference or 'reference'} (1 is best)")
+    return picture
+
+
+def _plot_stoi(shares: Mapping[str, float], title: str, reference: str | None) -> Picture:
+    colours = colours_of(shares)
+    with workbook_style():
+        picture = new_picture(0.65 + 0.33 * len(shares), title)
+        axes = picture.subplots()
+        _draw_stoi(axes, dict(enumerate(shares.values())), list(colours.values()))
+        category_ticks(axes.yaxis, list(shares))
+        axes.set_ylim(len(shares) - 0.5, -0.5)
+        axes.set_xlabel(f"STOI against the {reference or 'reference'} (1 is best)")
     return picture
 
 

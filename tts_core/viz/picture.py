@@ -37,6 +37,7 @@ class Picture(Figure):
         """`height`, `width` in inches."""
         super().__init__(figsize=(width, height), dpi=DPI, facecolor="white")
         FigureCanvasAgg(self)
+        self.has_banner = False
 
     def draw(self, renderer) -> None:
         with workbook_style():   # tick labels are written while drawing
@@ -77,6 +78,7 @@ def new_picture(height: float, title: str = "", alignment: str | None = None) ->
     room_for_banner = BANNER_HEIGHT if alignment == "uniform" else 0.0
     total = height + room_for_title + room_for_banner
     picture = Picture(total)
+    picture.has_banner = bool(room_for_banner)
     picture.set_layout_engine(ConstrainedLayoutEngine(
         rect=(0.004, 0.004, 0.992, (total - room_for_title - room_for_banner) / total - 0.008), h_pad=0.04, w_pad=0.04))
     if lines:
@@ -87,6 +89,20 @@ def new_picture(height: float, title: str = "", alignment: str | None = None) ->
     if room_for_banner:
         _add_banner(picture, room_for_banner / total)
     return picture
+
+
+def with_banner(png: bytes) -> bytes:
+    """The PNG of any figure with the banner of uniform durations on top of it, PNG again."""
+    below = Image.open(io.BytesIO(png)).convert("RGB")
+    strip = Picture(BANNER_HEIGHT, below.width / DPI)
+    _add_banner(strip, 1.0)
+    above = Image.open(io.BytesIO(strip.png())).convert("RGB")
+    whole = Image.new("RGB", (below.width, above.height + below.height), "white")
+    whole.paste(above, (0, 0))
+    whole.paste(below, (0, above.height))
+    target = io.BytesIO()
+    whole.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(target, format="png", optimize=True)
+    return target.getvalue()
 
 
 def show(*pictures: Figure) -> None:

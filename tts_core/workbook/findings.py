@@ -22,7 +22,7 @@ def tally(items: list[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def effect_text(item: Mapping[str, Any]) -> str:
-    """Effect size with unit, interval or the lack of it, and what was repeated: `3.2 ratio (no interval: n = 1 run)`."""
+    """Effect size with unit, interval or the lack of it, and what was repeated: `3.2 ratio (no interval, n = 1 run)`."""
     if item["effect"] is None:
         return "not measured"
     unit = f" {item['unit']}" if item["unit"] else ""
@@ -31,6 +31,11 @@ def effect_text(item: Mapping[str, Any]) -> str:
         return f"{item['effect']:.3g}{unit} (no interval, {replication})"
     low, high = item["interval"]
     return f"{item['effect']:.3g}{unit} (95 %: {low:.3g} to {high:.3g}, {replication})"
+
+
+def threshold_text(item: Mapping[str, Any]) -> str:
+    """Where the verdict would turn."""
+    return "no threshold" if item["threshold"] is None else f"turns at {item['threshold']:.3g}"
 
 
 def findings_html(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
@@ -42,7 +47,7 @@ def findings_html(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
                    for number, verdict in verdicts.items())
     items = "".join(
         f"<tr><td>{cell(item['id'])}</td><td>{cell(item['claim'])}</td><td><b>{MARKS[item['verdict']]}</b></td>"
-        f"<td>{cell(effect_text(item))}<br>threshold: {cell(item['threshold'])}</td><td>{cell(item['notebook'])}</td>"
+        f"<td>{cell(effect_text(item))}<br>{cell(threshold_text(item))}</td><td>{cell(item['notebook'])}</td>"
         f"<td>{cell(item['refuting_experiment'])}</td></tr>" for item in all_items(verdicts))
     style = "style='text-align:left;vertical-align:top'"
     return (f"<table {style}><thead><tr><th>notebook</th><th>question</th><th>answer</th></tr></thead>"

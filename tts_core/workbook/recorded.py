@@ -18,6 +18,8 @@ def read_record(name: str) -> dict[str, Any]:
         record = read_json(path)
     except FileNotFoundError:
         raise WorkbookError(f"there is no recorded result {path}; `make evidence` computes it") from None
+    except ValueError as error:
+        raise WorkbookError(f"{path}: not JSON ({error}); `make evidence` computes it anew") from error
     if not isinstance(record, dict) or not record.get("provenance"):
         raise WorkbookError(f"{path}: a recorded result without provenance is not shown; `make evidence` computes it anew")
     return record
