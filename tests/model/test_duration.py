@@ -1,10 +1,12 @@
 """Length regulator and the one duration domain."""
 
+import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
 from tests.conftest import make_experiment
-from tts_core.model.duration import DurationPredictor, regulate_length, to_frames
+from tts_core.errors import WorkbookError
+from tts_core.model.duration import MAX_FRAMES, DurationPredictor, regulate_length, to_frames
 
 
 @settings(max_examples=50, deadline=None)
@@ -40,3 +42,10 @@ def test_padding_phonemes_do_not_reach_valid_ones():
     padded = predictor(encoded, mask)
     torch.testing.assert_close(padded[:, :3], predictor(encoded[:, :3], mask[:, :3]))
     assert (padded[:, 3:] == 0).all()
+
+
+def test_predicted_durations_that_are_absurd_stay_within_integers_and_nan_is_named():
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    assert to_frames(torch.tensor([[100.0, float("inf")]]), mask).tolist() == [[MAX_FRAMES, MAX_FRAMES]]
+    with pytest.raises(WorkbookError, match="predicted durations hold NaN"):
+        to_frames(torch.tensor([[1.0, float("nan")]]), mask)

@@ -5,7 +5,7 @@ import torch
 
 from tests.conftest import make_experiment, make_model
 from tts_core.config import PRESETS
-from tts_core.probes.gradients import audit_step, audited_modules, share_shift, text_share
+from tts_core.probes.gradients import audit_step, audited_modules, gradient_norms, share_shift, text_share
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -56,3 +56,34 @@ def test_text_share_is_the_part_of_the_squared_norm_on_the_text_side():
     norms = {"text_embedding": 3.0, "encoder.layers.0.self_attention": 0.0, "decoder.norm": 4.0}
     assert text_share(norms) == pytest.approx(0.36)
     assert text_share({"decoder.norm": 1.0}) == 0.0
+
+
+def test_the_audited_step_runs_on_the_models_own_device(batch, monkeypatch):
+    from tts_core.probes import gradients
+
+    seen = []
+    start, choose = gradients.start_training, gradients.choose_precision
+    monkeypatch.setattr(gradients, "start_training", lambda e, m, device: (seen.append(device), start(e, m, device))[1])
+    monkeypatch.setattr(gradients, "choose_precision", lambda name, device: (seen.append(str(device)), choose(name, device))[1])
+    experiment = make_experiment()
+    audit_step(make_model(experiment, batch), batch, experiment)
+    assert seen == ["cpu", "cpu"]
+
+
+def test_an_fp16_audit_outlives_the_first_overflows_of_the_loss_scaler(batch):
+    import dataclasses
+
+    experiment = make_experiment()
+    fp16 = dataclasses.replace(experiment, fit=dataclasses.replace(experiment.fit, precision="fp16"))
+    audit, reference = (audit_step(make_model(e, batch), batch, e) for e in (fp16, experiment))
+    assert audit.total_gradient_norm == pytest.approx(reference.total_gradient_norm)      # norms are taken in fp32
+    assert min(audit.update_ratio.values()) > 0                                             # the step was made
+
+
+def test_gradient_norms_are_a_function_of_their_arguments_with_dropout_too(batch):
+    experiment = make_experiment(dropout=0.4)
+    model = make_model(experiment, batch).eval()
+    torch.manual_seed(1)
+    first = gradient_norms(model, batch, experiment, "mel")
+    torch.manual_seed(2)
+    assert gradient_norms(model, batch, experiment, "mel") == first and not model.training

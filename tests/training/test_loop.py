@@ -39,6 +39,10 @@ def test_stopping_and_resuming_equals_not_stopping_bitwise(batch, tmp_path):
         assert torch.equal(weight, resumed.model.state_dict()[name]), name
 
 
+def test_until_zero_trains_nothing(batch):
+    assert fit(start(make_experiment(steps=3), batch), batch, until=0).step == 0
+
+
 def test_fit_leaves_the_callers_generator_alone(batch):
     before = torch.get_rng_state()
     fit(start(make_experiment(dropout=0.5, steps=2), batch), batch)

@@ -102,3 +102,23 @@ def test_recipes_keep_the_frames(opened):
     seed = build_arm("seed", [clip], corpus.vocabulary, "smoke")
     assert len(seed.clip.mel) == len(clip.mel) == clip.durations.sum()
     assert AudioConfig().hop_seconds == pytest.approx(256 / 22_050)
+
+
+def test_clips_of_another_vocabulary_are_refused_before_they_are_misread(opened):
+    _, clip = opened
+    with pytest.raises(WorkbookError, match="0930: its ids were made with another vocabulary"):
+        build_arm("healthy", [clip], Vocabulary.from_symbols(clip.phonemes), "smoke")
+
+
+def test_the_same_sound_under_another_name_is_not_another_clip(tmp_path, opened):
+    """A folder of one clip and its copy: of the 5 asked for, none may be the copy."""
+    _, clip = opened
+    folder = tmp_path / "twins"
+    for part in ("wavs", "alignments"):
+        (folder / part).mkdir(parents=True)
+        source = next((LIBRIVOX / part).glob("*0930*"))
+        for name in ("a", "b"):
+            shutil.copy(source, folder / part / f"{name}{source.suffix}")
+    (folder / "metadata.csv").write_text("".join(f"{name}|{clip.text}|{clip.text}\n" for name in ("a", "b")))
+    clips, _, source = several_clips(folder, open_clip(folder, "a")[1], 5)
+    assert len(clips) == 5 and clips[0].id == "a" and "b" not in [other.id for other in clips] and source == "allison"

@@ -128,7 +128,7 @@ def build_arm(name: str, clips: Sequence[Clip], vocabulary: Vocabulary, profile:
         experiment.model, gradient_checkpointing=gradient_checkpointing))
     clips = [with_recipe(clip, experiment.audio) for clip in clips]
     for clip in clips:
-        if vocabulary.decode(clip.phoneme_ids) != list(clip.phonemes):
+        if list(vocabulary.encode(clip.phonemes)) != list(clip.phoneme_ids):
             raise WorkbookError(f"clip {clip.id}: its ids were made with another vocabulary and would be read as other "
                                 "phonemes; encode all clips with one, as `several_clips` does")
     model = build_model(experiment.model, experiment.audio, [clip.mel for clip in clips], seed).to(device)
