@@ -49,8 +49,9 @@ def findings_html(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
         f"<tr><td>{cell(item['id'])}</td><td>{cell(item['claim'])}</td><td><b>{MARKS[item['verdict']]}</b></td>"
         f"<td>{cell(effect_text(item))}<br>{cell(threshold_text(item))}</td><td>{cell(item['notebook'])}</td>"
         f"<td>{cell(item['refuting_experiment'])}</td></tr>" for item in all_items(verdicts))
-    style = "style='text-align:left;vertical-align:top'"
-    return (f"<table {style}><thead><tr><th>notebook</th><th>question</th><th>answer</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>"
-            f"<table {style}><thead><tr><th>item</th><th>claim</th><th>verdict</th><th>by which number</th>"
+    page = (f"<table><thead><tr><th>notebook</th><th>question</th><th>answer</th></tr></thead><tbody>{rows}</tbody></table>"
+            f"<table><thead><tr><th>item</th><th>claim</th><th>verdict</th><th>by which number</th>"
             f"<th>shown in</th><th>what would refute it</th></tr></thead><tbody>{items}</tbody></table>")
+    for tag in ("td", "th"):       # JupyterLab aligns cells to the right unless each one says otherwise
+        page = page.replace(f"<{tag}>", f"<{tag} style='text-align:left;vertical-align:top'>")
+    return page
