@@ -48,7 +48,6 @@ class StepAudit:
     gradient_norm: dict[str, float]        # of the total loss, fp32, before any clip
     mel_gradient_norm: dict[str, float]    # of the mel loss alone
     update_ratio: dict[str, float]         # norm of the weights' change in the step over norm of the weights
-    losses: dict[str, float]
     total_gradient_norm: float
 
     @property
@@ -118,6 +117,5 @@ def audit_step(model: nn.Module, batch: Batch, experiment: ExperimentConfig) -> 
     for path, names in audited_modules(model).items():
         change = _norm([model.get_parameter(name).detach() - before[name] for name in names])
         ratios[path] = change / max(_norm([before[name] for name in names]), 1e-12)
-    terms = {name: getattr(report, name) for name in ("mel", "mel_l1", "duration", "stop", "total")}
     total = sum(norm ** 2 for norm in norms.values()) ** 0.5
-    return StepAudit(norms, mel_norms, ratios, terms, total)
+    return StepAudit(norms, mel_norms, ratios, total)

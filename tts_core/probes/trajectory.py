@@ -121,6 +121,7 @@ def record_trajectory(model: TTSModel, batch: Batch, *, share_every: int = 10, s
     trajectory = Trajectory(best_constant=float(best_constant_l1(batch.mel[0, :length].cpu())))
 
     def on_step(step: int, report: StepReport) -> bool | None:
+        """What `fit` calls after every step."""
         trajectory.steps.append(step)
         trajectory.mel_l1.append(report.mel_l1)
         trajectory.duration.append(report.duration)

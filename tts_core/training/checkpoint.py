@@ -7,19 +7,16 @@ so that model and train step need nothing beyond torch, torchaudio, soundfile an
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from tts_core.config import ExperimentConfig, from_dict
 from tts_core.errors import WorkbookError
 from tts_core.model.tts import TTSModel
-
-if TYPE_CHECKING:
-    from tts_core.training.loop import Training
+from tts_core.speech.audio import atomic_path
+from tts_core.training.state import Training
 
 FORMAT = "tts-overfit-workbook 1"
 
@@ -27,15 +24,9 @@ FORMAT = "tts-overfit-workbook 1"
 def _write(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> None:
     from safetensors.torch import save_file
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_path(path) as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary,
                   metadata={"format": FORMAT, "header": json.dumps(header)})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:

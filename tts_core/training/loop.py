@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,41 +12,10 @@ from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
 from tts_core.training.checkpoint import load_training, save_training
 from tts_core.training.precision import choose_precision
+from tts_core.training.state import Training, start_training
 from tts_core.training.step import StepReport, train_step
 
 BatchSource = Batch | Callable[[int], Batch | list[Batch]]
-
-
-@dataclass
-class Training:
-    """A model being trained and everything needed to go on from here."""
-
-    experiment: ExperimentConfig
-    model: TTSModel
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    rng_state: torch.Tensor                # of the CPU generator that dropout draws from
-    cuda_rng_state: torch.Tensor | None = None
-    history: list[dict] = field(default_factory=list)   # one StepReport per step, as a mapping
-    notes: dict = field(default_factory=dict)           # what it was trained on: JSON values, kept in the checkpoint
-
-    @property
-    def step(self) -> int:
-        return len(self.history)
-
-
-def start_training(experiment: ExperimentConfig, model: TTSModel, device: str = "cpu") -> Training:
-    """A fresh AdamW, loss scaler and dropout stream for `model`, which moves to `device`."""
-    options = experiment.optimizer
-    model = model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay,
-                                  betas=options.betas, eps=options.eps)
-    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-        torch.manual_seed(experiment.fit.seed)
-        cuda_state = torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
-        rng_state = torch.get_rng_state()
-    scaler = choose_precision(experiment.fit.precision, device).scaler()
-    return Training(experiment, model, optimizer, scaler, rng_state, cuda_state)
 
 
 def fit(training: Training, batches: BatchSource, *, until: int | None = None,
