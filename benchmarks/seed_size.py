@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from tts_core.config import PRESETS, SEED_LR, AudioConfig, OptimizerConfig, preset
+from tts_core.config import PRESETS, SEED_LR, AudioConfig, ExperimentConfig, OptimizerConfig, from_dict, preset
 from tts_core.speech.dataset import load_corpus
 from tts_core.training.step import StepReport
 from tts_core.trials.overfit import build_arm, judge_arm, train_arm
@@ -69,9 +69,10 @@ def main() -> None:
     record = read_json(RESULT) if RESULT.exists() else {"runs": {}}
     todo = []
     for name in PRESETS:
-        vocab_size = record["runs"].get(name, {}).get("experiment", {}).get("model", {}).get("vocab_size", 1)
-        wanted = preset(name, vocab_size, "seed", steps=arguments.steps, lr=SEED_LR).digest
-        if arguments.force or record["runs"].get(name, {}).get("digest") != wanted:
+        recorded = record["runs"].get(name)
+        done = None if recorded is None else from_dict(ExperimentConfig, recorded["experiment"])
+        wanted = preset(name, done.model.vocab_size if done else 1, "seed", steps=arguments.steps, lr=SEED_LR)
+        if arguments.force or done != wanted:
             todo.append((name, arguments.steps))
     names = [name for name, _ in todo]
     print(f"recorded already: {sorted(set(PRESETS) - set(names))}; to compute: {names}")

@@ -90,6 +90,7 @@ class ModelConfig:
     embedding_scale: Literal["sqrt_dim", "unit"] = "sqrt_dim"   # N(0,1) embedding times sqrt(hidden_dim), or times 1
     standardise_targets: bool = True  # model the mel per bin as (mel - mean) / std; False: raw log-mels
     mel_input: Literal["linear", "prenet"] = "linear"           # how the previous frame enters the decoder
+    history_dropout: float = 0.0      # probability that a fed-back frame is hidden from the decoder, training mode only
     mel_input_scale: float = 1.0      # multiplies the projected previous frame, before positions are added
     go_frame: Literal["zero", "silence"] = "zero"      # first decoder input; raw 0.0, the seed's choice, is *loud*
     decoder_adds_memory: bool = False # add the length-regulated memory to the decoder input
@@ -107,6 +108,7 @@ class ModelConfig:
                  f"try {self.n_heads * max(1, round(self.hidden_dim / self.n_heads))}")
         _require(self.hidden_dim % 2 == 0, "ModelConfig.hidden_dim", self.hidden_dim, "even (sine and cosine positions)")
         _require(0.0 <= self.dropout < 1.0, "ModelConfig.dropout", self.dropout, "in [0, 1): the share that is dropped")
+        _require(0.0 <= self.history_dropout <= 1.0, "ModelConfig.history_dropout", self.history_dropout, "in [0, 1]")
         _require(self.memory_scale > 0, "ModelConfig.memory_scale", self.memory_scale, "positive")
         _require_choice(self, "embedding_scale", ("sqrt_dim", "unit"))
         _require_choice(self, "mel_input", ("linear", "prenet"))
@@ -215,7 +217,7 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "configuration") -
 SEED_SWITCHES: dict[str, Any] = dict(memory_norm=False, embedding_scale="sqrt_dim", standardise_targets=False,
                                      go_frame="zero", generation_layout="seed")
 # Every field in which two presets of one profile may differ.
-SWITCHES = ("memory_norm", "embedding_scale", "standardise_targets", "mel_input", "mel_input_scale", "go_frame",
+SWITCHES = ("memory_norm", "embedding_scale", "standardise_targets", "mel_input", "history_dropout", "mel_input_scale", "go_frame",
             "decoder_adds_memory", "memory_positions", "duration_initialisation", "generation_layout")
 
 PROFILE_SIZES: dict[str, dict[str, Any]] = {

@@ -104,6 +104,13 @@ class TTSModel(nn.Module):
         projected = self.mel_projection_in(history) * self.config.mel_input_scale
         return projected + memory if self.config.decoder_adds_memory else projected
 
+    def _hide_frames(self, history: Tensor) -> Tensor:
+        """History (B, S, M) with each frame zeroed with probability `history_dropout`; unchanged in eval mode."""
+        if not self.training or self.config.history_dropout == 0.0:
+            return history
+        kept = torch.rand(history.shape[:2], device=history.device) >= self.config.history_dropout
+        return history * kept[:, :, None]
+
     def forward(self, batch: Batch) -> Output:
         """Teacher-forced predictions for a batch.
 
@@ -112,7 +119,7 @@ class TTSModel(nn.Module):
         mel_mask = batch.mel_mask
         encoded = self.encode(batch.phonemes, batch.phoneme_mask)
         memory = self.expand(encoded, batch.durations, batch.mel.shape[1])
-        history = shift_right(self.normaliser.normalise(batch.mel), self.go_frame)
+        history = self._hide_frames(shift_right(self.normaliser.normalise(batch.mel), self.go_frame))
         decoded = self.decoder(self.decoder_input(history, memory), memory, mel_mask, self._run_layer)
         model_mel = self.mel_projection_out(decoded)
         return Output(mel=self.normaliser.denormalise(model_mel), model_mel=model_mel,
@@ -122,12 +129,14 @@ class TTSModel(nn.Module):
 
 
 def _mel_projection_in(config: ModelConfig) -> nn.Module:
+    linear = nn.Linear(config.mel_dim, config.hidden_dim)   # drawn in either case: what comes after it starts alike
     if config.mel_input == "linear":
-        return nn.Linear(config.mel_dim, config.hidden_dim)
-    return nn.Sequential(   # pre-net as in Tacotron (Wang et al. 2017), with dropout in training mode only
-        nn.Linear(config.mel_dim, config.hidden_dim), nn.ReLU(), nn.Dropout(config.dropout),
-        nn.Linear(config.hidden_dim, config.hidden_dim), nn.ReLU(), nn.Dropout(config.dropout),
-        nn.Linear(config.hidden_dim, config.hidden_dim))
+        return linear
+    with torch.random.fork_rng():
+        return nn.Sequential(   # pre-net as in Tacotron (Wang et al. 2017), with dropout in training mode only
+            nn.Linear(config.mel_dim, config.hidden_dim), nn.ReLU(), nn.Dropout(config.dropout),
+            nn.Linear(config.hidden_dim, config.hidden_dim), nn.ReLU(), nn.Dropout(config.dropout),
+            nn.Linear(config.hidden_dim, config.hidden_dim))
 
 
 def build_model(config: ModelConfig, audio: AudioConfig, mels: list[Tensor], seed: int = 0) -> TTSModel:

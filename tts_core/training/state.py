@@ -34,7 +34,7 @@ def start_training(experiment: ExperimentConfig, model: TTSModel, device: str = 
     options = experiment.optimizer
     model = model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay,
-                                  betas=options.betas, eps=options.eps)
+                                  betas=options.betas, eps=options.eps, fused=True)
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(experiment.fit.seed)
         cuda_state = torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
