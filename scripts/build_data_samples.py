@@ -2,7 +2,7 @@
 
     python scripts/build_data_samples.py                  apt-get download, then write data_samples/
     python scripts/build_data_samples.py --debs DIR       use packages that are already there
-    python scripts/build_data_samples.py --all DIR        every usable English prompt (about 500, 16 minutes) into DIR
+    python scripts/build_data_samples.py --all DIR        every usable English prompt (more than 500, 17 minutes of speech) into DIR
 
 Three voices: librivox (5 read sentences), allison (64 telephone prompts, 32 to train on and 32 held out), russian (12
 prompts without alignments). The prompts are G.722 and need ffmpeg to decode. Same packages, same bytes out.
@@ -43,6 +43,24 @@ MAX_PHONE = 0.45                # s
 DIGITS = dict(zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True))
 NOT_SPOKEN = r"[\[\]()<>@=/|#*]|\d\d"   # texts that describe a tone, or hold what one can read in several ways
 MAX_SIMILARITY = 0.6            # of the words of two bundled texts (difflib ratio)
+PRONUNCIATIONS = """\
+backtick  B AE K T IH K
+caret  K EH R AH T
+digium  D IH JH IY AH M
+forevermore  F ER EH V ER M AO R
+lowercase  L OW ER K EY S
+pbx  P IY B IY EH K S
+prepend  P R IY P EH N D
+rerecord  R IY R IH K AO R D
+semicolon  S EH M IY K OW L AH N
+touchtone  T AH CH T OW N
+undelete  AH N D IH L IY T
+undeleted  AH N D IH L IY T IH D
+unmute  AH N M Y UW T
+unmuted  AH N M Y UW T IH D
+uppercase  AH P ER K EY S
+xray  EH K S R EY
+"""   # what the prompts of --all say and the built-in dictionary lacks; goes into the corpus as dictionary.txt
 
 
 @dataclass(frozen=True)
@@ -126,7 +144,7 @@ def decode_prompts(unpacked: dict[str, tuple[Path, str]], language: str, work: P
 def usable_english(unpacked: dict[str, tuple[Path, str]], work: Path) -> list[Prompt]:
     """The English prompts that `align_folder` can align, with their phonemes. Prints why others are left out."""
     prompts = decode_prompts(unpacked, "en", work)
-    write_voice(work / "all", prompts, {})
+    write_voice(work / "all", prompts, {"dictionary.txt": PRONUNCIATIONS})
     usable = []
     for prompt, result in zip(sorted(prompts, key=lambda prompt: prompt.id), align_folder(work / "all"), strict=True):
         if result.status == "failed":
@@ -270,7 +288,8 @@ def main() -> int:
                 raise WorkbookError(f"{options.all} exists; --all wants a new folder")
             unpacked = unpack(options.debs, work)
             if options.all:
-                write_voice(options.all, usable_english(unpacked, work), english_texts(unpacked))
+                texts = {**english_texts(unpacked), "dictionary.txt": PRONUNCIATIONS}
+                write_voice(options.all, usable_english(unpacked, work), texts)
                 align_folder(options.all)
                 report(options.all)
                 return 0

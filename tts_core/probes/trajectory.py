@@ -110,15 +110,19 @@ class Trajectory:
 
 
 def record_trajectory(model: TTSModel, batch: Batch, *, share_every: int = 10, snapshot_steps: Sequence[int] = (),
+                      best_constant: float | None = None,
                       also: Callable[[int, StepReport], bool | None] | None = None,
                       ) -> tuple[Trajectory, Callable[[int, StepReport], bool | None]]:
     """A trajectory to be filled, and the `on_step` callback for `fit` that fills it.
 
-    Every `share_every` steps (and at each of `snapshot_steps`) the model is run once more, in eval mode. `also` is
-    called after the recording and decides whether to stop.
+    Every `share_every` steps (and at each of `snapshot_steps`) the model is run once more on `batch`, in eval mode.
+    `best_constant` (ln units) is that of the first clip unless given: a training on more frames than these has its own.
+    `also` is called after the recording and decides whether to stop.
     """
     length = int(batch.mel_lengths[0])
-    trajectory = Trajectory(best_constant=float(best_constant_l1(batch.mel[0, :length].cpu())))
+    if best_constant is None:
+        best_constant = float(best_constant_l1(batch.mel[0, :length].cpu()))
+    trajectory = Trajectory(best_constant)
 
     def on_step(step: int, report: StepReport) -> bool | None:
         """What `fit` calls after every step."""

@@ -1,0 +1,94 @@
+"""Run the studies behind the rulings of notebooks 04, 06 and 08 and record them: hours on 2 cores, resumable.
+
+    python benchmarks/evidence.py [STUDY ...] [--corpus DIR] [--force]
+
+Trials run as one-thread workers side by side; each is stored the moment it ends (runs/evidence), so a kill loses only what
+was running. A trial recorded under the same digest is not run again (`--force` runs all anew, after a change of the model
+or the train step). `--corpus DIR`: more than 500 prompts made by scripts/build_data_samples.py --all DIR; without it the
+question about a whole corpus stays as it was recorded. Results: benchmarks/results/evidence/STUDY.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+from pathlib import Path
+
+from seed_size import processor
+
+from tts_core.errors import WorkbookError
+from tts_core.trials.evidence import read_record, record_path, write_record
+from tts_core.trials.executors import processors, run_trials
+from tts_core.trials.run import Result
+from tts_core.trials.store import Store
+from tts_core.trials.studies import MIN_CORPUS, STUDIES, batch_trials, study_trials
+from tts_core.trials.trial import Trial
+from tts_core.workbook.environment import git_commit, versions
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = (*STUDIES, "batches")
+
+
+def provenance() -> dict:
+    """Where and with what the results come from."""
+    return {"command": " ".join(["python", "benchmarks/evidence.py", *sys.argv[1:]]), "commit": git_commit(ROOT),
+            "device": f"cpu, {processor()}, {processors()} one-thread workers", "date": datetime.date.today().isoformat(),
+            "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")}}
+
+
+def trials_of(name: str, corpus: Path | None) -> list[Trial]:
+    """The trials of one study."""
+    pairs = batch_trials(corpus) if name == "batches" else study_trials(STUDIES[name])
+    return [trial for _, trial in pairs]
+
+
+def recorded(name: str) -> list[Result]:
+    """What is recorded already; nothing where there is no record yet."""
+    return read_record(name)[0] if record_path(name).exists() else []
+
+
+def run_study(name: str, corpus: Path | None, force: bool) -> None:
+    """Run what is missing and write the record after every trial: it holds all that is known, even after a kill."""
+    known = [] if force else recorded(name)
+    store = Store(ROOT / "runs" / "evidence" / name, known)
+    trials = trials_of(name, corpus)
+    if force:
+        for trial in trials:
+            store.path(trial).unlink(missing_ok=True)
+
+    def write() -> None:
+        done = [result for trial in trials if (result := store.get(trial)) is not None]
+        asked = {trial.digest for trial in trials}
+        kept = [result for result in known if result.digest not in asked and result.trial.name == "corpus"]
+        write_record(name, done + kept, provenance())
+
+    def say(done: int, total: int, result: Result) -> None:
+        text = result.failed or ", ".join(f"{key} {result.measures[key]}" for key in ("outcome", "tf_l1", "fr_l1", "text_use"))
+        print(f"{datetime.datetime.now():%H:%M:%S} {name} {done}/{total} {result.trial.name} "
+              f"{result.trial.clips[0].id[-14:]} seed {result.trial.experiment.fit.seed}: {text}", flush=True)
+        write()
+
+    run_trials(trials, store, on_result=say)
+    write()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"of {', '.join(NAMES)}; default: all")
+    parser.add_argument("--corpus", type=Path, help=f"folder with {MIN_CORPUS} prompts or more")
+    parser.add_argument("--force", action="store_true", help="run trials again that are recorded already")
+    arguments = parser.parse_args()
+    try:
+        if unknown := set(arguments.studies) - set(NAMES):
+            raise WorkbookError(f"unknown study {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+        for name in arguments.studies or NAMES:
+            run_study(name, arguments.corpus, arguments.force)
+    except WorkbookError as error:
+        print(f"evidence: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Where trials run: in this process, or in one-thread worker processes side by side. Both give the same bits.
+
+A trial always runs with one thread: results then do not depend on how many processors there are, and two one-thread
+workers finish nearly twice as many small trainings as two threads of one process do.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+import torch
+
+from tts_core.errors import WorkbookError
+from tts_core.trials.run import Result, run_trial
+from tts_core.trials.store import Store
+from tts_core.trials.trial import Trial
+
+EXECUTORS = ("auto", "inline", "workers")
+OnResult = Callable[[int, int, Result], None]      # trials done, trials in all, the newest result
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread inside, the caller's count afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def choose_executor(executor: str, n_trials: int, n_workers: int) -> str:
+    """`auto` takes workers where there are two trials and two processors or more, and no CUDA device to share."""
+    if executor not in EXECUTORS:
+        raise WorkbookError(f"executor {executor!r}: it must be one of {', '.join(EXECUTORS)}")
+    if executor != "auto":
+        return executor
+    return "workers" if n_trials > 1 and n_workers > 1 and not torch.cuda.is_available() else "inline"
+
+
+def run_trials(trials: Sequence[Trial], store: Store, *, executor: str = "auto", n_workers: int | None = None,
+               on_result: OnResult | None = None) -> list[Result]:
+    """Results of all `trials`, in their order; those in `store` are not run again, the others are stored as they end.
+
+    A kill loses at most what was running. Raises WorkbookError when a worker process dies, or when a trial cannot be run
+    at all (its clip is gone); what was finished until then is stored.
+    """
+    missing = store.missing(trials)
+    distinct = len({trial.digest for trial in trials})
+    done = distinct - len(missing)
+    n_workers = n_workers or processors()
+    run = _in_workers if choose_executor(executor, len(missing), n_workers) == "workers" else _inline
+    for result in run(missing, n_workers):
+        store.put(result)
+        done += 1
+        if on_result is not None:
+            on_result(done, distinct, result)
+    return [store.get(trial) for trial in trials]
+
+
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start_worker() -> None:
+    """One thread; and an end with the parent, even when that is killed and cannot say so."""
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def _inline(trials: Sequence[Trial], n_workers: int) -> Iterator[Result]:
+    for trial in trials:
+        with one_thread():
+            result = run_trial(trial)
+        yield result
+
+
+def _in_workers(trials: Sequence[Trial], n_workers: int) -> Iterator[Result]:
+    context = multiprocessing.get_context("spawn")     # a forked child would inherit torch's threads in an unknown state
+    pool = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_start_worker)
+    try:
+        futures = [pool.submit(run_trial, trial) for trial in trials]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise WorkbookError("a worker process was killed (out of memory?); finished trials are stored, run the same command "
+                            "again to go on, with executor=inline if it happens again") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

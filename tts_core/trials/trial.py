@@ -1,0 +1,116 @@
+"""A trial: one training, frozen before it starts, named by the hash of all that decides its result.
+
+Two trials with the same digest give the same numbers on one kind of processor with one thread: the digest covers the
+experiment, the sound and the phonemes of every clip, and how batches are made of them. It does not cover where the clips
+lie, so a result may be looked up on another machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tts_core.config import AudioConfig, ExperimentConfig, from_dict
+from tts_core.errors import WorkbookError
+from tts_core.speech.dataset import Clip, load_corpus, with_recipe
+from tts_core.speech.phonemes import Vocabulary
+from tts_core.trials.overfit import sound_digest
+
+
+@dataclass(frozen=True)
+class ClipReference:
+    """One clip by its folder and id, with the digest of its content: another recording under the same name is noticed."""
+
+    root: str        # corpus folder
+    id: str
+    language: str
+    content: str     # 12 hex digits over samples, phonemes and durations
+
+    @classmethod
+    def of(cls, clip: Clip) -> ClipReference:
+        parts = [sound_digest(clip), *clip.phonemes, *map(str, clip.durations)]
+        content = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
+        return cls(str(clip.path.parent.parent), clip.id, clip.language, content)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One frozen training. Build it with `make_trial`."""
+
+    experiment: ExperimentConfig
+    clips: tuple[ClipReference, ...]
+    symbols: tuple[str, ...]          # of the vocabulary, in the order of their ids
+    copies: int = 1                   # how often the whole batch is repeated (theory 1 of the findings)
+    batch_size: int | None = None     # None: all clips at every step; else so many, drawn anew in every epoch
+    listen: bool = False              # also measure STOI and word error rate
+    name: str = ""                    # for people; not part of the digest
+
+    def __post_init__(self) -> None:
+        if not self.clips:
+            raise WorkbookError("a trial needs at least one clip")
+        for field, value in (("copies", self.copies), ("batch_size", self.batch_size)):
+            if value is not None and value < 1:
+                raise WorkbookError(f"trial {self.name!r}: {field} = {value}, but it must be 1 or more")
+        if self.batch_size is not None and self.batch_size > len(self.clips):
+            raise WorkbookError(f"trial {self.name!r}: batch_size = {self.batch_size}, but there are only "
+                                f"{len(self.clips)} clips; lower it or give more clips")
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits."""
+        values = self.to_dict()
+        values.pop("name")
+        values["clips"] = [clip.content for clip in self.clips]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def steps(self) -> int:
+        return self.experiment.fit.steps
+
+
+def make_trial(clips: Sequence[Clip], vocabulary: Vocabulary, experiment: ExperimentConfig, *, copies: int = 1,
+               batch_size: int | None = None, listen: bool = False, name: str = "") -> Trial:
+    """Freeze a training of `experiment` on `clips`, which `vocabulary` must be able to encode (WorkbookError)."""
+    for clip in clips:
+        vocabulary.encode(clip.phonemes)
+    if experiment.model.vocab_size != vocabulary.get_vocab_size():
+        raise WorkbookError(f"trial {name!r}: the model has vocab_size = {experiment.model.vocab_size}, but the vocabulary "
+                            f"has {vocabulary.get_vocab_size()} symbols; build the experiment with the vocabulary's size")
+    return Trial(experiment, tuple(map(ClipReference.of, clips)), tuple(vocabulary.symbols), copies, batch_size, listen, name)
+
+
+def trial_from_dict(values: dict) -> Trial:
+    """The inverse of `Trial.to_dict`, from JSON. Raises WorkbookError for keys that it does not know."""
+    known = {field.name for field in dataclasses.fields(Trial)}
+    if unknown := sorted(set(values) - known):
+        raise WorkbookError(f"stored trial: unknown key {', '.join(unknown)}; known keys are {', '.join(sorted(known))}")
+    return Trial(**{**values, "experiment": from_dict(ExperimentConfig, values["experiment"]),
+                    "clips": tuple(ClipReference(**clip) for clip in values["clips"]), "symbols": tuple(values["symbols"])})
+
+
+def load_clips(trial: Trial) -> tuple[list[Clip], Vocabulary]:
+    """The trial's clips in its mel recipe and its vocabulary. Raises WorkbookError where a clip is no longer the same."""
+    vocabulary = Vocabulary(trial.symbols)
+    clips = []
+    for reference in trial.clips:
+        clip = _load_folder(reference.root, reference.language,
+                            tuple(other.id for other in trial.clips if other.root == reference.root)).get(reference.id)
+        if clip is None or ClipReference.of(clip).content != reference.content:
+            seen = "it cannot be loaded" if clip is None else "its sound, text or alignment changed"
+            raise WorkbookError(f"{reference.root}: clip {reference.id} is not what trial {trial.name!r} was frozen with: "
+                                f"{seen}; make the trial anew")
+        clip = dataclasses.replace(clip, phoneme_ids=vocabulary.encode(clip.phonemes))
+        clips.append(with_recipe(clip, trial.experiment.audio))
+    return clips, vocabulary
+
+
+@lru_cache(maxsize=4)
+def _load_folder(root: str, language: str, ids: tuple[str, ...]) -> dict[str, Clip]:
+    return {clip.id: clip for clip in load_corpus(root, AudioConfig(), language, ids=ids).clips}
