@@ -112,16 +112,18 @@ def test_paths_resolve_against_the_caller_and_in_notebooks_against_the_repositor
     monkeypatch.chdir(tmp_path)     # as different from the repository as papermill's folder is from JupyterLab's
     settled = settle_in_notebook({"data": "data_samples/allison", "out": ""}, {})
     assert (settled.data, settled.out) == (root / "data_samples" / "allison", root / "runs" / "lab")
+    assert settle_in_notebook({"vocoder": "voices/vocos"}, {}).vocoder == str(root / "voices" / "vocos")
+    assert settle_in_notebook({"vocoder": ""}, {}).vocoder == ""
     assert settle_in_notebook({"data": ""}, {}).data == bundled_data() == root / "data_samples" / "librivox"
 
 
-def test_digest_ignores_paths_and_nothing_else():
+def test_digest_ignores_the_places_of_data_and_output_and_nothing_else():
     base = Parameters(data=Path("/a"), out=Path("/b"))
     assert base.digest == Parameters(data=Path("/c"), out=Path("/d")).digest
     changed = {"profile": "seed", "clip": "x", "seed": 1, "steps": 1, "lr": 0.5, "precision": "fp32",
                "gradient_checkpointing": True,
-               "threads": 1, "language": "en"}
-    assert set(changed) == {name for name, field in FIELDS.items() if not field.is_path}
+               "threads": 1, "language": "en", "vocoder": "/v"}
+    assert set(changed) == {name for name, field in FIELDS.items() if field.in_key}
     digests = {Parameters(data=Path("/a"), out=Path("/b"), **{name: value}).digest for name, value in changed.items()}
     assert len(digests | {base.digest}) == len(changed) + 1
 

@@ -21,6 +21,7 @@ from tts_core.training.step import train_step
 
 MAX_SKIPPED_STEPS = 20   # a loss scale of 65,536 halved so often is below 1
 
+
 def audited_modules(model: nn.Module) -> dict[str, list[str]]:
     """Parameter names by module path, in network order; together they are every parameter of the model.
 
@@ -56,23 +57,34 @@ class StepAudit:
         return [name for name, norm in self.gradient_norm.items() if norm == 0.0]
 
 
-def gradient_norms(model: nn.Module, batch: Batch, experiment: ExperimentConfig, term: str = "total") -> dict[str, float]:
-    """Gradient norm per audited module of one loss term, in the precision of the weights and in training mode.
+def term_gradients(model: nn.Module, batch: Batch, experiment: ExperimentConfig,
+                   terms: tuple[str, ...]) -> dict[str, dict[str, torch.Tensor]]:
+    """Gradients of some loss terms from one forward pass: term -> parameter name -> tensor of the parameter's shape.
 
-    Dropout is drawn from the experiment's seed, so the numbers are a function of the arguments; the model's gradients
-    are cleared before and after, its mode stays.
+    `terms` are keys of `losses`, unweighted; a parameter that a term does not reach has zeros. Training mode, the
+    precision of the weights, dropout drawn from the experiment's seed, so the numbers are a function of the arguments;
+    the model's own gradients and mode stay as they were.
     """
     was_training = model.training
     model.train()
-    model.zero_grad(set_to_none=True)
+    named = dict(model.named_parameters())
     with torch.random.fork_rng():
         torch.manual_seed(experiment.fit.seed)
-        losses(model, batch, experiment.loss)[term].backward()
-    norms = {path: _norm([g for g in (model.get_parameter(name).grad for name in names) if g is not None])
-             for path, names in audited_modules(model).items()}
-    model.zero_grad(set_to_none=True)
+        means = losses(model, batch, experiment.loss)
+        gradients = {term: torch.autograd.grad(means[term], list(named.values()), retain_graph=True, allow_unused=True,
+                                               materialize_grads=True) for term in terms}
     model.train(was_training)
-    return norms
+    return {term: dict(zip(named, tensors, strict=True)) for term, tensors in gradients.items()}
+
+
+def module_norms(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Norm per audited module of one tensor per parameter, by name: gradients, updates or differences of them."""
+    return {path: _norm([tensors[name] for name in names]) for path, names in audited_modules(model).items()}
+
+
+def gradient_norms(model: nn.Module, batch: Batch, experiment: ExperimentConfig, term: str = "total") -> dict[str, float]:
+    """Gradient norm per audited module of one loss term, taken as in `term_gradients`."""
+    return module_norms(model, term_gradients(model, batch, experiment, (term,))[term])
 
 
 def text_share(norms: dict[str, float]) -> float:
@@ -101,8 +113,8 @@ def audit_step(model: nn.Module, batch: Batch, experiment: ExperimentConfig) -> 
     scaler skips is repeated with its lower scale, as training would. Dropout is drawn from the experiment's seed.
     """
     model, device = copy.deepcopy(model).train(), next(model.parameters()).device
-    mel_norms = gradient_norms(model, batch, experiment, "mel")
-    norms = gradient_norms(model, batch, experiment)
+    gradients = term_gradients(model, batch, experiment, ("mel", "total"))
+    mel_norms, norms = (module_norms(model, gradients[term]) for term in ("mel", "total"))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     training = start_training(experiment, model, str(device))
     precision = choose_precision(experiment.fit.precision, device)
@@ -113,9 +125,8 @@ def audit_step(model: nn.Module, batch: Batch, experiment: ExperimentConfig) -> 
                                 experiment.optimizer.clip_norm)
         if not report.skipped:
             break
-    ratios = {}
-    for path, names in audited_modules(model).items():
-        change = _norm([model.get_parameter(name).detach() - before[name] for name in names])
-        ratios[path] = change / max(_norm([before[name] for name in names]), 1e-12)
+    changes = module_norms(model, {name: p.detach() - before[name] for name, p in model.named_parameters()})
+    sizes = module_norms(model, before)
+    ratios = {path: change / max(sizes[path], 1e-12) for path, change in changes.items()}
     total = sum(norm ** 2 for norm in norms.values()) ** 0.5
     return StepAudit(norms, mel_norms, ratios, total)

@@ -43,6 +43,11 @@ def _finite(values: Sequence[float], name: str) -> np.ndarray:
     return array
 
 
+def _within(means: np.ndarray | float, values: np.ndarray) -> np.ndarray:
+    """The means of some of the values, put back between the smallest and the largest value where rounding left them."""
+    return np.clip(means, values.min(), values.max())
+
+
 def _scaled(differences: Sequence[float]) -> tuple[np.ndarray, int]:
     """The differences divided by 2^exponent, which is exact, so that no sum of them overflows; and the exponent."""
     values = _finite(differences, "differences")
@@ -94,13 +99,13 @@ def sign_flip_interval(differences: Sequence[float], confidence: float = 0.95) -
     flips = _flips(len(values))
     sizes = flips.sum(axis=1)
     inner = (sizes > 0) & (sizes < len(values))
-    of_flipped = (flips[inner] @ values) / sizes[inner]
-    of_kept = (~flips[inner] @ values) / (len(values) - sizes[inner])
+    of_flipped = _within((flips[inner] @ values) / sizes[inner], values)
+    of_kept = _within((~flips[inner] @ values) / (len(values) - sizes[inner]), values)
     lower, upper = np.full(len(flips), -np.inf), np.full(len(flips), np.inf)
     lower[inner], upper[inner] = np.minimum(of_flipped, of_kept), np.maximum(of_flipped, of_kept)
     rank = math.floor(alpha * len(flips)) + 1
-    # the mean has p = 1 and is always inside; rounding must not put it outside
-    low, high = min(np.sort(lower)[rank - 1], values.mean()), max(np.sort(upper)[-rank], values.mean())
+    mean = _within(values.mean(), values)   # has p = 1, so it is always inside: rounding must not put it outside
+    low, high = min(np.sort(lower)[rank - 1], mean), max(np.sort(upper)[-rank], mean)
     return float(np.ldexp(low, exponent)), float(np.ldexp(high, exponent))
 
 
@@ -165,7 +170,7 @@ def contrast(differences: Sequence[float], margin: float, direction: Direction =
     """Mean, 95 % interval, p-value and verdict of paired differences (n,); margin and direction as in `decide`."""
     values = _finite(differences, "differences")
     interval = sign_flip_interval(values)
-    return Contrast(mean=float(values.mean()), interval=interval, p=sign_flip_p(values), n=len(values),
+    return Contrast(mean=float(_within(values.mean(), values)), interval=interval, p=sign_flip_p(values), n=len(values),
                     verdict=decide(interval, margin, direction), differences=tuple(values.tolist()))
 
 

@@ -27,7 +27,7 @@ MIN_CORPUS = 500         # prompts: fewer say nothing about "in real training th
 
 MEMORY_SCALES = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 2.0, 4.0)          # times the memory's own scale, which is the base
 LEARNING_RATES = (2e-5, 2e-4, 5e-4, 1e-3, 3e-3)                  # beside the base's 7e-5
-DROPOUTS = (0.0, 0.3)                                            # beside the base's 0.1
+DROPOUTS = (0.1, 0.3)                                            # beside none in the base
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ _HOME = {
     "recorded_plots": ("plot_recorded_run",),
     "module_plots": ("plot_gradient_norms", "plot_update_ratios", "plot_module_scales"),
     "attention_plots": ("plot_alignment", "plot_attention_entropy"),
+    "step_plots": ("plot_loss_shares", "plot_updates_without", "plot_precision", "plot_short_runs"),
+    "memory_plots": ("plot_memory_scale",),
     "comparison_plots": ("plot_baselines", "plot_tf_fr", "plot_text_use"),
     "intelligibility_plots": ("plot_intelligibility",),
     "data_plots": ("plot_data_report", "plot_clip_lengths", "plot_levels", "plot_silence", "plot_noise", "plot_pace",
@@ -18,6 +20,9 @@ _HOME = {
                    "plot_clip_baselines"),
     "players": ("play", "play_row"),
     "picture": ("show",),
+    "clip_cards": ("clip_card",),
+    "widgets": ("scrub", "choose", "sweep_explorer"),
+    "live": ("LiveCurves",),
 }
 __all__ = [name for names in _HOME.values() for name in names]
 

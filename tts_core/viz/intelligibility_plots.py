@@ -20,15 +20,18 @@ DOTS = {"s": 9, "color": "white", "edgecolor": "#444444", "linewidth": 0.6, "zor
 
 
 def plot_intelligibility(words: Mapping[str, float | Sequence[float]], stoi: Mapping[str, float] | None = None,
-                         title: str = "", reference: str | None = "copy-synthesis") -> Picture:
+                         title: str = "", reference: str | None = "copy-synthesis",
+                         warped: Mapping[str, float] | None = None) -> Picture:
     """Word error rate per version of a clip, with the line of the copy-synthesis, and STOI against it.
 
     `words[label]`: one rate, or one per vocoder phase seed: the bar is their mean, the dots are the seeds; 0 is every
     word right, above 1 more errors than words. `stoi[label]` in [-1, 1]. `reference` names the entry of `words` that
-    the line stands for; None draws none. Without any `words` STOI stands alone.
+    the line stands for; None draws none. Without any `words` STOI stands alone. `warped[label]` is STOI after time
+    warping, drawn as a diamond: for what has another timing, or another length and so no plain STOI.
     """
+    diamonds = finite_numbers("warped", warped) if warped else {}
     if not words:      # another language than the recogniser's: STOI alone
-        return _plot_stoi(finite_numbers("stoi", named("stoi", stoi or {})), title, reference)
+        return _plot_stoi(finite_numbers("stoi", named("stoi", stoi or {})), diamonds, title, reference)
     rates = {label: finite_array(f"words[{label!r}]", np.atleast_1d(rate), dimensions=1)
              for label, rate in named("words", words).items()}
     if reference is not None:
@@ -47,20 +50,19 @@ def plot_intelligibility(words: Mapping[str, float | Sequence[float]], stoi: Map
         if keys:
             legend_above(panels[0], list(keys.values()), width=4.6 if shares else WIDTH)
         if shares:
-            _draw_stoi(panels[1], {list(rates).index(label): shares[label] for label in rates if label in shares},
-                       list(colours.values()))
+            _draw_stoi(panels[1], list(rates), shares, diamonds, list(colours.values()))
             panels[1].set_xlabel(f"STOI against the {reference or 'reference'} (1 is best)")
     return picture
 
 
-def _plot_stoi(shares: Mapping[str, float], title: str, reference: str | None) -> Picture:
-    colours = colours_of(shares)
+def _plot_stoi(shares: Mapping[str, float], warped: Mapping[str, float], title: str, reference: str | None) -> Picture:
+    labels = [*shares, *(label for label in warped if label not in shares)]
     with workbook_style():
-        picture = new_picture(0.65 + 0.33 * len(shares), title)
+        picture = new_picture(0.65 + 0.33 * len(labels), title)
         axes = picture.subplots()
-        _draw_stoi(axes, dict(enumerate(shares.values())), list(colours.values()))
-        category_ticks(axes.yaxis, list(shares))
-        axes.set_ylim(len(shares) - 0.5, -0.5)
+        _draw_stoi(axes, labels, shares, warped, list(colours_of(labels).values()))
+        category_ticks(axes.yaxis, labels)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.set_xlabel(f"STOI against the {reference or 'reference'} (1 is best)")
     return picture
 
@@ -77,12 +79,20 @@ def _draw_rates(axes: Axes, rates: Mapping[str, np.ndarray], colours: Mapping[st
     axes.set(xlim=(0, 1.15 * reach), ylim=(len(rates) - 0.5, -0.5), xlabel="word error rate (lower is better)")
 
 
-def _draw_stoi(axes: Axes, shares: Mapping[int, float], colours: Sequence[str]) -> None:
-    """`shares[row]` as bars in the colour of their row."""
-    axes.barh(list(shares), list(shares.values()), 0.66, color=[colours[row] for row in shares])
-    for row, share in shares.items():
-        axes.text(max(0.0, share) + 0.02, row, f"{share:.3f}", va="center", fontsize=8.5)
-    axes.set_xlim(min(0.0, *shares.values(), 0.0), 1.18)
+def _draw_stoi(axes: Axes, labels: Sequence[str], shares: Mapping[str, float], warped: Mapping[str, float],
+               colours: Sequence[str]) -> None:
+    """One row per label: its STOI as a bar in the colour of the row, and a diamond after time warping where given."""
+    bars = {row: shares[label] for row, label in enumerate(labels) if label in shares}
+    diamonds = {row: warped[label] for row, label in enumerate(labels) if label in warped}
+    axes.barh(list(bars), list(bars.values()), 0.66, color=[colours[row] for row in bars])
+    for row in range(len(labels)):
+        values = [found[row] for found in (bars, diamonds) if row in found]
+        if values:
+            axes.text(max(0.0, *values) + 0.03, row, f"{values[0]:.3f}", va="center", fontsize=8.5)
+    if diamonds:
+        axes.scatter(list(diamonds.values()), list(diamonds), **DOTS | {"s": 26}, marker="D", label="after time warping")
+        legend_above(axes, width=4.0)
+    axes.set_xlim(min(0.0, *bars.values(), *diamonds.values(), 0.0), 1.18)
     axes.xaxis.set_major_locator(FixedLocator([0, 0.2, 0.4, 0.6, 0.8, 1.0]))
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)

@@ -3,12 +3,18 @@
 A bare `Figure` as the last expression of a cell is displayed only after the inline backend has been activated, which
 importing pyplot alone does not do. A `Picture` carries `_repr_png_`, so it is displayed by JupyterLab, papermill and
 nbconvert alike; pyplot is never imported, so there is no registry that keeps figures alive.
+
+JupyterLab runs a widget's callback on a thread of its own while a cell is running, and matplotlib's settings are
+global: one lock lets one thread draw at a time.
 """
 
 from __future__ import annotations
 
 import io
 import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from matplotlib import style
@@ -28,6 +34,7 @@ BANNER_HEIGHT = 0.34   # inches
 TITLE_CHARACTERS = 84   # one line at title size, on average
 TITLE_LINES = 3
 TITLE_POINTS = 10.5
+_DRAWING = threading.RLock()
 
 
 class Picture(Figure):
@@ -60,9 +67,14 @@ class Picture(Figure):
         return self.png()
 
 
-def workbook_style():
-    """Context in which every artist of a Picture is made: matplotlib's defaults plus ours; restores what was there."""
-    return style.context(["default", RC])
+@contextmanager
+def workbook_style() -> Iterator[None]:
+    """Context in which every artist of a Picture is made: matplotlib's defaults plus ours; restores what was there.
+
+    One thread at a time is inside: the settings are the process's.
+    """
+    with _DRAWING, style.context(["default", RC]):
+        yield
 
 
 def new_picture(height: float, title: str = "", alignment: str | None = None) -> Picture:

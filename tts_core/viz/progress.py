@@ -38,6 +38,7 @@ class Progress:
     def __init__(self, total: int, label: str, *, under_runner: bool = False, stream: TextIO | None = None) -> None:
         self.total, self.label = total, label
         self.step, self.text = 0, ""
+        self.below: list[Any] = []      # widgets to stand under the bar, set before it is shown; JupyterLab only
         self._stream = stream if stream is not None else sys.stderr
         self._show = _RunnerView() if under_runner else _WidgetView() if _in_kernel() else _StreamView(self._stream)
         self._start = self._shown = 0.0
@@ -54,6 +55,15 @@ class Progress:
         if time.monotonic() - self._shown >= self._show.interval:
             self._draw()
 
+    @property
+    def has_widgets(self) -> bool:
+        """Whether this is shown as widgets: a person's kernel, not the runner's, and no terminal."""
+        return isinstance(self._show, _WidgetView)
+
+    def finish(self, remark: str = "") -> None:
+        """Leave one line, with `remark` after it. `with` does this at its end."""
+        self._show.finish(self, remark)
+
     def line(self) -> str:
         return progress_line(self.label, self.step, self.total, self.text, time.monotonic() - self._start)
 
@@ -62,7 +72,7 @@ class Progress:
         self._show.draw(self)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._show.finish(self, "" if kind is None else f" (stopped by {kind.__name__})")
+        self.finish("" if kind is None else f" (stopped by {kind.__name__})")
 
 
 def _in_kernel() -> bool:
@@ -90,7 +100,7 @@ class _WidgetView:
     interval = LIVE_INTERVAL
 
     def __init__(self) -> None:
-        self._bar = self._note = self._box = self._handle = None
+        self._bar = self._note = self._line = self._box = self._handle = None
 
     def draw(self, progress: Progress) -> None:
         import ipywidgets
@@ -98,7 +108,8 @@ class _WidgetView:
         if self._bar is None:
             self._bar = ipywidgets.IntProgress(value=0, max=progress.total, layout=ipywidgets.Layout(width="40%"))
             self._note = ipywidgets.Label()
-            self._box = ipywidgets.HBox([self._bar, self._note])
+            self._line = ipywidgets.HBox([self._bar, self._note])
+            self._box = ipywidgets.VBox([self._line, *progress.below])
             self._handle = display(self._box, display_id=True)
         self._bar.value = progress.step
         self._note.value = progress.line()
@@ -106,7 +117,7 @@ class _WidgetView:
     def finish(self, progress: Progress, remark: str) -> None:
         """The bar's place is taken by one line of text: a saved notebook holds no dead widget."""
         self._handle.update({"text/plain": progress.line() + remark}, raw=True)
-        for widget in (self._bar, self._note, self._box):
+        for widget in (self._bar, self._note, self._line, *progress.below, self._box):
             widget.close()
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-VARIABLE = "TTS_RUNNER"    # not TTS_WORKBOOK_*: that door is for parameters
+from tts_core.viz.frontend import RUNNER_VARIABLE    # not TTS_WORKBOOK_*: that door is for parameters
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Context:
     out: str        # absolute path
 
     def to_environment(self) -> dict[str, str]:
-        return {VARIABLE: json.dumps(asdict(self))}
+        return {RUNNER_VARIABLE: json.dumps(asdict(self))}
 
 
 def from_environment(environment: Mapping[str, str]) -> Context | None:
-    return Context(**json.loads(environment[VARIABLE])) if VARIABLE in environment else None
+    return Context(**json.loads(environment[RUNNER_VARIABLE])) if RUNNER_VARIABLE in environment else None

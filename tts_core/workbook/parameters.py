@@ -95,14 +95,16 @@ class Field:
     default: Any
     help: str                       # one line with the unit
     is_path: bool = False
+    in_key: bool = True             # False: what it points to has a hash of its own (data), or does not matter (out)
 
 
 FIELDS = {field.name: field for field in (
     Field("profile", _choice(*PROFILES), "quick",
           "size and budget: smoke (seconds), quick (minutes), seed (the findings' size)"),
-    Field("data", _path, "", "folder in LJSpeech layout; default: the bundled data_samples/librivox", is_path=True),
+    Field("data", _path, "", "folder in LJSpeech layout; default: the bundled data_samples/librivox", is_path=True,
+          in_key=False),
     Field("clip", _text, "", "id of the clip, or a unique end of it; default: the corpus default"),
-    Field("out", _path, "", "run folder; default: runs/latest, in JupyterLab runs/lab", is_path=True),
+    Field("out", _path, "", "run folder; default: runs/latest, in JupyterLab runs/lab", is_path=True, in_key=False),
     Field("seed", _integer(0), 0, "of weights, dropout and data order"),
     Field("steps", _integer(1), None, "optimiser steps; default: the profile's"),
     Field("lr", _positive_float, None, "learning rate; default: the profile's"),
@@ -110,12 +112,14 @@ FIELDS = {field.name: field for field in (
     Field("gradient_checkpointing", _boolean, False, "recompute activations in the backward pass"),
     Field("threads", _integer(1), None, "CPU threads; default: torch's own choice. The count changes the last bits"),
     Field("language", _language, "auto", "of the transcripts: auto or a code such as en, ru"),
+    Field("vocoder", _path, "", "folder of a Vocos checkpoint (config.yaml, *.safetensors) for notebook 07 to listen through beside "
+          "Griffin-Lim; default: none", is_path=True),
 )}
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Every parameter, checked; both paths are absolute."""
+    """Every parameter, checked; paths are absolute."""
 
     data: Path
     out: Path
@@ -128,6 +132,7 @@ class Parameters:
     gradient_checkpointing: bool = False
     threads: int | None = None
     language: str = "auto"
+    vocoder: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, in the order of the schema."""
@@ -136,8 +141,8 @@ class Parameters:
 
     @property
     def digest(self) -> str:
-        """Hash of what decides the numbers (not of the paths: the data has its own hash), 12 hex digits."""
-        values = {name: value for name, value in self.to_dict().items() if not FIELDS[name].is_path}
+        """Hash of what decides the numbers (the data has a hash of its own), 12 hex digits."""
+        values = {name: value for name, value in self.to_dict().items() if FIELDS[name].in_key}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -201,6 +206,7 @@ def settle(given: Mapping[str, Any], cell: Mapping[str, Any], default_out: Path,
     values = {**{name: field.default for name, field in FIELDS.items()}, **values, **given}
     values["data"] = _resolve(values["data"], base) if values["data"] else bundled_data()
     values["out"] = _resolve(values["out"], base) if values["out"] else default_out
+    values["vocoder"] = str(_resolve(values["vocoder"], base)) if values["vocoder"] else ""
     return Parameters(**values)
 
 

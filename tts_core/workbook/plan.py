@@ -113,8 +113,8 @@ def select(sources: Mapping[str, Source], only: str | Iterable[str] | None) -> l
 
 def key_parts(source: Source, parameters: Parameters, package: str, data: str,
               upstream: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that an execution depends on. Paths are left out: the data counts by its content, `out` not at all."""
-    values = {name: value for name, value in source.injected(parameters).items() if not FIELDS[name].is_path}
+    """Everything that an execution depends on. The data counts by its content, `out` not at all."""
+    values = {name: value for name, value in source.injected(parameters).items() if FIELDS[name].in_key}
     return {"cells": source.digest, "parameters": values, "package": package, "data": data, "upstream": dict(upstream)}
 
 
