@@ -29,13 +29,14 @@ class Base:
     profile: str
     steps: int
     lr: float
+    precision: str = "fp32"
 
 
 BASES = {
     "findings": Base("seed", "quick", 400, SEED_LR),
-    "failing": Base("seed", "quick", 300, 1e-3),
-    "sound": Base("healthy", "quick", 300, 1e-3),
-    "full": Base("seed", "seed", 800, SEED_LR),
+    "failing": Base("seed", "quick", 250, 1e-3),
+    "sound": Base("healthy", "quick", 250, 1e-3),
+    "full": Base("seed", "seed", 800, SEED_LR, "bf16"),     # as the findings trained
 }
 
 
@@ -73,7 +74,7 @@ def experiment_of(spec: ArmSpec, vocab_size: int, seed: int) -> ExperimentConfig
     """The configuration of one arm and seed."""
     base = BASES[spec.base]
     experiment = preset(base.preset, vocab_size, base.profile, steps=spec.steps or base.steps, lr=base.lr, seed=seed,
-                        precision="fp32")
+                        precision=base.precision)
     return change(experiment, spec.changes)
 
 
