@@ -12,7 +12,7 @@ from tts_core.trials.evidence import read_record
 from tts_core.trials.rulings import by_pair, effect, effects, interaction_effect, layout_effect, paired_effect
 from tts_core.trials.run import Result
 from tts_core.trials.studies import STUDIES
-from tts_core.workbook.rulings import any_of, level_item, ruling, sticking_item
+from tts_core.workbook.rulings import any_of, level_item, ruling, sticking_item, unanimous
 from tts_core.workbook.verdicts import Item
 
 Records = Mapping[str, Sequence[Result]]
@@ -76,8 +76,8 @@ def any_remedy_reads(records: Records, id: str, claim: str) -> Item:
 
 def still_at_the_line(records: Records, id: str, claim: str) -> Item:
     """Where the updated overfit test of the findings ends, at their own size."""
-    return level_item(id, claim, _values(records["seed_size"], "base", "final_over_constant"), 0.95, False,
-                      "mel L1 / best constant, last tenth of the steps", "study seed_size: base", MORE)
+    return unanimous(id, claim, _values(records["seed_size"], "base", "final_over_constant"), 0.95,
+                     "mel L1 / best constant, last tenth of the steps", "study seed_size: base", MORE)
 
 
 def sticks(records: Records, id: str, claim: str) -> Item:

@@ -24,6 +24,7 @@ from tts_core.errors import WorkbookError
 ENVIRONMENT_PREFIX = "TTS_WORKBOOK_"
 PROFILES = ("smoke", "quick", "seed")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+EXECUTORS = ("auto", "inline", "workers")     # as in trials/executors.py, which the command line need not load
 
 
 # --- readers: (value, or text that stands for it) -> value; they raise ValueError(what is wanted) ---------------------
@@ -112,6 +113,8 @@ FIELDS = {field.name: field for field in (
     Field("gradient_checkpointing", _boolean, False, "recompute activations in the backward pass"),
     Field("threads", _integer(1), None, "CPU threads; default: torch's own choice. The count changes the last bits"),
     Field("language", _language, "auto", "of the transcripts: auto or a code such as en, ru"),
+    Field("executor", _choice(*EXECUTORS), "auto", "where the trials of a sweep run: inline (one after the other), workers (one-thread processes "
+          "side by side), auto. The numbers are the same", in_key=False),
     Field("vocoder", _path, "", "folder of a Vocos checkpoint (config.yaml, *.safetensors) for notebook 07 to listen through beside "
           "Griffin-Lim; default: none", is_path=True),
 )}
@@ -132,6 +135,7 @@ class Parameters:
     gradient_checkpointing: bool = False
     threads: int | None = None
     language: str = "auto"
+    executor: str = "auto"
     vocoder: str = ""
 
     def to_dict(self) -> dict[str, Any]:

@@ -79,6 +79,14 @@ def level_item(id: str, claim: str, values: Sequence[float], level: float, below
                 unit_of_replication="runs (clip, seed)", threshold=level, provenance=source, refuting_experiment=refuting)
 
 
+def unanimous(id: str, claim: str, values: Sequence[float], level: float, unit: str, source: str, refuting: str) -> Item:
+    """An item about few runs, too few for an interval: supported if all lie above the level, refuted if all lie below."""
+    verdict = "supported" if min(values) > level else "refuted" if max(values) < level else "undecided"
+    return Item(id=id, claim=claim, verdict=verdict, effect=sum(values) / len(values), unit=unit, n=len(values),
+                unit_of_replication="runs", threshold=level, refuting_experiment=refuting,
+                provenance=f"{source}; each run: {', '.join(f'{value:.3f}' for value in values)}; all must agree, no interval")
+
+
 def any_of(id: str, claim: str, effects: Mapping[str, Effect], direction: str, study: str, refuting: str) -> Item:
     """A claim that at least one of several changes does something: supported if one does, refuted if all are refuted."""
     sign = -1 if direction == "decrease" else 1
