@@ -132,8 +132,7 @@ def decide(interval: tuple[float, float], margin: float, direction: Direction = 
 
     supported: beyond it as claimed (increase: low > margin; decrease: high < -margin; either: one of the two).
     refuted: between -margin and margin (equivalence, Schuirmann 1987), or beyond the margin on the side not claimed.
-    undecided: everything else; an interval that touches a margin decides nothing. The margin is in the unit of the
-    interval, positive, and written down before the runs.
+    undecided: everything else, an interval that touches a margin included. The margin is in the unit of the interval.
     """
     if not (math.isfinite(margin) and margin > 0):
         raise WorkbookError(f"margin = {margin!r}, but it must be a positive number, the smallest effect that matters")
@@ -211,8 +210,7 @@ class LeaveTime:
 def rank_differences(first: Sequence[LeaveTime], second: Sequence[LeaveTime]) -> tuple[int, ...]:
     """One sign per pair: +1 where `first` left later, -1 where earlier, 0 where equal or where it cannot be told.
 
-    A censored time is later than any step within its own budget. Two censored times cannot be told apart, nor can a
-    censored one and a step beyond its budget.
+    A censored time is later than any step within its budget; beside a later step or a censored time it is unknown.
     """
     if len(first) != len(second):
         raise WorkbookError(f"{len(first)} first times but {len(second)} second times: they must come in pairs")
