@@ -76,11 +76,37 @@ def test_the_seeds_history_layout_alone_spoils_a_sound_model(run):
     assert found["parity_train_layout"] < 1e-3 < found["parity_seed_layout"]
 
 
+def test_each_cause_of_garbage_audio_is_told_from_the_others(run):
+    found, items = metrics(run, "07"), {item["id"]: item["verdict"] for item in verdict(run, "07")["items"]}
+    assert found["healthy_self_fed_1"] < found["healthy_self_fed_64"] < 0.2            # it can follow itself
+    assert found["no_norm_self_fed_64"] >= 5 * found["healthy_self_fed_64"] and found["no_norm_self_fed_64"] > 1.5 * found["no_norm_self_fed_1"]
+    assert items["garbage_audio_interaction"] == "refuted" and found["interaction"] < 0.5    # one cause hides the other
+    assert items["garbage_audio_recipe"] == "supported" and found["recipe_clips"] == 5
+    assert abs(found["recipe_stoi_loss_no_ceiling"]) < 0.05 < found["recipe_stoi_loss"]      # the ceiling is the whole of it
+    assert items["garbage_audio_full_inference"] == "refuted" and abs(found["healthy_inferred_frames_off"]) <= 5
+    assert found["stop_healthy_free_running_bce"] < 0.5 * found["stop_constant_bce"]
+    assert found["stoi_trained_on_uniform_durations"] >= 0.9 and found["uniform_training_fr_l1"] <= 0.2
+    assert found["stoi_boundaries_off_by_10_ms"] > found["stoi_warped_uniform_durations"] > found["stoi_no_norm_free_running"]
+
+
 def test_the_audit_reaches_everything_and_shows_the_scale_of_the_memory(run):
     found = metrics(run, "02")
     assert found["unreached_modules"] == 0 and found["clips_in_batch"] == 32
     assert found["seed_memory_std"] > 8 * found["healthy_memory_std"]
     assert found["seed_cross_over_input"] > 3 * found["healthy_cross_over_input"]
+
+
+def test_the_audit_rules_on_the_list_now_fixed_and_on_the_memorys_scale(run):
+    found, items = metrics(run, "02"), {item["id"]: item for item in verdict(run, "02")["items"]}
+    fixed = ("mixed_precision", "grad_scaler", "loss_fp32", "optimizer_settings", "zero_grad")
+    for name in (*(f"fixed_{name}" for name in fixed), "difference_gradient_checkpointing", "accumulation"):
+        assert items[name]["verdict"] == "refuted", name          # none of them changes the step
+    assert found["checkpointing"] == found["loss_scale"] == found["zeros_or_none"] == 0.0 < found["gradients_not_cleared"]
+    assert found["pairs"] == 8 and items["question_3"]["verdict"] == items["step_3"]["verdict"] == "supported"
+    assert items["suspect_1"]["verdict"] == items["scale_thins_the_mel_path"]["verdict"] == "supported"
+    assert items["scale_starves_text"]["verdict"] == "refuted"     # the gradient to the text does not die of the scale
+    assert all(items[name]["interval"] for name in ("suspect_1", "scale_starves_text", "text_gradient_at_start"))
+    assert found["duration_through_clip"] > 0.1 and found["clip_gap_control"] < found["clip_gap"]
 
 
 def test_findings_come_from_the_verdicts(run):

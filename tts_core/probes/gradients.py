@@ -82,7 +82,8 @@ def module_norms(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str
     return {path: _norm([tensors[name] for name in names]) for path, names in audited_modules(model).items()}
 
 
-def gradient_norms(model: nn.Module, batch: Batch, experiment: ExperimentConfig, term: str = "total") -> dict[str, float]:
+def gradient_norms(model: nn.Module, batch: Batch, experiment: ExperimentConfig,
+                   term: str = "total") -> dict[str, float]:
     """Gradient norm per audited module of one loss term, taken as in `term_gradients`."""
     return module_norms(model, term_gradients(model, batch, experiment, (term,))[term])
 
