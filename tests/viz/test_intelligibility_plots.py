@@ -32,3 +32,26 @@ def test_without_word_error_rates_stoi_stands_alone():
     assert "STOI" in axes.get_xlabel()
     with pytest.raises(WorkbookError, match="stoi"):
         plot_intelligibility({}, {})
+
+
+def test_diamonds_stand_at_the_warped_values_and_need_no_bar():
+    words = {"copy-synthesis": 0.1, "full inference": 0.2, "uniform": 0.3}
+    _, axes = plot_intelligibility(words, {"copy-synthesis": 1.0, "uniform": 0.5},
+                                   warped={"full inference": 0.9, "uniform": 0.8}).axes
+    assert [(bar.get_y() + bar.get_height() / 2, bar.get_width()) for bar in axes.patches] == [(0, 1.0), (2, 0.5)]
+    assert axes.collections[0].get_offsets().tolist() == [[0.9, 1], [0.8, 2]]
+    assert sorted(text.get_text() for text in axes.texts) == ["0.500", "0.900", "1.000"]
+    alone, = plot_intelligibility({}, {"copy-synthesis": 1.0}, warped={"full inference": 0.9}).axes
+    assert [label.get_text() for label in alone.get_yticklabels()] == ["copy-synthesis", "full inference"]
+    assert alone.collections[0].get_offsets().tolist() == [[0.9, 1]]
+    first, = plot_intelligibility({}, {"copy-synthesis": 1.0}, warped={"full inference": 0.9},
+                                  order=["full inference", "copy-synthesis"]).axes
+    assert first.collections[0].get_offsets().tolist() == [[0.9, 0]]
+
+
+def test_a_version_keeps_its_colour_whatever_the_order():
+    one = {"copy-synthesis": 0.1, "healthy: a": 0.2, "healthy: b": 0.3}
+    other = dict(reversed(one.items()))
+    first, second = plot_intelligibility(one).axes[0].patches, plot_intelligibility(other).axes[0].patches
+    assert [bar.get_facecolor() for bar in first] == [bar.get_facecolor() for bar in reversed(list(second))]
+    assert first[1].get_facecolor() != first[2].get_facecolor()

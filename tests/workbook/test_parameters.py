@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies
 
 from tts_core.errors import WorkbookError
-from tts_core.workbook import cells
+from tts_core.workbook import cells, parameters
 from tts_core.workbook.parameters import (FIELDS, PROFILES, Parameters, bundled_data, read_assignments, read_given,
                                           read_value,
                                           repository_root, settle, settle_in_notebook)
@@ -45,7 +45,7 @@ DOORS = [through_command_line, through_environment, through_cell, inside_a_noteb
     ("gradient_checkpointing", "True", True), ("gradient_checkpointing", "yes", True), ("precision", "bf16", "bf16"),
     ("profile", "smoke", "smoke"), ("language", "ru", "ru"), ("clip", "0930", "0930"),
     ("data", "/absolute/path", Path("/absolute/path")),
-    ("threads", "2", 2),
+    ("threads", "2", 2), ("executor", "inline", "inline"),
 ])
 def test_a_text_is_the_same_typed_value_through_every_door(door, name, text, value):
     read = door(name, text)
@@ -58,7 +58,7 @@ def test_a_text_is_the_same_typed_value_through_every_door(door, name, text, val
     ("steps", "1e3"),
     ("seed", "-1"), ("gradient_checkpointing", "falsch"), ("gradient_checkpointing", "2"),
     ("gradient_checkpointing", "on"),
-    ("precision", "fp8"), ("profile", "none"), ("profile", "Quick"), ("language", "English!"), ("threads", "0"),
+    ("precision", "fp8"), ("profile", "none"), ("profile", "Quick"), ("language", "English!"), ("threads", "0"), ("executor", "dask"),
     ("data", "a\0b"),
 ])
 def test_ill_typed_values_are_refused_by_name_through_every_door(door, name, text):
@@ -128,9 +128,15 @@ def test_digest_ignores_the_places_of_data_and_output_and_nothing_else():
     assert len(digests | {base.digest}) == len(changed) + 1
 
 
-def test_schema_and_profiles_agree_with_the_configuration():
+def test_schema_agrees_with_the_profiles_and_executors_that_there_are():
     from tts_core.config import PROFILE_SIZES
+    from tts_core.trials.executors import EXECUTORS
     assert set(PROFILES) == set(PROFILE_SIZES)
+    assert parameters.EXECUTORS == EXECUTORS
+
+
+def test_the_executor_changes_no_number_and_so_no_key():
+    assert Parameters(data=Path("/a"), out=Path("/b"), executor="inline").digest == Parameters(data=Path("/a"), out=Path("/b")).digest
 
 
 @given(strategies.text() | strategies.floats() | strategies.integers() | strategies.booleans() | strategies.none())

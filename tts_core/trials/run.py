@@ -186,10 +186,12 @@ def listen(mel: torch.Tensor, clip: Clip, trial: Trial) -> dict[str, float]:
 
 
 def _thin(trajectory: Trajectory) -> dict[str, list]:
-    """The curves for storing: every step's ratio to four digits, the rest where it was measured."""
+    """The curves for storing: every step's ratio to four digits, the rest where it was measured and is a number."""
+    measured = [(step, float(f"{share:.3g}")) for step, share in zip(trajectory.share_steps, trajectory.shares)
+                if math.isfinite(share)]     # after a step that broke the model there is none, and JSON has no NaN
     return {"over_constant": [round(value, 4) for value in trajectory.over_constant],
             "gradient_norm": [float(f"{value:.3g}") for value in trajectory.gradient_norm],
-            "share_steps": trajectory.share_steps, "shares": [float(f"{value:.3g}") for value in trajectory.shares]}
+            "share_steps": [step for step, _ in measured], "shares": [share for _, share in measured]}
 
 
 def _plain(value: float | None) -> float | None:

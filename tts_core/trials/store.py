@@ -44,5 +44,5 @@ def read_result(path: Path) -> Result:
     """Raises WorkbookError naming the file where it is not a whole result."""
     try:
         return result_from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, WorkbookError) as error:
+    except (ValueError, TypeError, WorkbookError) as error:     # TypeError: JSON, but no object
         raise WorkbookError(f"{path}: {error}") from error

@@ -21,23 +21,24 @@ DOTS = {"s": 9, "color": "white", "edgecolor": "#444444", "linewidth": 0.6, "zor
 
 def plot_intelligibility(words: Mapping[str, float | Sequence[float]], stoi: Mapping[str, float] | None = None,
                          title: str = "", reference: str | None = "copy-synthesis",
-                         warped: Mapping[str, float] | None = None) -> Picture:
+                         warped: Mapping[str, float] | None = None, order: Sequence[str] | None = None) -> Picture:
     """Word error rate per version of a clip, with the line of the copy-synthesis, and STOI against it.
 
     `words[label]`: one rate, or one per vocoder phase seed: the bar is their mean, the dots are the seeds; 0 is every
     word right, above 1 more errors than words. `stoi[label]` in [-1, 1]. `reference` names the entry of `words` that
     the line stands for; None draws none. Without any `words` STOI stands alone. `warped[label]` is STOI after time
-    warping, drawn as a diamond: for what has another timing, or another length and so no plain STOI.
+    warping, drawn as a diamond: for what has another timing, or another length and so no plain STOI. Rows stand as in
+    `words`; without them as in `order`.
     """
     diamonds = finite_numbers("warped", warped) if warped else {}
     if not words:      # another language than the recogniser's: STOI alone
-        return _plot_stoi(finite_numbers("stoi", named("stoi", stoi or {})), diamonds, title, reference)
+        return _plot_stoi(finite_numbers("stoi", named("stoi", stoi or {})), diamonds, title, reference, order)
     rates = {label: finite_array(f"words[{label!r}]", np.atleast_1d(rate), dimensions=1)
              for label, rate in named("words", words).items()}
     if reference is not None:
         entry("words", rates, reference)
     shares = finite_numbers("stoi", stoi) if stoi else {}
-    colours = colours_of(rates)
+    colours = colours_of(sorted(rates))     # by name: a version has one colour, whatever the order of the rows
     with workbook_style():
         picture = new_picture(0.65 + 0.33 * len(rates), title)
         panels = picture.subplots(1, 2 if shares else 1, sharey=True, squeeze=False)[0]
@@ -50,17 +51,20 @@ def plot_intelligibility(words: Mapping[str, float | Sequence[float]], stoi: Map
         if keys:
             legend_above(panels[0], list(keys.values()), width=4.6 if shares else WIDTH)
         if shares:
-            _draw_stoi(panels[1], list(rates), shares, diamonds, list(colours.values()))
+            _draw_stoi(panels[1], list(rates), shares, diamonds, [colours[label] for label in rates])
             panels[1].set_xlabel(f"STOI against the {reference or 'reference'} (1 is best)")
     return picture
 
 
-def _plot_stoi(shares: Mapping[str, float], warped: Mapping[str, float], title: str, reference: str | None) -> Picture:
-    labels = [*shares, *(label for label in warped if label not in shares)]
+def _plot_stoi(shares: Mapping[str, float], warped: Mapping[str, float], title: str, reference: str | None,
+               order: Sequence[str] | None) -> Picture:
+    labels = [label for label in order or [*shares, *warped] if label in shares or label in warped]
+    labels = list(dict.fromkeys(labels))
     with workbook_style():
         picture = new_picture(0.65 + 0.33 * len(labels), title)
         axes = picture.subplots()
-        _draw_stoi(axes, labels, shares, warped, list(colours_of(labels).values()))
+        colours = colours_of(sorted(labels))
+        _draw_stoi(axes, labels, shares, warped, [colours[label] for label in labels])
         category_ticks(axes.yaxis, labels)
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.set_xlabel(f"STOI against the {reference or 'reference'} (1 is best)")
@@ -90,7 +94,8 @@ def _draw_stoi(axes: Axes, labels: Sequence[str], shares: Mapping[str, float], w
         if values:
             axes.text(max(0.0, *values) + 0.03, row, f"{values[0]:.3f}", va="center", fontsize=8.5)
     if diamonds:
-        axes.scatter(list(diamonds.values()), list(diamonds), **DOTS | {"s": 26}, marker="D", label="after time warping")
+        axes.scatter(list(diamonds.values()), list(diamonds), marker="D", label="after time warping",
+                     **DOTS | {"s": 26})
         legend_above(axes, width=4.0)
     axes.set_xlim(min(0.0, *bars.values(), *diamonds.values(), 0.0), 1.18)
     axes.xaxis.set_major_locator(FixedLocator([0, 0.2, 0.4, 0.6, 0.8, 1.0]))
