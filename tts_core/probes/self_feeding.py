@@ -1,0 +1,96 @@
+"""How the error grows while a model hears itself: free-running from many points of a true history.
+
+A run that starts at frame s has the recording as its history up to s, and its own output from there on. Its k-th frame
+is s + k - 1: the first one has a true history and is the teacher-forced frame, the second has heard one frame of its
+own. Shapes: S runs, T frames, M mel bins, K spans. Errors are mean absolute differences in ln units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tts_core.errors import WorkbookError
+from tts_core.model.decoder import rewind
+from tts_core.model.generation import history_frames
+from tts_core.model.modes import evaluating
+from tts_core.model.tts import TTSModel
+from tts_core.speech.batch import Batch
+
+N_STARTS = 32
+
+
+@dataclass(frozen=True)
+class SelfFeeding:
+    """Error against the number of self-fed frames; span j holds the k-th frames with last[j-1] < k <= last[j]."""
+
+    last: Tensor             # (K,) 1, 2, 4, 8, … and T, in frames
+    error: Tensor            # (K,) mean over all frames of the span and all runs that reach them
+    teacher_forced: Tensor   # (K,) teacher-forced error of the very same frames
+    n_frames: Tensor         # (K,) frames behind each mean
+
+    def first_above(self, level: float) -> int | None:
+        """The shortest span (its last k) whose mean error exceeds `level`, ln units; None where none does."""
+        above = (self.error > level).nonzero()
+        return int(self.last[above[0, 0]]) if len(above) else None
+
+
+def free_run_from(model: TTSModel, batch: Batch, starts: Sequence[int], layout: str = "train") -> Tensor:
+    """Runs side by side over one clip (batch of 1), one per start -> mel (S, T, M) ln units.
+
+    Before its start a run is fed the recording (its frames there are the teacher-forced ones, in layout `train`), from
+    there on itself. Start 0 is free-running, start T teacher forcing. Raises WorkbookError for more than one clip.
+    """
+    n_frames = int(batch.mel_lengths[0])
+    if len(batch.mel) != 1 or not starts or not all(0 <= start <= n_frames for start in starts):
+        raise WorkbookError(f"free_run_from: {len(batch.mel)} clips and starts {list(starts)[:5]}, wanted one clip and "
+                            f"starts between 0 and its {n_frames} frames")
+    with evaluating(model):
+        memory = model.expand(model.encode(batch.phonemes, batch.phoneme_mask), batch.durations, n_frames)
+        memory = memory.expand(len(starts), -1, -1)
+        mask = batch.mel_mask[:, :n_frames].expand(len(starts), -1)
+        truth = model.normaliser.normalise(batch.mel)
+        own_from = torch.tensor(starts, device=memory.device)[:, None]
+        caches = model.decoder.start(memory, capacity=n_frames + 1)
+        heard = memory.new_zeros(len(starts), 0, model.config.mel_dim)
+        predicted = []
+        for t in range(n_frames):
+            kept = caches[0].past.length                     # frames of the history that are already cached
+            history = history_frames(heard, model.go_frame, layout)
+            decoded = model.decoder.advance(model.decoder_input(history[:, kept:], memory[:, kept:t + 1]), mask, caches)
+            if layout == "seed":
+                rewind(caches, 1)                            # the repeated frame gives way to the next one
+            frame = model.mel_projection_out(decoded[:, -1])
+            predicted.append(frame)
+            heard = torch.cat([heard, torch.where(t < own_from, truth[:, t], frame)[:, None]], dim=1)
+        return model.normaliser.denormalise(torch.stack(predicted, dim=1))
+
+
+def spans_up_to(n_frames: int) -> list[int]:
+    """Ends of the spans 1, 2, 3–4, 5–8, …: powers of two, and `n_frames`; the last span is no mere remnant."""
+    powers = [2 ** power for power in range(n_frames.bit_length())]
+    return [end for end in powers if 1.5 * end <= n_frames] + [n_frames]
+
+
+def measure_self_feeding(model: TTSModel, batch: Batch, n_starts: int = N_STARTS, layout: str = "train") -> SelfFeeding:
+    """Error by number of self-fed frames over `n_starts` runs, spread evenly over the clip, the first from frame 0.
+
+    Few runs reach the long spans, and those end late in the clip: compare `error` with `teacher_forced`, which is taken
+    over the same frames.
+    """
+    n_frames = int(batch.mel_lengths[0])
+    starts = sorted({index * n_frames // n_starts for index in range(n_starts)})
+    runs = free_run_from(model, batch, [*starts, n_frames], layout)
+    errors = (runs - batch.mel[:, :n_frames]).abs().mean(dim=2).cpu()                          # (S + 1, T)
+    k = torch.arange(n_frames)[None, :] - torch.tensor(starts)[:, None] + 1                    # (S, T)
+    last = spans_up_to(n_frames)
+    error, forced, counts = [], [], []
+    for before, end in zip([0, *last], last):
+        inside = (k > before) & (k <= end)
+        error.append(errors[:-1][inside].mean())
+        forced.append(errors[-1].expand_as(k)[inside].mean())
+        counts.append(int(inside.sum()))
+    return SelfFeeding(torch.tensor(last), torch.stack(error), torch.stack(forced), torch.tensor(counts))
