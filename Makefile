@@ -6,6 +6,7 @@ PROFILE ?= quick
 DATA ?=
 CLIP ?=
 OUT ?=
+CORPUS ?=
 
 BIN = .venv/bin
 STAMP = .venv/installed
@@ -33,6 +34,7 @@ lab: $(STAMP)
 
 evidence: $(STAMP)
 	$(BIN)/python benchmarks/seed_size.py
+	$(BIN)/python benchmarks/evidence.py $(if $(CORPUS),--corpus "$(CORPUS)")
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py

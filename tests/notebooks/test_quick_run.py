@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-NOTEBOOKS = ("01", "02", "03", "07", "08")
+NOTEBOOKS = ("01", "02", "03", "04", "05", "06", "07", "08")
 
 
 @pytest.fixture(scope="module")
