@@ -70,11 +70,15 @@ def test_every_claim_is_covered_here():
     assert len({id for id, _, _ in CLAIMS}) == len(CLAIMS)
 
 
+CLAIMS_THAT_NOTHING_DIFFERS = {"garbage_audio_interaction"}
+
+
 @pytest.mark.parametrize("id", EFFECTS)
 def test_flipping_the_numbers_flips_the_verdict(records, id):
     study, arm, measure, sign = EFFECTS[id]
-    assert verdict_on(moved(records, study, [arm], {measure: sign * 0.6}), id) == "supported"
-    assert verdict_on(records, id) == "refuted"
+    moved_verdict, still_verdict = ("refuted", "supported") if id in CLAIMS_THAT_NOTHING_DIFFERS else ("supported", "refuted")
+    assert verdict_on(moved(records, study, [arm], {measure: sign * 0.6}), id) == moved_verdict
+    assert verdict_on(records, id) == still_verdict
 
 
 def test_a_loss_that_sticks_to_the_end_is_found_and_one_that_leaves_is_not(records):
