@@ -200,5 +200,6 @@ def _plain(value: float | None) -> float | None:
 
 
 def _where(device: str) -> dict[str, str]:
-    return {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
-            "machine": platform.machine(), "date": datetime.date.today().isoformat()}
+    flushed = float(torch.tensor(1e-40) * 1.0) == 0.0
+    return {"device": device, "threads": torch.get_num_threads(), "denormals": "flushed" if flushed else "kept", "torch": torch.__version__,
+            "python": platform.python_version(), "machine": platform.machine(), "date": datetime.date.today().isoformat()}
