@@ -30,9 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = (*STUDIES, "batches")
 
 
-def provenance() -> dict:
+def provenance(study: str, corpus: Path | None) -> dict:
     """Where and with what the results come from."""
-    return {"command": " ".join(["python", "benchmarks/evidence.py", *sys.argv[1:]]), "commit": git_commit(ROOT),
+    return {"command": f"python benchmarks/evidence.py {study}" + (" --corpus DIR" if corpus else ""), "commit": git_commit(ROOT),
             "device": f"cpu, {processor()}, {processors()} one-thread workers", "date": datetime.date.today().isoformat(),
             "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")}}
 
@@ -61,7 +61,7 @@ def run_study(name: str, corpus: Path | None, force: bool) -> None:
         done = [result for trial in trials if (result := store.get(trial)) is not None]
         asked = {trial.digest for trial in trials}
         kept = [result for result in known if result.digest not in asked and result.trial.name == "corpus"]
-        write_record(name, done + kept, provenance())
+        write_record(name, done + kept, provenance(name, corpus))
 
     def say(done: int, total: int, result: Result) -> None:
         text = result.failed or ", ".join(f"{key} {result.measures[key]}" for key in ("outcome", "tf_l1", "fr_l1", "text_use"))

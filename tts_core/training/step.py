@@ -97,5 +97,6 @@ def raise_non_finite(model: nn.Module, batch: Batch, precision: Precision) -> No
 def raise_non_finite_gradient(model: nn.Module) -> None:
     """Raise WorkbookError naming the first parameter, in module order, with a non-finite gradient."""
     names = [name for name, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
-    raise WorkbookError(f"the loss is finite but the gradient of {names[0] if names else 'the model'} is not "
-                        f"({len(names)} parameters affected); nothing was updated")
+    where = (f"the gradient of {names[0]} is not ({len(names)} parameters affected)" if names
+             else "the norm of the gradient overflows, though each of its elements is finite")
+    raise WorkbookError(f"the loss is finite but {where}; nothing was updated")

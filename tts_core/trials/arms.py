@@ -86,32 +86,30 @@ def trial_of(name: str, spec: ArmSpec, clips: Sequence[Clip], vocabulary: Vocabu
 
 # --- repairs and breaks: every named switch, one at a time ---------------------------------------------------------------
 
+NEITHER_WAY: dict[str, dict[str, Any]] = {      # switches of which nobody knows in advance which side is the repair
+    "go_frame": {"model.go_frame": "silence"},
+    "mel_input": {"model.mel_input": "prenet"},
+    "mel_input_scale": {"model.mel_input_scale": 192 ** 0.5},
+    "history_dropout": {"model.history_dropout": 0.5},
+    "decoder_adds_memory": {"model.decoder_adds_memory": True},
+    "memory_positions": {"model.memory_positions": False},
+}
 REPAIRS: dict[str, dict[str, Any]] = {
     "memory_norm": {"model.memory_norm": True},
     "embedding_scale": {"model.embedding_scale": "unit"},
     "standardise_targets": {"model.standardise_targets": True},
     "mel_recipe": {"audio": "standard"},
-    "go_frame": {"model.go_frame": "silence"},
-    "mel_input": {"model.mel_input": "prenet"},
-    "mel_input_scale": {"model.mel_input_scale": 192 ** 0.5},
-    "history_dropout": {"model.history_dropout": 0.5},
-    "decoder_adds_memory": {"model.decoder_adds_memory": True},
-    "memory_positions": {"model.memory_positions": False},
     "memory_scale": {"model.memory_scale": HEALTHY_MEMORY_STD},
+    **NEITHER_WAY,
 }
 BREAKS: dict[str, dict[str, Any]] = {
     "memory_norm": {"model.memory_norm": False},
     "standardise_targets": {"model.standardise_targets": False},
     "mel_recipe": {"audio": "seed"},
-    "go_frame": {"model.go_frame": "silence"},
-    "mel_input": {"model.mel_input": "prenet"},
-    "mel_input_scale": {"model.mel_input_scale": 192 ** 0.5},
-    "history_dropout": {"model.history_dropout": 0.5},
-    "decoder_adds_memory": {"model.decoder_adds_memory": True},
-    "memory_positions": {"model.memory_positions": False},
     "duration_initialisation": {"model.duration_initialisation": "seed_custom"},
     "learning_rate": {"optimizer.lr": SEED_LR},
     "dropout": {"model.dropout": 0.1},
+    **NEITHER_WAY,
 }
 # What the findings suspect, each as the one thing changed in the findings' own configuration. Without dropout copies of the
 # batch change no number at all (notebook 04 holds that to 1e-9), so theory 1 is put to the test with dropout, as it was there.

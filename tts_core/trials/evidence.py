@@ -11,6 +11,7 @@ from tts_core.errors import WorkbookError
 from tts_core.speech.audio import atomic_path
 from tts_core.trials.run import Result, result_from_dict
 
+DRAWN = ("over_constant", "share_steps", "shares")
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "evidence"
 
 
@@ -19,11 +20,12 @@ def record_path(study: str, folder: Path = FOLDER) -> Path:
 
 
 def write_record(study: str, results: Iterable[Result], provenance: dict, folder: Path = FOLDER) -> None:
-    """Write the results of one study atomically, a line each; folders are named by their last part only."""
+    """Write the results of one study atomically, a line each; folders are named by their last part, curves are those drawn."""
     rows = []
     for result in results:
         clips = tuple(dataclasses.replace(clip, root=Path(clip.root).name) for clip in result.trial.clips)
-        portable = dataclasses.replace(result, trial=dataclasses.replace(result.trial, clips=clips))
+        curves = {name: result.curves[name] for name in DRAWN if name in result.curves}
+        portable = dataclasses.replace(result, trial=dataclasses.replace(result.trial, clips=clips), curves=curves)
         rows.append(json.dumps(portable.to_dict(), allow_nan=False))
     with atomic_path(record_path(study, folder)) as temporary:
         temporary.write_text(f'{{"study": {json.dumps(study)}, "provenance": {json.dumps(provenance)}, "results": [\n'

@@ -142,6 +142,7 @@ def run_trial(trial: Trial, on_step: OnStep | None = None, device: str | None = 
     measures = {"seconds": time.perf_counter() - started, **curve_measures(trajectory, trial.experiment)}
     if not failed:
         measures |= judge(model, watched, clips[:N_JUDGED], vocabulary.pause_id, constant, trial)
+        failed = "" if math.isfinite(measures["tf_l1"]) else "the last step made the model's output non-finite"
     return Result(trial, {name: _plain(value) for name, value in measures.items()}, _thin(trajectory), failed, _where(device))
 
 

@@ -18,6 +18,7 @@ from tts_core.config import AudioConfig, ExperimentConfig, from_dict
 from tts_core.errors import WorkbookError
 from tts_core.speech.dataset import Clip, load_corpus, with_recipe
 from tts_core.speech.phonemes import Vocabulary
+from tts_core.training.precision import choose_precision, training_device
 from tts_core.trials.overfit import sound_digest
 
 
@@ -77,9 +78,14 @@ class Trial:
 
 def make_trial(clips: Sequence[Clip], vocabulary: Vocabulary, experiment: ExperimentConfig, *, copies: int = 1,
                batch_size: int | None = None, listen: bool = False, name: str = "") -> Trial:
-    """Freeze a training of `experiment` on `clips`, which `vocabulary` must be able to encode (WorkbookError)."""
+    """Freeze a training of `experiment` on `clips`, which `vocabulary` must be able to encode (WorkbookError).
+
+    The precision `auto` becomes that of this machine's device: frozen means that nothing is left to be chosen.
+    """
     for clip in clips:
         vocabulary.encode(clip.phonemes)
+    precision = choose_precision(experiment.fit.precision, training_device()).name
+    experiment = dataclasses.replace(experiment, fit=dataclasses.replace(experiment.fit, precision=precision))
     if experiment.model.vocab_size != vocabulary.get_vocab_size():
         raise WorkbookError(f"trial {name!r}: the model has vocab_size = {experiment.model.vocab_size}, but the vocabulary "
                             f"has {vocabulary.get_vocab_size()} symbols; build the experiment with the vocabulary's size")
