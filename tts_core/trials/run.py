@@ -35,6 +35,7 @@ from tts_core.trials.trial import Trial, load_clips, trial_from_dict
 
 LEAVE_STEPS = 10         # so many steps in a row below the band: the loss has left the best-constant line
 N_PHASES = 2             # Griffin-Lim phases per word error rate
+MICRO_BATCH = 8          # clips that are padded to one length when a trial draws its batches
 N_JUDGED = 8             # clips of a large batch that are judged free-running
 
 OnStep = Callable[[int, StepReport], bool | None]
@@ -90,18 +91,20 @@ def build_trial_model(trial: Trial, clips: Sequence[Clip]) -> TTSModel:
 
 
 def batch_source(trial: Trial, clips: Sequence[Clip]) -> BatchSource:
-    """What `fit` is fed: the one batch, or a function of the step. The order depends on the trial's seed alone."""
+    """What `fit` is fed: the one batch, or a function of the step that gives its micro-batches, drawn by the trial's seed alone."""
     silence = trial.experiment.audio.silence
     if trial.batch_size is None:
         return duplicate(collate(clips, silence), trial.copies)
     per_epoch = len(clips) // trial.batch_size
 
-    def batch_of(step: int) -> Batch:
+    def batch_of(step: int) -> list[Batch]:
         epoch, position = divmod(step, per_epoch)
         generator = torch.Generator().manual_seed(1_000_003 * trial.experiment.fit.seed + epoch)
         order = torch.randperm(len(clips), generator=generator).tolist()
-        chosen = order[position * trial.batch_size:(position + 1) * trial.batch_size]
-        return duplicate(collate([clips[index] for index in chosen], silence), trial.copies)
+        chosen = [clips[index] for index in order[position * trial.batch_size:(position + 1) * trial.batch_size]]
+        chosen.sort(key=lambda clip: len(clip.mel))          # micro-batches of like lengths: the same step, less padding
+        return [duplicate(collate(chosen[first:first + MICRO_BATCH], silence), trial.copies)
+                for first in range(0, len(chosen), MICRO_BATCH)]
 
     return batch_of
 

@@ -24,6 +24,7 @@ SMALL_CLIP = PAIR_CLIPS[1:]
 N_DISTINCT = 32          # clips of a batch, as in the findings' real training
 N_SINGLE = 8             # single clips of the same voice beside such a batch
 MIN_CORPUS = 500         # prompts: fewer say nothing about "in real training the loss goes down"
+MAX_SECONDS = 8.0        # of a prompt in the corpus: a batch is padded to its longest
 
 MEMORY_SCALES = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 2.0, 4.0)          # times the memory's own scale, which is the base
 LEARNING_RATES = (2e-5, 2e-4, 5e-4, 1e-3, 3e-3)                  # beside the base's 7e-5
@@ -74,8 +75,9 @@ STUDIES = {study.name: study for study in (
     Study("dose", "How long does the loss stay at the best-constant line, against scale, learning rate, dropout, precision?",
           _dose_arms(), clips=SMALL_CLIP, seeds=(0, 1, 2)),
 )}
-BATCH_ARMS = {"single": ArmSpec("findings"), "distinct": ArmSpec("findings", steps=200),
-              "corpus": ArmSpec("findings", batch_size=N_DISTINCT)}
+IN_BF16 = {"fit.precision": "bf16"}      # as the findings trained
+BATCH_ARMS = {"single": ArmSpec("findings", IN_BF16), "distinct": ArmSpec("findings", IN_BF16, batch_size=N_DISTINCT, steps=300),
+              "corpus": ArmSpec("findings", IN_BF16, batch_size=N_DISTINCT)}
 
 
 def study_trials(study: Study) -> Iterator[tuple[str, Trial]]:
@@ -97,7 +99,7 @@ def batch_trials(corpus_root: Path | None) -> Iterator[tuple[str, Trial]]:
         for clips in sets.values():
             yield "distinct", trial_of("distinct", BATCH_ARMS["distinct"], clips[:N_DISTINCT], vocabulary, seed)
     if corpus_root is not None:
-        clips = load_clips_of(corpus_root, None)
+        clips = [clip for clip in load_clips_of(corpus_root, None) if len(clip.samples) <= MAX_SECONDS * clip.sample_rate]
         for seed in (0, 1):
             yield "corpus", trial_of("corpus", BATCH_ARMS["corpus"], clips, vocabulary, seed)
 
