@@ -8,6 +8,7 @@ from tts_core.config import AudioConfig, preset
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import load_corpus
 from tts_core.trials.arms import change
+from tts_core.trials.evidence import read_record, write_record
 from tts_core.trials.executors import run_trials
 from tts_core.trials.rulings import MARGINS, effect
 from tts_core.trials.run import Result
@@ -117,6 +118,16 @@ def test_the_recorded_studies_are_whole_or_said_to_be_absent():
         assert {"command", "commit", "device", "date", "versions"} <= set(provenance[name])
         assert all(result.measures["outcome"] is not None for result in results)
         assert not any("/" in clip.root for result in results for clip in result.trial.clips)
+
+
+def test_a_study_without_one_of_its_arms_is_said_to_be_half_recorded(records, tmp_path, monkeypatch):
+    whole = [dataclasses.replace(result, provenance={"device": "cpu"}) for result in records["breaks"]]
+    monkeypatch.setattr("tts_core.workbook.investigation.read_record", lambda name: read_record(name, tmp_path))
+    write_record("breaks", [result for result in whole if result.trial.name != "dropout"], {"command": "x"}, tmp_path)
+    found, _, absent = recorded_studies(["breaks", "dose"])
+    assert found == {} and "half recorded, without dropout" in absent["breaks"] and "no recorded study" in absent["dose"]
+    write_record("breaks", whole, {"command": "x"}, tmp_path)
+    assert set(recorded_studies(["breaks"])[0]) == {"breaks"}
 
 
 def test_two_verdicts_recomputed_from_scratch_follow_the_training(tmp_path):
