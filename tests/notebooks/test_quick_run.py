@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from tts_core.workbook.findings import SEED_ITEMS
+
 NOTEBOOKS = ("01", "02", "03", "04", "05", "06", "07", "08")
 
 
@@ -103,17 +105,40 @@ def test_the_audit_rules_on_the_list_now_fixed_and_on_the_memorys_scale(run):
         assert items[name]["verdict"] == "refuted", name          # none of them changes the step
     assert found["checkpointing"] == found["loss_scale"] == found["zeros_or_none"] == 0.0 < found["gradients_not_cleared"]
     assert found["pairs"] == 8 and items["question_3"]["verdict"] == items["step_3"]["verdict"] == "supported"
-    assert items["suspect_1"]["verdict"] == items["scale_thins_the_mel_path"]["verdict"] == "supported"
+    assert items["suspect_1_first_step"]["verdict"] == items["scale_thins_the_mel_path"]["verdict"] == "supported"
     assert items["scale_starves_text"]["verdict"] == "refuted"     # the gradient to the text does not die of the scale
-    assert all(items[name]["interval"] for name in ("suspect_1", "scale_starves_text", "text_gradient_at_start"))
+    assert all(items[name]["interval"] for name in ("suspect_1_first_step", "scale_starves_text", "text_gradient_at_start"))
     assert found["duration_through_clip"] > 0.1 and found["clip_gap_control"] < found["clip_gap"]
+
+
+def test_copies_change_nothing_and_dropout_noise_falls_as_one_over_the_root(run):
+    found, items = metrics(run, "04"), {item["id"]: item["verdict"] for item in verdict(run, "04")["items"]}
+    assert items["duplicates_change_nothing"] == "supported"
+    assert found["copies_fp64"] < 1e-9 and found["copies_fp32"] < 1e-5
+    assert -0.6 < found["seed_noise_slope"] < -0.4 and -0.6 < found["healthy_noise_slope"] < -0.4
+    assert items["question_2"] == "refuted"                        # batch size 1 does not break a sound model
+
+
+def test_no_learning_rate_makes_the_failing_model_read(run):
+    items = {item["id"]: item for item in verdict(run, "05")["items"]}
+    assert items["learning_rate_repairs_seed"]["verdict"] == "refuted" and items["learning_rate_repairs_seed"]["n"] == 15
+    assert items["best_cell_by_free_running"]["verdict"] == "supported"
+
+
+def test_the_live_pair_agrees_with_the_recorded_rulings(run):
+    found, items = metrics(run, "06"), {item["id"]: item for item in verdict(run, "06")["items"]}
+    assert found["live_fr_over_constant"] > 0.5 and found["live_text_use"] < -0.5
+    assert items["live_pair_memory_norm"]["verdict"] == items["garbage_audio"]["verdict"] == items["garbage_audio_words"]["verdict"] == "supported"
+    assert items["theory_3"]["verdict"] == "supported" and items["theory_3_free_running"]["verdict"] == "refuted"
+    assert items["theory_4"]["verdict"] == items["step_2"]["verdict"] == items["difference_initialisation"]["verdict"] == "refuted"
+    assert all(items[name]["n"] == 8 and items[name]["interval"] for name in ("garbage_audio", "theory_1", "theory_2", "theory_3", "theory_4"))
 
 
 def test_findings_come_from_the_verdicts(run):
     items = [item for number in NOTEBOOKS[:-1] for item in verdict(run, number)["items"]]
     found = metrics(run, "08")
     assert found["items"] == len(items) == found["supported"] + found["refuted"] + found["undecided"]
-    assert {"step_3", "step_4", "overfit_gate", "garbage_audio_memory", "garbage_audio_layout"} <= {item["id"] for item in items}
+    assert set(SEED_ITEMS) <= {item["id"] for item in items}        # every item of the findings is ruled on by some notebook
 
 
 def test_the_report_is_self_contained_and_shows_every_figure_and_player(run):
