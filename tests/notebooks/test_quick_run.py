@@ -121,7 +121,7 @@ def test_copies_change_nothing_and_dropout_noise_falls_as_one_over_the_root(run)
 
 def test_no_learning_rate_makes_the_failing_model_read(run):
     items = {item["id"]: item for item in verdict(run, "05")["items"]}
-    assert items["learning_rate_repairs_seed"]["verdict"] == "refuted" and items["learning_rate_repairs_seed"]["n"] == 15
+    assert items["learning_rate_repairs_seed"]["verdict"] == "refuted" and items["learning_rate_repairs_seed"]["effect"] == 0
     assert items["best_cell_by_free_running"]["verdict"] == "supported"
 
 
