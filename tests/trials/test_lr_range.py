@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from tests.trials.trial_builders import short_corpus
@@ -84,3 +85,10 @@ def test_the_ramp_does_not_change_the_arms_own_budget(arm):
     found = lr_range_test(arm, steps + 5, 1e-6, 1e-4)
     assert len(found.lrs) == steps + 5 and arm.experiment.fit.steps == steps
     assert dataclasses.asdict(found).keys() >= {"start", "lrs", "losses"} and found.curve()["lrs"] == found.lrs
+
+
+def test_a_jump_beyond_the_lowest_loss_is_no_fastest_fall():
+    lrs = tuple(np.geomspace(1e-5, 1.0, 21))
+    fall = np.r_[np.linspace(2.0, 1.0, 11), np.linspace(1.2, 2.0, 5), np.linspace(1.4, 1.05, 5)]      # slow down, up, fast down
+    found = LrRange(2.0, lrs, tuple(fall), None)
+    assert found.steepest is not None and found.steepest <= lrs[11]

@@ -41,10 +41,14 @@ class LrRange:
 
     @property
     def steepest(self) -> float | None:
-        """Where the smoothed loss falls fastest per factor of learning rate; None if it never falls."""
-        if len(self.lrs) < 2:
+        """Where the smoothed loss falls fastest per factor of learning rate, on its way to its lowest; None if it never falls.
+
+        Beyond the lowest the curve jumps up and down by more than it ever fell: a slope there says nothing.
+        """
+        lowest = int(self.smoothed.argmin()) + 1 if self.lrs else 0
+        if lowest < 2:
             return None
-        slopes = np.gradient(self.smoothed, np.log(self.lrs))
+        slopes = np.gradient(self.smoothed[:lowest], np.log(self.lrs[:lowest]))
         return self.lrs[int(slopes.argmin())] if slopes.min() < 0 else None
 
     def curve(self) -> dict[str, object]:
