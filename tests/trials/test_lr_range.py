@@ -89,6 +89,6 @@ def test_the_ramp_does_not_change_the_arms_own_budget(arm):
 
 def test_a_jump_beyond_the_lowest_loss_is_no_fastest_fall():
     lrs = tuple(np.geomspace(1e-5, 1.0, 21))
-    fall = np.r_[np.linspace(2.0, 1.0, 11), np.linspace(1.2, 2.0, 5), np.linspace(1.4, 1.05, 5)]      # slow down, up, fast down
+    fall = np.r_[np.linspace(2.0, 1.0, 11), np.linspace(1.5, 3.0, 5), np.linspace(2.4, 1.5, 5)]      # slow down, up, fast down
     found = LrRange(2.0, lrs, tuple(fall), None)
     assert found.steepest is not None and found.steepest <= lrs[11]
