@@ -19,7 +19,7 @@ from tts_core.workbook.verdicts import Item
 Records = Mapping[str, Sequence[Result]]
 Maker = Callable[[Records, str, str], Item]        # (records, id, claim) -> the item
 REMEDIES = ("theory_1_four_copies", "theory_3_lr_4e-4", "theory_3_lr_5e-4", "theory_4_no_weight_decay")   # next step 2
-MORE = "more clips, voices and seeds, or another size"
+MORE = "the same pairs on more clips, voices and seeds, with an interval on the other side of the margin"
 
 
 def against(study: str) -> dict[str, str]:
