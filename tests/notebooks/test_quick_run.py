@@ -130,6 +130,8 @@ def test_the_live_pair_agrees_with_the_recorded_rulings(run):
     assert found["live_fr_over_constant"] > 0.5 and found["live_text_use"] < -0.5
     assert items["live_pair_memory_norm"]["verdict"] == items["garbage_audio"]["verdict"] == items["garbage_audio_words"]["verdict"] == "supported"
     assert items["theory_3"]["verdict"] == "supported" and items["theory_3_free_running"]["verdict"] == "refuted"
+    assert items["suspect_1"]["verdict"] == items["suspect_1_scale"]["verdict"] == "supported"      # the repair, in the failing model
+    assert items["suspect_2"]["verdict"] == items["theory_5_text_use"]["verdict"] == "refuted"
     assert items["theory_4"]["verdict"] == items["step_2"]["verdict"] == items["difference_initialisation"]["verdict"] == "refuted"
     assert all(items[name]["n"] == 8 and items[name]["interval"] for name in ("garbage_audio", "theory_1", "theory_2", "theory_3", "theory_4"))
 
