@@ -16,7 +16,7 @@ from tts_core.trials.store import Store
 from tts_core.trials.studies import PAIR_CLIPS, STUDIES, study_trials
 from tts_core.trials.trial import make_trial
 from tts_core.workbook.investigation import CLAIMS, against, investigation_items, recorded_studies, single_factors
-from tts_core.workbook.rulings import ruling
+from tts_core.workbook.rulings import ruling, unanimous
 
 MEASURES = {"outcome": 0.8, "final_over_constant": 0.8, "fr_over_constant": 0.8, "fr_seed_layout_over_constant": 0.8, "text_use": 1.0, "stoi": 0.8,
             "stoi_seed_layout": 0.8, "wer": 0.3, "wer_seed_layout": 0.3, "plateau_steps": 0.0, "plateau_first": None, "leave_step": 100.0}
@@ -88,6 +88,13 @@ def test_a_loss_that_sticks_to_the_end_is_found_and_one_that_leaves_is_not(recor
     assert verdict_on(stuck, "sticks_to_the_end") == "supported"
     left = moved(records, "dose", ["memory_scale 4"], {"plateau_steps": 300.0, "plateau_first": 101.0})
     assert verdict_on(left, "sticks_to_the_end") == "refuted"
+
+
+def test_few_runs_rule_only_if_they_are_three_and_agree():
+    def verdict(*values):
+        return unanimous("x", "all lie above", values, 0.95, "unit", "source", "more runs").verdict
+    assert verdict(1.0, 1.1, 0.96) == "supported" and verdict(0.5, 0.6, 0.7) == "refuted"
+    assert verdict(1.0, 0.9, 1.1) == verdict(1.0, 1.1) == "undecided"
 
 
 def test_scatter_as_large_as_the_effect_leaves_it_undecided(records):

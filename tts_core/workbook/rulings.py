@@ -14,6 +14,7 @@ from tts_core.trials.run import Result
 from tts_core.trials.statistics import contrast, decide
 from tts_core.workbook.verdicts import Item
 
+MIN_UNANIMOUS = 3
 UNITS = {"outcome": "of the best constant, mean over the budget", "tf_over_constant": "TF L1 / best constant",
          "fr_over_constant": "FR L1 / best constant", "text_use": "text use", "stoi": "STOI", "wer": "word error rate"}
 
@@ -80,8 +81,10 @@ def level_item(id: str, claim: str, values: Sequence[float], level: float, below
 
 
 def unanimous(id: str, claim: str, values: Sequence[float], level: float, unit: str, source: str, refuting: str) -> Item:
-    """An item about few runs, too few for an interval: supported if all lie above the level, refuted if all lie below."""
-    verdict = "supported" if min(values) > level else "refuted" if max(values) < level else "undecided"
+    """An item about runs too few for an interval: supported if all lie above the level, refuted if all lie below; fewer
+    than 3 rule nothing."""
+    agreed = "supported" if min(values) > level else "refuted" if max(values) < level else "undecided"
+    verdict = agreed if len(values) >= MIN_UNANIMOUS else "undecided"
     return Item(id=id, claim=claim, verdict=verdict, effect=sum(values) / len(values), unit=unit, n=len(values),
                 unit_of_replication="runs", threshold=level, refuting_experiment=refuting,
                 provenance=f"{source}; each run: {', '.join(f'{value:.3f}' for value in values)}; all must agree, no interval")
