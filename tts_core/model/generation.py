@@ -40,11 +40,12 @@ def history_frames(past: Tensor, go_frame: Tensor, layout: str) -> Tensor:
 
 @torch.no_grad()
 def decode_frames(model: TTSModel, memory: Tensor, memory_mask: Tensor, *, layout: str | None = None,
-                  true_history: Tensor | None = None) -> tuple[Tensor, Tensor]:
+                  true_history: Tensor | None = None, own_from: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Predict one frame after another over memory (B, T, D), memory_mask (B, T) -> mel (B, T, M) ln units, stop (B, T).
 
     With `true_history` (B, T, M) in ln units the same code is fed the recording instead of its own output: in layout
-    `train` that must equal teacher forcing, which is how layout parity is measured.
+    `train` that must equal teacher forcing, which is how layout parity is measured. With `own_from` (B,) as well, a row
+    hears the recording before that frame and itself from there on.
     """
     layout = layout or model.config.generation_layout
     if layout not in LAYOUTS:
@@ -52,15 +53,22 @@ def decode_frames(model: TTSModel, memory: Tensor, memory_mask: Tensor, *, layou
     n_frames = memory.shape[1]
     truth = None if true_history is None else model.normaliser.normalise(true_history)
     caches = model.decoder.start(memory, capacity=n_frames + 1)
-    past = memory.new_zeros(len(memory), 0, model.config.mel_dim)
+    past = heard = memory.new_zeros(len(memory), 0, model.config.mel_dim)
     stops = []
     for t in range(n_frames):
         kept = caches[0].past.length                          # frames of the history that are already cached
-        history = history_frames(past if truth is None else truth[:, :t], model.go_frame, layout)
+        history = history_frames(heard, model.go_frame, layout)
         decoded = model.decoder.advance(model.decoder_input(history[:, kept:], memory[:, kept:t + 1]), memory_mask, caches)
         if layout == "seed":
             rewind(caches, 1)                                 # the repeated frame (or go) gives way to the next one
         past = torch.cat([past, model.mel_projection_out(decoded[:, -1:])], dim=1)
+        if truth is None:
+            heard = past
+        elif own_from is None:
+            heard = truth[:, :t + 1]
+        else:
+            own = (own_from <= t)[:, None, None]
+            heard = torch.cat([heard, torch.where(own, past[:, -1:], truth[:, t:t + 1])], dim=1)
         stops.append(model.stop_token_predictor(decoded[:, -1]))
     return model.normaliser.denormalise(past), torch.cat(stops, dim=1)
 

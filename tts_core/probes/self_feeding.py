@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from tts_core.errors import WorkbookError
-from tts_core.model.decoder import rewind
-from tts_core.model.generation import history_frames
+from tts_core.model.generation import decode_frames
 from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
@@ -50,23 +49,9 @@ def free_run_from(model: TTSModel, batch: Batch, starts: Sequence[int], layout: 
                             f"starts between 0 and its {n_frames} frames")
     with evaluating(model):
         memory = model.expand(model.encode(batch.phonemes, batch.phoneme_mask), batch.durations, n_frames)
-        memory = memory.expand(len(starts), -1, -1)
-        mask = batch.mel_mask[:, :n_frames].expand(len(starts), -1)
-        truth = model.normaliser.normalise(batch.mel)
-        own_from = torch.tensor(starts, device=memory.device)[:, None]
-        caches = model.decoder.start(memory, capacity=n_frames + 1)
-        heard = memory.new_zeros(len(starts), 0, model.config.mel_dim)
-        predicted = []
-        for t in range(n_frames):
-            kept = caches[0].past.length                     # frames of the history that are already cached
-            history = history_frames(heard, model.go_frame, layout)
-            decoded = model.decoder.advance(model.decoder_input(history[:, kept:], memory[:, kept:t + 1]), mask, caches)
-            if layout == "seed":
-                rewind(caches, 1)                            # the repeated frame gives way to the next one
-            frame = model.mel_projection_out(decoded[:, -1])
-            predicted.append(frame)
-            heard = torch.cat([heard, torch.where(t < own_from, truth[:, t], frame)[:, None]], dim=1)
-        return model.normaliser.denormalise(torch.stack(predicted, dim=1))
+        mel, _ = decode_frames(model, memory.expand(len(starts), -1, -1), batch.mel_mask[:, :n_frames].expand(len(starts), -1),
+                               layout=layout, true_history=batch.mel, own_from=torch.tensor(starts, device=memory.device))
+    return mel
 
 
 def spans_up_to(n_frames: int) -> list[int]:
