@@ -176,7 +176,11 @@ class Outcome:
     text_use: TextUse
 
 
-def judge_arm(arm: Arm) -> Outcome:
+def judge_model(model: TTSModel, batch: Batch, pause_id: int) -> Outcome:
     """Teacher-forced, free-running in both history layouts, and text use."""
-    return Outcome(measure_gap(arm.model, arm.batch, "train"), measure_gap(arm.model, arm.batch, "seed"),
-                   measure_text_use(arm.model, arm.batch, arm.vocabulary.pause_id))
+    return Outcome(measure_gap(model, batch, "train"), measure_gap(model, batch, "seed"), measure_text_use(model, batch, pause_id))
+
+
+def judge_arm(arm: Arm) -> Outcome:
+    """`judge_model` of an arm's own model on its own clips."""
+    return judge_model(arm.model, arm.batch, arm.vocabulary.pause_id)

@@ -15,22 +15,20 @@ from dataclasses import dataclass
 
 import torch
 
-from tts_core.config import ExperimentConfig
+from tts_core.config import AudioConfig, ExperimentConfig
 from tts_core.errors import WorkbookError
 from tts_core.model.tts import TTSModel, build_model
 from tts_core.probes.activations import measure_scales
 from tts_core.probes.baselines import best_constant_l1, copy_previous_l1
-from tts_core.probes.free_running import measure_gap
-from tts_core.probes.intelligibility import mel_word_error_rate, stoi
-from tts_core.probes.text_use import measure_text_use
+from tts_core.probes.listening import Judge
 from tts_core.probes.trajectory import PLATEAU_BAND, Trajectory, record_trajectory
-from tts_core.speech.audio import griffin_lim
 from tts_core.speech.batch import Batch, collate, duplicate
 from tts_core.speech.dataset import Clip
 from tts_core.training.loop import BatchSource, fit
 from tts_core.training.precision import training_device
 from tts_core.training.state import start_training
 from tts_core.training.step import StepReport
+from tts_core.trials.overfit import Outcome, judge_model
 from tts_core.trials.trial import Trial, load_clips, trial_from_dict
 
 LEAVE_STEPS = 10         # so many steps in a row below the band: the loss has left the best-constant line
@@ -66,7 +64,8 @@ MEASURES = {
     "tf_over_constant": "", "fr_over_constant": "", "fr_seed_layout_over_constant": "",
     "text_use": "wrong text over right text", "leave_step": "first of 10 steps in a row below 0.95; None: not within the budget",
     "plateau_steps": "", "plateau_first": "", "plateau_share": "lowest share of variance across time in it",
-    "memory_std": "after training", "attention_entropy": "of cross-attention, mean of the layers, 1 = uniform", "clipped_share": "share of the steps whose gradient was clipped", "seconds": "of training",
+    "memory_std": "after training", "attention_entropy": "of cross-attention, mean of the layers, 1 = uniform",
+    "clipped_share": "share of the steps whose gradient was clipped", "seconds": "of training",
 }
 
 
@@ -164,29 +163,26 @@ def curve_measures(trajectory: Trajectory, experiment: ExperimentConfig) -> dict
 
 def judge(model: TTSModel, batch: Batch, clips: Sequence[Clip], pause_id: int, constant: float, trial: Trial) -> dict[str, float]:
     """Teacher-forced and free-running error in both layouts, text use, scale of the memory; sound where asked for."""
-    gaps = {layout: measure_gap(model, batch, layout) for layout in ("train", "seed")}
-    scales = measure_scales(model, batch)
+    found, scales = judge_model(model, batch, pause_id), measure_scales(model, batch)
     measures = {"copy_previous": sum(copy_previous_l1(clip.mel) for clip in clips) / len(clips),
-                "tf_l1": gaps["train"].tf_l1, "fr_l1": gaps["train"].fr_l1, "fr_l1_seed_layout": gaps["seed"].fr_l1,
-                "text_use": measure_text_use(model, batch, pause_id).ratio, "memory_std": scales.std["memory"],
+                "tf_l1": found.gap.tf_l1, "fr_l1": found.gap.fr_l1, "fr_l1_seed_layout": found.seed_layout.fr_l1,
+                "text_use": found.text_use.ratio, "memory_std": scales.std["memory"],
                 "attention_entropy": sum(entropy := scales.cross_attention_entropy.values()) / len(entropy)}
     for name in ("tf_l1", "fr_l1", "fr_l1_seed_layout"):
         measures[name.replace("_l1", "") + "_over_constant"] = measures[name] / constant
-    if trial.listen:
-        for layout, suffix in (("train", ""), ("seed", "_seed_layout")):
-            measures |= {f"{name}{suffix}": value for name, value in listen(gaps[layout].fr_mel[0], clips[0], trial).items()}
-    return measures
+    return measures | (listen(found, clips[0], trial.experiment.audio) if trial.listen else {})
 
 
-def listen(mel: torch.Tensor, clip: Clip, trial: Trial) -> dict[str, float]:
-    """STOI of a mel (T, M) against copy-synthesis of the clip, and its word error rate beside that of copy-synthesis."""
-    audio = trial.experiment.audio
-    copy, heard = griffin_lim(clip.mel, audio), griffin_lim(mel[:len(clip.mel)], audio)
-    found = {"stoi": stoi(heard, copy, audio.sample_rate)}
+def listen(found: Outcome, clip: Clip, audio: AudioConfig) -> dict[str, float]:
+    """STOI against copy-synthesis and word error rate of both layouts, beside the word error rate of copy-synthesis."""
+    judge_sound = Judge(clip, audio)
+    heard = {"": judge_sound(found.gap.fr_mel[0, :len(clip.mel)], N_PHASES),
+             "_seed_layout": judge_sound(found.seed_layout.fr_mel[0, :len(clip.mel)], N_PHASES)}
+    measures = {f"stoi{suffix}": one.stoi for suffix, one in heard.items()}
     if clip.language == "en":
-        found["wer"] = mel_word_error_rate(mel[:len(clip.mel)], audio, clip.text, N_PHASES)[0]
-        found["wer_copy"] = mel_word_error_rate(clip.mel, audio, clip.text, N_PHASES)[0]
-    return found
+        measures |= {f"wer{suffix}": one.wer() for suffix, one in heard.items()}
+        measures["wer_copy"] = judge_sound(clip.mel, N_PHASES).wer()
+    return measures
 
 
 def _thin(trajectory: Trajectory) -> dict[str, list]:
