@@ -10,12 +10,12 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; afterwards every module is in the mode it was in, whatever happened."""
+def evaluating(model: nn.Module, gradients: bool = False) -> Iterator[None]:
+    """Eval mode, without gradients unless asked for; afterwards every module is in the mode it was in, whatever happened."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(gradients):
             yield
     finally:
         for module, mode in modes.items():

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tts_core.config import ExperimentConfig
+from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel
 from tts_core.probes.activations import attention_entropy, recorded_attention
 from tts_core.speech.batch import Batch
@@ -49,9 +50,7 @@ class CrossAttentionState:
 def cross_attention_state(model: TTSModel, batch: Batch, experiment: ExperimentConfig) -> CrossAttentionState:
     """Measure `model` as it is, in eval mode with gradients; nothing of it changes."""
     attentions = [layer.cross_attention for layer in model.decoder.layers]
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with evaluating(model, gradients=True):
         with recorded_attention(model), _streams(model) as streams:
             output = model(batch)
             logits = [attention.logits for attention in attentions]
@@ -61,9 +60,6 @@ def cross_attention_state(model: TTSModel, batch: Batch, experiment: ExperimentC
         sources = [output.memory, model.text_embedding.weight,
                    *(getattr(attention, part).weight for attention in attentions for part in PARTS)]
         norms = [float(gradient.double().norm()) for gradient in torch.autograd.grad(mean, sources)]
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     mask = batch.mel_mask
     finite = [_valid(layer, mask) for layer in logits]
     return CrossAttentionState(

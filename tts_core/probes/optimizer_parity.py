@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from tts_core.config import ExperimentConfig, OptimizerConfig
 from tts_core.errors import WorkbookError
+from tts_core.model.modes import evaluating
 from tts_core.probes.step_parity import comparable, relative_error
 from tts_core.speech.batch import Batch
 from tts_core.training.losses import losses
@@ -120,9 +121,7 @@ class StopPrecision:
 def measure_stop_precision(model: nn.Module, batch: Batch, experiment: ExperimentConfig,
                            dtype: torch.dtype) -> StopPrecision:
     """Compute the stop BCE of `batch` in `dtype` throughout, as a step without the fp32 rule would (eval mode)."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with evaluating(model, gradients=True):
         output = model(batch)
         weights = list(model.parameters())
         whole = torch.autograd.grad(losses(model, batch, experiment.loss)["total"], weights)
@@ -134,9 +133,6 @@ def measure_stop_precision(model: nn.Module, batch: Batch, experiment: Experimen
         apart = experiment.loss.stop_weight * (at_logits[dtype] - at_logits[torch.float32])
         moved = torch.autograd.grad(output.stop_logits, weights, grad_outputs=apart.to(output.stop_logits),
                                     allow_unused=True, materialize_grads=True)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     return StopPrecision(float(values[torch.float32].detach()), float(values[dtype].detach()),
                          float((at_logits[dtype] - at_logits[torch.float32]).norm() / at_logits[torch.float32].norm()),
                          _size(moved) / _size(whole))
