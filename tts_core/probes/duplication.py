@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from tts_core.config import LossConfig
 from tts_core.errors import WorkbookError
+from tts_core.probes.gradients import tensors_norm
 from tts_core.probes.step_parity import comparable, relative_error, with_dropout
 from tts_core.speech.batch import Batch, duplicate
 from tts_core.training.losses import losses
@@ -182,6 +183,6 @@ def noise_exponent(noises: Mapping[int, float]) -> float:
     return float((x * y).sum() / x.square().sum())
 
 
-def _norm(tensors: Mapping[str, Tensor], names) -> float:
+def _norm(tensors: Mapping[str, Tensor], names: Iterable[str]) -> float:
     """Euclidean norm over the tensors in `names`."""
-    return sum(float(tensors[name].double().square().sum()) for name in names) ** 0.5
+    return tensors_norm([tensors[name] for name in names])

@@ -7,6 +7,7 @@ block (self, cross, feed-forward), `mel_projection_out`, stop head.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 
 from tts_core.config import ExperimentConfig
 from tts_core.speech.batch import Batch
-from tts_core.training.loop import start_training
+from tts_core.training.state import start_training
 from tts_core.training.losses import losses
 from tts_core.training.precision import choose_precision
 from tts_core.training.step import train_step
@@ -38,8 +39,14 @@ def audited_modules(model: nn.Module) -> dict[str, list[str]]:
     return {name: parameters for name, parameters in owned.items() if parameters}
 
 
-def _norm(tensors: list[torch.Tensor]) -> float:
+def tensors_norm(tensors: Sequence[torch.Tensor]) -> float:
+    """Euclidean norm over all elements of all tensors, in fp64; 0 for none."""
     return float(torch.stack([tensor.double().square().sum() for tensor in tensors]).sum().sqrt()) if tensors else 0.0
+
+
+def dot_product(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], names: Sequence[str]) -> float:
+    """Inner product over the tensors in `names`, in fp64."""
+    return float(sum((a[name].double() * b[name].double()).sum() for name in names))
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ def term_gradients(model: nn.Module, batch: Batch, experiment: ExperimentConfig,
 
 def module_norms(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, float]:
     """Norm per audited module of one tensor per parameter, by name: gradients, updates or differences of them."""
-    return {path: _norm([tensors[name] for name in names]) for path, names in audited_modules(model).items()}
+    return {path: tensors_norm([tensors[name] for name in names]) for path, names in audited_modules(model).items()}
 
 
 def gradient_norms(model: nn.Module, batch: Batch, experiment: ExperimentConfig,

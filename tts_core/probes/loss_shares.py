@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tts_core.config import ExperimentConfig, OptimizerConfig
 from tts_core.errors import WorkbookError
-from tts_core.probes.gradients import audited_modules, module_norms, term_gradients
+from tts_core.probes.gradients import audited_modules, dot_product, module_norms, term_gradients
 from tts_core.speech.batch import Batch
 from tts_core.training.precision import choose_precision
 from tts_core.training.state import start_training
@@ -62,11 +62,6 @@ def shares_of(model: nn.Module, gradients: Mapping[str, Mapping[str, Tensor]]) -
         cosine[pair] = {path: dot_product(a, b, names) / sizes[path]
                         for path, names in audited_modules(model).items() if sizes[path] > 0}
     return LossShares(norm, share, cosine)
-
-
-def dot_product(a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: list[str]) -> float:
-    """Inner product over the tensors in `names`, in fp64."""
-    return float(sum((a[name].double() * b[name].double()).sum() for name in names))
 
 
 def measure_loss_shares(model: nn.Module, batch: Batch, experiment: ExperimentConfig) -> LossShares:

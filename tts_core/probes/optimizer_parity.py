@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from tts_core.config import ExperimentConfig, OptimizerConfig
 from tts_core.errors import WorkbookError
 from tts_core.model.modes import evaluating
+from tts_core.probes.gradients import tensors_norm
 from tts_core.probes.step_parity import comparable, relative_error
 from tts_core.speech.batch import Batch
 from tts_core.training.losses import losses
@@ -135,7 +136,7 @@ def measure_stop_precision(model: nn.Module, batch: Batch, experiment: Experimen
                                     allow_unused=True, materialize_grads=True)
     return StopPrecision(float(values[torch.float32].detach()), float(values[dtype].detach()),
                          float((at_logits[dtype] - at_logits[torch.float32]).norm() / at_logits[torch.float32].norm()),
-                         _size(moved) / _size(whole))
+                         tensors_norm(moved) / tensors_norm(whole))
 
 
 def _stop_bce(logits: Tensor, batch: Batch, positive_weight: float) -> Tensor:
@@ -144,7 +145,3 @@ def _stop_bce(logits: Tensor, batch: Batch, positive_weight: float) -> Tensor:
     target = (frames == batch.mel_lengths[:, None] - 1).to(logits)
     return F.binary_cross_entropy_with_logits(logits[batch.mel_mask], target[batch.mel_mask],
                                               pos_weight=torch.tensor(positive_weight).to(logits))
-
-
-def _size(tensors: tuple[Tensor, ...]) -> float:
-    return float(torch.stack([tensor.double().square().sum() for tensor in tensors]).sum().sqrt())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tts_core.config import ExperimentConfig
 from tts_core.model.attention import MultiHeadAttention
-from tts_core.probes.gradients import MAX_SKIPPED_STEPS, audited_modules
+from tts_core.probes.gradients import MAX_SKIPPED_STEPS, audited_modules, dot_product
 from tts_core.speech.batch import Batch
 from tts_core.training.precision import DTYPES, choose_precision
 from tts_core.training.state import start_training
@@ -136,8 +136,7 @@ def relative_error(a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: Sequ
 
 def cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: Sequence[str]) -> float:
     """Cosine of the angle between two sets of tensors; 1 where they are equal, zeros included."""
-    dot, aa, bb = (sum(float((x[name].double() * y[name].double()).sum()) for name in names)
-                   for x, y in ((a, b), (a, a), (b, b)))
+    dot, aa, bb = (dot_product(x, y, names) for x, y in ((a, b), (a, a), (b, b)))
     if aa == bb == 0:
         return 1.0
     return min(dot / max((aa * bb) ** 0.5, 1e-300), 1.0)
