@@ -41,6 +41,14 @@ def by_pair(results: Iterable[Result], arm: str) -> dict[Pair, Result]:
             for result in results if result.trial.name == arm}
 
 
+def arm_values(results: Iterable[Result], arm: str, measure: str) -> list[float]:
+    """What the arm's runs have of a measure. Raises WorkbookError where none has it."""
+    found = [result.measures[measure] for result in by_pair(results, arm).values() if result.measures.get(measure) is not None]
+    if not found:
+        raise WorkbookError(f"no run of arm {arm!r} has {measure!r}; `make evidence` computes it")
+    return found
+
+
 def effect(results: Sequence[Result], arm: str, base: str, measure: str = "outcome", direction: str = "either") -> Effect:
     """The paired effect of `arm` against `base`. Raises WorkbookError where no pair has both, naming the arms that exist."""
     first, second = by_pair(results, base), by_pair(results, arm)

@@ -6,7 +6,6 @@ training became non-finite has no value: it is shown as failed, and never the be
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from tts_core.config import PRESETS, SEED_LR, preset
 from tts_core.errors import WorkbookError
 from tts_core.speech.dataset import Clip
 from tts_core.speech.phonemes import Vocabulary
+from tts_core.trials.arms import change
 from tts_core.trials.run import Result
 from tts_core.trials.trial import Trial, make_trial
 
@@ -87,8 +87,7 @@ def sweep_trials(sweep: Sweep, clips: Sequence[Clip], vocabulary: Vocabulary) ->
         for cell in sweep.cells:
             experiment = preset(cell.preset, vocabulary.get_vocab_size(), sweep.profile, steps=sweep.steps, lr=cell.lr,
                                 seed=seed, precision=sweep.precision)
-            experiment = dataclasses.replace(experiment, optimizer=dataclasses.replace(
-                experiment.optimizer, weight_decay=cell.weight_decay))
+            experiment = change(experiment, {"optimizer.weight_decay": cell.weight_decay})
             trials.append(make_trial(clips, vocabulary, experiment, name=cell.label))
     return trials
 

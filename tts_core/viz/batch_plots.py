@@ -17,7 +17,7 @@ from tts_core.errors import WorkbookError
 from tts_core.viz.axes import category_ticks, decade, legend_above, log_axis, log_limits, plain_number
 from tts_core.viz.inputs import curve, entry, finite_number, finite_numbers, named
 from tts_core.viz.picture import Picture, new_picture, workbook_style
-from tts_core.viz.recorded_plots import provenance_line
+from tts_core.viz.recorded_plots import state_provenance
 from tts_core.viz.style import ALARM, GREY, INK, LEVEL, WIDTH, colours_of
 from tts_core.viz.training_plots import band_key, draw_constant_band
 
@@ -147,14 +147,8 @@ def plot_batch_curves(groups: Mapping[str, Sequence[Mapping]], title: str = "",
         half = (len(keys) + 1) // 2
         for axes, part in ((by_steps, keys[:half]), (by_frames, keys[half:])):
             legend_above(axes, part, width=WIDTH / 2)
-        _sign(picture, provenance)
+        state_provenance(picture, provenance)
     return picture
-
-
-def _sign(picture: Picture, provenance: Mapping | None) -> None:
-    """Where a recorded picture comes from, in small type underneath."""
-    if provenance is not None:
-        picture.supxlabel(provenance_line(provenance), fontsize=7, color=GREY, x=0.01, ha="left")
 
 
 def _label(name: str, runs: Sequence[tuple]) -> str:
@@ -216,5 +210,5 @@ def plot_matched_outcomes(panels: Mapping[str, Mapping[str, Sequence[float]]], t
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.set_title(panel, fontsize=9)
         category_ticks(picture.axes[0].yaxis, names)
-        _sign(picture, provenance)
+        state_provenance(picture, provenance)
     return picture

@@ -49,8 +49,14 @@ def plot_recorded_run(record: Mapping, title: str = "") -> Picture:
             gradient.set_title(f"dashed: the clip at {plain_number(clip_norm)}", loc="right", fontsize=8, color=GREY)
         loss.set_xlim(*step_limits(curves["over_constant"]))
         legend_above(loss, [*loss.get_legend_handles_labels()[0], band_key()], width=WIDTH / 2)
-        picture.supxlabel(provenance_line(provenance), fontsize=7, color=GREY, x=0.01, ha="left")
+        state_provenance(picture, provenance)
     return picture
+
+
+def state_provenance(picture: Picture, provenance: Mapping | None) -> None:
+    """Where a recorded picture comes from, in small type underneath; nothing where it was not recorded."""
+    if provenance is not None:
+        picture.supxlabel(provenance_line(provenance), fontsize=7, color=GREY, x=0.01, ha="left")
 
 
 def provenance_line(provenance: Mapping) -> str:

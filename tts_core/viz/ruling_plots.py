@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from tts_core.viz.axes import category_ticks, legend_above, log_axis, plain_number
 from tts_core.viz.inputs import finite_array, finite_number, named
 from tts_core.viz.picture import Picture, new_picture, workbook_style
-from tts_core.viz.recorded_plots import provenance_line
+from tts_core.viz.recorded_plots import state_provenance
 from tts_core.viz.style import ALARM, BAND, GREY, INK, LEVEL, SPARE_COLOURS, WIDTH, colours_of
 
 MARKERS = "osD^v"
@@ -53,7 +53,7 @@ def plot_effects(rows: Mapping[str, Mapping], margin: float, label: str, title: 
         handles += [Line2D([], [], color=INK, linewidth=2.2, label="mean and 95 % interval"),
                     Line2D([], [], color=BAND, linewidth=7, label=f"±{plain_number(margin)}: too small to matter")]
         legend_above(axes, handles)
-        _state(picture, provenance)
+        state_provenance(picture, provenance)
     return picture
 
 
@@ -85,7 +85,7 @@ def plot_arm_curves(arms: Mapping[str, Sequence[Sequence[float]]], title: str = 
             log_axis(panels[1], "y", 0.03, 100)
             panels[1].set_ylabel("share of decoder variance\nacross time (%)")
         panels[-1].set_xlabel("training step")
-        _state(picture, provenance)
+        state_provenance(picture, provenance)
     return picture
 
 
@@ -121,10 +121,5 @@ def plot_doses(panels: Mapping[str, Mapping[str, Mapping]], budget: int, title: 
                           label=f"not within {budget} steps"),
                    Line2D([], [], **LEVEL, label="50 steps: what counts as a plateau")]
         legend_above(grid[0, 0], handles, width=WIDTH)
-        _state(picture, provenance)
+        state_provenance(picture, provenance)
     return picture
-
-
-def _state(picture: Picture, provenance: Mapping | None) -> None:
-    if provenance is not None:
-        picture.supxlabel(provenance_line(provenance), fontsize=7, color=GREY, x=0.01, ha="left")

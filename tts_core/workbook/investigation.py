@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from tts_core.errors import WorkbookError
 from tts_core.trials.evidence import read_record
-from tts_core.trials.rulings import by_pair, effect, effects, interaction_effect, layout_effect, paired_effect
+from tts_core.trials.rulings import arm_values, by_pair, effect, effects, interaction_effect, layout_effect, paired_effect
 from tts_core.trials.run import Result
 from tts_core.trials.studies import STUDIES
 from tts_core.workbook.rulings import any_of, level_item, ruling, sticking_item, unanimous
@@ -66,7 +66,7 @@ def norm_by_layout(records: Records, id: str, claim: str) -> Item:
 
 def best_remedy(records: Records, id: str, claim: str) -> Item:
     """The best of the findings' three remedies against half the best constant, free-running."""
-    values = {arm: _values(records["theories"], arm, "fr_over_constant") for arm in REMEDIES}
+    values = {arm: arm_values(records["theories"], arm, "fr_over_constant") for arm in REMEDIES}
     best = min(values, key=lambda arm: sum(values[arm]) / len(values[arm]))
     return level_item(id, claim, values[best], 0.5, True, "FR L1 / best constant", f"study theories: the best of them, {best}", MORE)
 
@@ -79,7 +79,7 @@ def any_remedy_reads(records: Records, id: str, claim: str) -> Item:
 
 def still_at_the_line(records: Records, id: str, claim: str) -> Item:
     """Where the updated overfit test of the findings ends, at their own size."""
-    return unanimous(id, claim, _values(records["seed_size"], "base", "final_over_constant"), 0.95,
+    return unanimous(id, claim, arm_values(records["seed_size"], "base", "final_over_constant"), 0.95,
                      "mel L1 / best constant, last tenth of the steps", "study seed_size: base", MORE)
 
 
@@ -185,10 +185,3 @@ def single_factors(records: Records, study: str, measure: str, direction: str) -
     found = effects(records[study], against(study), measure)
     return [ruling(f"{study}_{arm.replace(' ', '_')}_{measure}", f"{verb} {arm} alone {does} {measure.replace('_', ' ')}", one, direction,
                    study, MORE) for arm, one in found.items()]
-
-
-def _values(results: Sequence[Result], arm: str, measure: str) -> list[float]:
-    found = [result.measures[measure] for result in by_pair(results, arm).values() if result.measures.get(measure) is not None]
-    if not found:
-        raise WorkbookError(f"no run of arm {arm!r} has {measure!r}; `make evidence` computes it")
-    return found

@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from tts_core.errors import WorkbookError
-from tts_core.trials.rulings import MARGINS, Effect, by_pair
+from tts_core.trials.rulings import MARGINS, Effect, arm_values, by_pair
 from tts_core.trials.run import Result
 from tts_core.trials.statistics import contrast, decide
 from tts_core.workbook.verdicts import Item
@@ -63,10 +62,7 @@ def cell_means(results: Sequence[Result], measure: str, broken: bool) -> dict[st
     for standardised, row in ((False, "raw targets"), (True, "standardised")):
         for norm, column in ((False, "no norm"), (True, "memory norm")):
             changed = (norm, standardised) if not broken else (not norm, not standardised)
-            values = [result.measures[measure] for result in by_pair(results, arms[changed]).values()
-                      if result.measures.get(measure) is not None]
-            if not values:
-                raise WorkbookError(f"no run of arm {arms[changed]!r} has {measure!r}; `make evidence` computes it")
+            values = arm_values(results, arms[changed], measure)
             means[row][column] = sum(values) / len(values)
     return means
 
