@@ -8,12 +8,12 @@ import pytest
 
 from tests.conftest import ROOT, make_experiment
 from tts_core.config import AudioConfig, preset
-from tts_core.errors import WorkbookError
+from tts_core.errors import WorkbookError, or_reason
 from tts_core.probes.trajectory import PLATEAU_BAND
 from tts_core.speech.dataset import load_corpus
 from tts_core.trials.batches import (BatchRun, LivePlan, batch_runs, bundled_frames, clips_of_one_voice, compare,
                                      copies_name, copy_trials, corpus_comparison, frames_of, judge_batch_of_one,
-                                     largest_corpus, or_reason, recorded)
+                                     largest_corpus, recorded)
 from tts_core.trials.evidence import write_record
 from tts_core.trials.overfit import several_clips
 from tts_core.trials.rulings import MARGINS

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tts_core.errors import WorkbookError
+from tts_core.errors import WorkbookError, or_reason
 from tts_core.model.generation import infer
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
@@ -61,7 +61,4 @@ def measure_full_inference(model: TTSModel, batch: Batch, layout: str | None = N
 
 def attempt_full_inference(model: TTSModel, batch: Batch) -> tuple[FullInference | None, str]:
     """(result, "") or (None, why there is none): an untrained duration predictor is a finding, not a crash."""
-    try:
-        return measure_full_inference(model, batch), ""
-    except WorkbookError as error:
-        return None, str(error)
+    return or_reason(lambda: measure_full_inference(model, batch))

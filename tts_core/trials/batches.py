@@ -9,10 +9,9 @@ that is the Mann-Whitney test inverted at its extreme, with coverage 1 - 2 / C(m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from tts_core.config import AudioConfig, ExperimentConfig
 from tts_core.errors import WorkbookError
@@ -26,8 +25,6 @@ from tts_core.trials.run import Result, outcome
 from tts_core.trials.statistics import Verdict, decide, sign_flip_interval
 from tts_core.trials.studies import MIN_CORPUS, N_DISTINCT
 from tts_core.trials.trial import ClipReference, Trial, make_trial
-
-Answer = TypeVar("Answer")
 
 CONFIDENCE = 0.95
 LEARNED = 0.5         # of the best constant: a run whose errors end below it has learned its clip
@@ -241,11 +238,3 @@ def judge_batch_of_one(results: Iterable[Result], arm: str = "base") -> BatchOfO
 def recorded(study: str, folder: Path = FOLDER) -> tuple[list[Result], dict]:
     """(results, provenance) of a recorded study; ([], {}) where there is none. A broken one raises WorkbookError."""
     return read_record(study, folder) if record_path(study, folder).exists() else ([], {})
-
-
-def or_reason(ask: Callable[[], Answer]) -> tuple[Answer | None, str]:
-    """(what `ask` returns, ""), or (None, why it cannot be told): a record may be absent or hold only a part."""
-    try:
-        return ask(), ""
-    except WorkbookError as error:
-        return None, str(error)

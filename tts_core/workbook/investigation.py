@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from tts_core.errors import WorkbookError
+from tts_core.errors import WorkbookError, or_reason
 from tts_core.trials.evidence import read_record
 from tts_core.trials.rulings import arm_values, by_pair, effect, effects, interaction_effect, layout_effect, paired_effect
 from tts_core.trials.run import Result
@@ -153,11 +153,11 @@ def recorded_studies(names: Iterable[str]) -> tuple[dict[str, list[Result]], dic
     """
     records, provenance, absent = {}, {}, {}
     for name in names:
-        try:
-            results, origin = read_record(name)
-        except WorkbookError as error:
-            absent[name] = str(error)
+        record, reason = or_reason(lambda: read_record(name))
+        if record is None:
+            absent[name] = reason
             continue
+        results, origin = record
         if lacking := sorted(set(STUDIES[name].arms) - {result.trial.name for result in results}):
             absent[name] = f"half recorded, without {', '.join(lacking)}; `make evidence` goes on with it"
         else:
