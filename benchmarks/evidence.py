@@ -57,15 +57,17 @@ def run_study(name: str, corpus: Path | None, force: bool) -> None:
         for trial in trials:
             store.path(trial).unlink(missing_ok=True)
 
-    def write() -> None:
-        done = [result for trial in trials if (result := store.get(trial)) is not None]
-        asked = {trial.digest for trial in trials}
-        kept = [result for result in known if result.digest not in asked and result.trial.name == "corpus"]
-        write_record(name, done + kept, provenance(name, corpus))
+    done = {trial.digest: result for trial in trials if (result := store.get(trial)) is not None}
+    kept = [result for result in known if result.trial.name == "corpus"]     # of a corpus that is not at hand today
 
-    def say(done: int, total: int, result: Result) -> None:
+    def write() -> None:
+        asked = [done[trial.digest] for trial in trials if trial.digest in done]
+        write_record(name, asked + [result for result in kept if result.digest not in done], provenance(name, corpus))
+
+    def say(n_done: int, total: int, result: Result) -> None:
+        done[result.digest] = result
         text = result.failed or ", ".join(f"{key} {result.measures[key]}" for key in ("outcome", "tf_l1", "fr_l1", "text_use"))
-        print(f"{datetime.datetime.now():%H:%M:%S} {name} {done}/{total} {result.trial.name} "
+        print(f"{datetime.datetime.now():%H:%M:%S} {name} {n_done}/{total} {result.trial.name} "
               f"{result.trial.clips[0].id[-14:]} seed {result.trial.experiment.fit.seed}: {text}", flush=True)
         write()
 

@@ -66,7 +66,8 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batc
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
     return StepReport(mel=sums["mel"] / counts.mel, mel_l1=sums["mel_l1"] / counts.mel,
-                      duration=sums["duration"] / counts.duration, stop=sums["stop"] / counts.stop, total=sums["total"], gradient_norm=float(norm), clipped=clipped,
+                      duration=sums["duration"] / counts.duration, stop=sums["stop"] / counts.stop,
+                      total=sums["total"], gradient_norm=float(norm), clipped=clipped,
                       skipped=scaler.get_scale() < loss_scale, loss_scale=loss_scale, valid_frames=counts.stop)
 
 

@@ -103,6 +103,7 @@ class _WidgetView:
         self._bar = self._note = self._line = self._box = self._handle = None
 
     def draw(self, progress: Progress) -> None:
+        """Show where `progress` stands: a bar and a note, made at the first call."""
         import ipywidgets
         from IPython.display import display
         if self._bar is None:

@@ -15,6 +15,7 @@ from tts_core.workbook.parameters import FIELDS, PROFILES, read_assignments
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The commands run, check, align and report with their options."""
     parser = argparse.ArgumentParser(prog="tts-workbook",
                                      description="Why does a text-to-speech model not learn to speak?",
                                      allow_abbrev=False)
@@ -51,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status. A WorkbookError is printed without a traceback."""
     options = build_parser().parse_args(arguments)
     try:
         return {"run": _run, "check": _check, "align": _align, "report": _report}[options.command](options)

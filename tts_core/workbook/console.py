@@ -35,6 +35,7 @@ class Console:
             self.say(f"{name}: starting")
 
     def event(self, event: dict[str, Any] | None) -> None:
+        """Note what the notebook's process reported; None is a tick without news."""
         if event is not None and event["kind"] == "progress":
             self._what = event["line"]
         elif event is not None and event["kind"] == "cell":

@@ -80,6 +80,7 @@ class HonestClient(PapermillNotebookClient):
         self.report("kernel", pid=self.km.provisioner.pid)
 
     def start_new_kernel_client(self, **keywords):
+        """nbclient's, with every message on iopub looked at before nbclient gets it."""
         client = super().start_new_kernel_client(**keywords)
         receive = client.iopub_channel.get_msg
 
@@ -123,6 +124,7 @@ class HonestClient(PapermillNotebookClient):
         return super().process_message(message, cell, cell_index)
 
     def papermill_execute_cells(self) -> None:
+        """papermill's, with every code cell reported as it starts."""
         start = self.nb_man.cell_start
 
         def cell_start(cell, cell_index=None, **keywords):
@@ -183,6 +185,7 @@ def literal(path: str) -> str:
 
 
 def main() -> int:
+    """Execute the notebook that standard input names; events go to the file descriptor in the first argument."""
     report = Reporter(int(sys.argv[1]))
     order = json.loads(sys.stdin.readline())
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

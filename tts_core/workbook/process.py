@@ -42,6 +42,7 @@ class Outcome:
     log: str = ""
 
     def take(self, event: dict) -> None:
+        """Note one event of the process."""
         kind = event["kind"]
         if kind == "kernel":
             self.kernel_pid = event["pid"]

@@ -47,6 +47,7 @@ class Record:
         self.content["notebooks"].setdefault(number, {}).update(name=name, **facts)
 
     def finish(self, status: str | None = None) -> None:
+        """End the record: `status` if given, and no notebook left waiting or running."""
         if status is not None:
             self.content["status"] = status
         for entry in self.content["notebooks"].values():

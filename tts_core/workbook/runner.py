@@ -101,6 +101,7 @@ class _Run:
         self.data_hash, self.package_hash = record.content["data"]["hash"], record.content["package_hash"]
 
     def go(self) -> Result:
+        """Run the selected notebooks in order, whatever happens leave a record that says so."""
         number: str | None = None
         try:
             self._begin()
