@@ -32,7 +32,7 @@ NAMES = (*STUDIES, "batches")
 
 def provenance(study: str, corpus: Path | None) -> dict:
     """Where and with what the results come from."""
-    return {"command": f"python benchmarks/evidence.py {study}" + (" --corpus DIR" if corpus else ""), "commit": git_commit(ROOT),
+    return {"command": f"python benchmarks/evidence.py {study}" + (" --corpus DIR" if corpus and study == "batches" else ""), "commit": git_commit(ROOT),
             "device": f"cpu, {processor()}, {processors()} one-thread workers", "date": datetime.date.today().isoformat(),
             "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")}}
 
