@@ -86,8 +86,10 @@ def test_a_loss_that_sticks_to_the_end_is_found_and_one_that_leaves_is_not(recor
     assert verdict_on(records, "sticks_to_the_end") == "refuted"
     stuck = moved(records, "dose", ["memory_scale 4"], {"plateau_steps": 700.0, "plateau_first": 101.0})
     assert verdict_on(stuck, "sticks_to_the_end") == "supported"
-    left = moved(records, "dose", ["memory_scale 4"], {"plateau_steps": 300.0, "plateau_first": 101.0})
+    left = moved(records, "dose", ["memory_scale 4"], {"plateau_steps": 300.0, "plateau_first": 101.0, "final_over_constant": -0.3})
     assert verdict_on(left, "sticks_to_the_end") == "refuted"
+    wobbles = moved(records, "dose", ["memory_scale 4"], {"plateau_steps": 300.0, "plateau_first": 101.0, "final_over_constant": 0.19})
+    assert verdict_on(wobbles, "sticks_to_the_end") == "supported"
 
 
 def test_few_runs_rule_only_if_they_are_three_and_agree():

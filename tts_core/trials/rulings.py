@@ -139,7 +139,7 @@ BASE_DOSES = {"memory_scale": "1", "lr": "7e-05", "dropout": "0", "precision": "
 
 
 def dose_panels(results: Sequence[Result]) -> dict[str, dict[str, dict[str, list]]]:
-    """Factor -> dose -> {"leave": step or None, "plateau": steps} per run, the base among the doses of every factor."""
+    """Factor -> dose -> {"leave": step or None, "plateau": steps, "final": over the best constant} per run, the base among the doses of every factor."""
     panels: dict[str, dict[str, dict[str, list]]] = {}
     for factor, base_dose in BASE_DOSES.items():
         doses = {base_dose: [result for result in results if result.trial.name == "base"]}
@@ -149,7 +149,8 @@ def dose_panels(results: Sequence[Result]) -> dict[str, dict[str, dict[str, list
                 doses.setdefault(dose, []).append(result)
         order = sorted(doses, key=_dose_order)
         panels[factor] = {dose: {"leave": [result.measures["leave_step"] for result in doses[dose]],
-                                 "plateau": [result.measures["plateau_steps"] for result in doses[dose]]} for dose in order}
+                                 "plateau": [result.measures["plateau_steps"] for result in doses[dose]],
+                                 "final": [result.measures["final_over_constant"] for result in doses[dose]]} for dose in order}
     return panels
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from tts_core.viz.axes import category_ticks, legend_above, log_axis, plain_number
@@ -17,6 +18,8 @@ from tts_core.viz.picture import Picture, new_picture, workbook_style
 from tts_core.viz.recorded_plots import state_provenance
 from tts_core.viz.style import ALARM, BAND, GREY, INK, LEVEL, SPARE_COLOURS, WIDTH, colours_of
 
+DOSE_COLUMNS = 3.4      # a column of doses is as wide as so many of them at least: the name of its factor has to fit
+SHORT_DOSES = {"0.03125": "1/32", "0.125": "1/8", "0.25": "1/4", "0.5": "1/2", "seed_custom": "custom"}
 MARKERS = "osD^v"
 VERDICT_MARKS = {"supported": "✔", "refuted": "✘", "undecided": "?"}
 
@@ -91,35 +94,47 @@ def plot_arm_curves(arms: Mapping[str, Sequence[Sequence[float]]], title: str = 
 
 def plot_doses(panels: Mapping[str, Mapping[str, Mapping]], budget: int, title: str = "",
                provenance: Mapping | None = None) -> Picture:
-    """Step at which each run left the best-constant line, and its longest plateau, against the dose; one panel a factor.
+    """When each run left the best-constant line, its longest plateau and where it ended, against the dose; a column a factor.
 
-    `panels[factor][dose]`: {"leave": steps or None for each run, "plateau": steps for each run}. A run that had not left
-    within `budget` steps is an open triangle at the budget.
+    `panels[factor][dose]`: {"leave": steps or None for each run, "plateau": steps, "final": mel L1 / best constant}. A run
+    that had not left within `budget` steps is an open triangle at the budget.
     """
     named("panels", panels)
     with workbook_style():
-        widths = [max(2, len(doses)) for doses in panels.values()]
-        picture = new_picture(4.2, title)
-        grid = picture.subplots(2, len(panels), sharey="row", sharex="col", width_ratios=widths, squeeze=False)
-        for column, (factor, doses) in enumerate(panels.items()):
-            for place, runs in enumerate(doses.values()):
-                spread = np.linspace(-0.15, 0.15, max(len(runs["leave"]), 2))[:len(runs["leave"])]
-                for shift, step in zip(spread, runs["leave"]):
-                    left = step is not None
-                    grid[0, column].plot(place + shift, step if left else budget, "o" if left else "^", markersize=4.5,
-                                         color=INK if left else ALARM, fillstyle="full" if left else "none")
-                grid[1, column].plot(place + spread, runs["plateau"], "o", color=INK, markersize=4.5, linestyle="none")
-            grid[1, column].axhline(50, **LEVEL)
-            category_ticks(grid[1, column].xaxis, list(doses))
-            grid[1, column].set_xlim(-0.6, len(doses) - 0.4)
-            grid[1, column].set_xlabel(factor)
-            grid[1, column].tick_params(axis="x", labelsize=7.5, rotation=35 if len(doses) > 4 else 0)
-        grid[0, 0].set(ylabel="left the line at step", ylim=(0, 1.06 * budget))
-        grid[1, 0].set(ylabel="longest plateau (steps)", ylim=(0, 1.06 * budget))
+        widths = [max(DOSE_COLUMNS, len(doses)) for doses in panels.values()]
+        picture = new_picture(5.4, title)
+        grid = picture.subplots(3, len(panels), sharey="row", sharex="col", width_ratios=widths, squeeze=False)
+        for column, (factor, doses) in zip(grid.T, panels.items(), strict=True):
+            _draw_doses(column, doses, budget)
+            column[2].set_xlabel(factor.replace("_", " "))
+        grid[0, 0].set(ylabel="left the line\nat step", ylim=(0, 1.06 * budget))
+        grid[1, 0].set(ylabel="longest plateau\n(steps)", ylim=(0, 1.06 * budget))
+        grid[2, 0].set(ylabel="last tenth: mel L1\n/ best constant", ylim=(0, None))
         handles = [Line2D([], [], marker="o", color=INK, linestyle="none", markersize=4.5, label="one run"),
                    Line2D([], [], marker="^", color=ALARM, fillstyle="none", linestyle="none", markersize=5,
                           label=f"not within {budget} steps"),
-                   Line2D([], [], **LEVEL, label="50 steps: what counts as a plateau")]
-        legend_above(grid[0, 0], handles, width=WIDTH)
+                   Line2D([], [], **LEVEL, label="50 steps: what counts as a plateau; 1: the best constant")]
+        picture.legend(handles=handles, loc="outside upper left", ncols=3)
         state_provenance(picture, provenance)
     return picture
+
+
+def _draw_doses(column: Sequence[Axes], doses: Mapping[str, Mapping], budget: int) -> None:
+    """One factor: its doses side by side, a mark for each run in each of the three axes."""
+    leave, plateau, final = column
+    for place, runs in enumerate(doses.values()):
+        spread = np.linspace(-0.15, 0.15, max(len(runs["leave"]), 2))[:len(runs["leave"])]
+        for shift, step in zip(spread, runs["leave"]):
+            left = step is not None
+            leave.plot(place + shift, step if left else budget, "o" if left else "^", markersize=4.5,
+                       color=INK if left else ALARM, fillstyle="full" if left else "none")
+        for axes, name in ((plateau, "plateau"), (final, "final")):
+            axes.plot(place + spread, runs[name], "o", color=INK, markersize=4.5, linestyle="none")
+    plateau.axhline(50, **LEVEL)
+    final.axhline(1.0, **LEVEL)
+    category_ticks(final.xaxis, [SHORT_DOSES.get(dose, dose) for dose in doses])
+    final.set_xlim(-0.6, len(doses) - 0.4)
+    final.tick_params(axis="x", labelsize=7.5)
+    if len(doses) > 3:
+        for label in final.get_xticklabels():
+            label.set(rotation=45, ha="right", rotation_mode="anchor")

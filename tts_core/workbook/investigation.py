@@ -142,7 +142,7 @@ CLAIMS: tuple[tuple[str, str, Maker], ...] = (
      two_by_two("repairs", "outcome")),
     ("norm_by_standardisation_break", "breaking norm and target standardisation together is not the sum of both (free-running error)",
      two_by_two("breaks", "fr_over_constant")),
-    ("sticks_to_the_end", "some mapped configuration sits on the best-constant line until step 800, as the findings report", sticks),
+    ("sticks_to_the_end", "some mapped configuration is on the best-constant line at step 800 after a plateau, as the findings report", sticks),
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from tts_core.probes.trajectory import PLATEAU_BAND
 from tts_core.trials.rulings import MARGINS, Effect, arm_values, by_pair
 from tts_core.trials.run import Result
 from tts_core.trials.statistics import contrast, decide
@@ -102,11 +103,16 @@ def any_of(id: str, claim: str, effects: Mapping[str, Effect], direction: str, s
 
 
 def sticking(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Arm -> its runs whose plateau still lasted when the budget ended: the loss that sticks, as in the findings."""
+    """Arm -> its runs that had a plateau and are on the line at the end: the loss that sticks, as in the findings.
+
+    At the end: the plateau lasts to the last step, or the mean of the last tenth lies within its band; a single step that
+    leaves the band does not end a collapse (LOG.md, where this was widened and why).
+    """
     stuck: dict[str, list[Result]] = {}
     for result in results:
         steps, first = result.measures["plateau_steps"], result.measures["plateau_first"]
-        if steps and first + steps - 1 >= result.trial.steps:
+        at_the_line = abs(result.measures["final_over_constant"] - 1.0) <= PLATEAU_BAND
+        if steps and (first + steps - 1 >= result.trial.steps or at_the_line):
             stuck.setdefault(result.trial.name, []).append(result)
     return stuck
 
