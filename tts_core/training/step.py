@@ -55,6 +55,19 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batc
         for name in ("mel", "mel_l1", "duration", "stop"):
             sums[name] += float(getattr(terms, name)[0].detach())
         sums["total"] += float(total.detach())
+    norm, clipped = step_optimizer(model, optimizer, scaler, clip_norm)
+    return StepReport(mel=sums["mel"] / counts.mel, mel_l1=sums["mel_l1"] / counts.mel,
+                      duration=sums["duration"] / counts.duration, stop=sums["stop"] / counts.stop,
+                      total=sums["total"], gradient_norm=norm, clipped=clipped,
+                      skipped=scaler.get_scale() < loss_scale, loss_scale=loss_scale, valid_frames=counts.stop)
+
+
+def step_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler,
+                   clip_norm: float | None) -> tuple[float, bool]:
+    """unscale -> clip -> step -> update -> zero_grad, from the gradients there are: (norm before the clip, clipped?).
+
+    Raises WorkbookError naming the first parameter whose gradient is not finite, unless a loss scaler is there to skip.
+    """
     scaler.unscale_(optimizer)
     norm = nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
     if not scaler.is_enabled() and not torch.isfinite(norm):
@@ -65,10 +78,7 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batc
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    return StepReport(mel=sums["mel"] / counts.mel, mel_l1=sums["mel_l1"] / counts.mel,
-                      duration=sums["duration"] / counts.duration, stop=sums["stop"] / counts.stop,
-                      total=sums["total"], gradient_norm=float(norm), clipped=clipped,
-                      skipped=scaler.get_scale() < loss_scale, loss_scale=loss_scale, valid_frames=counts.stop)
+    return float(norm), clipped
 
 
 def raise_non_finite(model: nn.Module, batch: Batch, precision: Precision) -> None:

@@ -1,0 +1,136 @@
+"""Checks of activity: units that never fire, normalisation that differs between the modes, activations that grow."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from tts_core.diagnosis.checks.registry import check
+from tts_core.diagnosis.findings import Finding
+from tts_core.diagnosis.isolation import without_dropout
+from tts_core.diagnosis.lab import Change, Lab
+
+DEAD_SHARE = 0.6       # share of a layer's units that are zero on every valid frame; clean ReLU layers stay below 0.4
+REVIVED = 0.5          # a re-initialisation has to bring the share below this part of what it was
+MODE_GAP = 0.1         # in best constants: running statistics worse than batch statistics by more
+MODE_RATIO = 1.3
+MIN_UNITS = 8
+
+
+def dead_shares(lab: Lab, model: nn.Module) -> dict[str, float]:
+    """Module name -> share of its output's (or its input's) units that are exactly zero everywhere, where zeros are a ReLU's."""
+    shares: dict[str, float] = {}
+    for call in lab.calls(model):
+        for side, tensors in (("", call.outputs[:1]), ("input of ", call.inputs[:1])):
+            for tensor in tensors:
+                if tensor.ndim >= 2 and tensor.is_floating_point() and bool((tensor >= 0).all()) and tensor.numel():
+                    share = dead_share(tensor)
+                    if share is not None:
+                        shares[side + call.name] = max(share, shares.get(side + call.name, 0.0))
+    return shares
+
+
+def dead_share(tensor: Tensor) -> float | None:
+    """Share of units (last dimension, or channels of (B, C, T)) that are zero on every place; None where it is no layer."""
+    candidates = [tensor.reshape(-1, tensor.shape[-1])]
+    if tensor.ndim == 3:
+        candidates.append(tensor.transpose(1, 2).reshape(-1, tensor.shape[1]))
+    shares = [float((rows == 0).all(dim=0).float().mean()) for rows in candidates
+              if rows.shape[1] >= MIN_UNITS and len(rows) >= MIN_UNITS]
+    return min(shares) if len(shares) == 2 and tensor.shape[-1] != tensor.shape[1] else shares[0] if shares else None
+
+
+@check("model.dead_units")
+def units_that_never_fire(lab: Lab) -> Iterable[Finding]:
+    """Layers whose units are zero on every frame; the layer before them is re-initialised as the one factor."""
+    fresh = dead_shares(lab, lab.model)
+    trained = dead_shares(lab, lab.course().model)
+    worst = max(fresh, key=lambda name: fresh[name] + 1e-3 * trained.get(name, 0.0), default="")
+    experiment = "zero units over all valid frames, fresh and after training"
+    evidence = {"dead share of the worst layer, fresh": fresh.get(worst, 0.0), "after training": trained.get(worst, 0.0)}
+    if not worst or fresh[worst] < DEAD_SHARE:
+        yield Finding("model.dead_units", "excluded", experiment, evidence)
+        return
+    source = source_of(lab, worst.removeprefix("input of "), fresh[worst])
+    change = reinitialise([source]) if source else None
+    if change is None:
+        yield Finding("model.dead_units", "suspected", experiment, evidence, worst, 0.3)
+        return
+    again = lab.build()
+    change.model(again)
+    revived = dead_shares(lab, again).get(worst, 0.0)
+    base, repaired = lab.course(), lab.course(change)
+    evidence |= {"after re-initialising": revived, "outcome as it is": base.outcome, "outcome re-initialised": repaired.outcome}
+    better = revived < REVIVED * fresh[worst] and repaired.outcome < base.outcome + 0.02
+    yield Finding("model.dead_units", "confirmed" if better else "excluded",
+                  f"default initialisation of {source} as the one factor, same seeds", evidence, source,
+                  max(0.1, base.outcome - repaired.outcome))
+
+
+def source_of(lab: Lab, name: str, share: float) -> str:
+    """The last leaf module with parameters that ran before `name` (or is it): what feeds its activation."""
+    model = lab.model
+    modules = dict(model.named_modules())
+    last = ""
+    for call in lab.calls(model):
+        module = modules.get(call.name)
+        leaf = module is not None and not any(True for _ in module.children())
+        if call.name == name and last and not (leaf and any(True for _ in module.parameters())
+                                               and any(dead_share(t) is not None and bool((t >= 0).all()) for t in call.outputs)):
+            return last
+        if leaf and hasattr(module, "reset_parameters") and any(True for _ in module.parameters()):
+            last = call.name
+        if call.name == name:
+            return last
+    return last
+
+
+def reinitialise(names: Iterable[str]) -> Change:
+    """Change: these modules get PyTorch's default initialisation, drawn from a stream of its own."""
+    chosen = list(names)
+
+    def change(model: nn.Module) -> None:
+        modules = dict(model.named_modules())
+        with torch.random.fork_rng():
+            torch.manual_seed(11)
+            for name in chosen:
+                modules[name].reset_parameters()
+
+    return Change(f"default initialisation of {', '.join(chosen[:3])}{' …' if len(chosen) > 3 else ''}", model=change)
+
+
+@check("model.norm_mode")
+def running_against_batch_statistics(lab: Lab) -> Iterable[Finding]:
+    """The trained model judged with its running statistics, and with those of the batch."""
+    model = lab.course().model
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        yield Finding("model.norm_mode", "excluded", "no module keeps running statistics")
+        return
+    twin = copy.deepcopy(model)
+    modules = dict(twin.named_modules())
+    with without_dropout(twin):
+        running = lab.error(lab.predict(twin, field="mel"))
+        for name in norms:
+            modules[name].track_running_stats, modules[name].running_mean, modules[name].running_var = False, None, None
+        batch = lab.error(lab.predict(twin, field="mel"))
+    evidence = {"TF L1 / best constant with running statistics": running, "with batch statistics": batch}
+    apart = running - batch > MODE_GAP and running > MODE_RATIO * batch
+    yield Finding("model.norm_mode", "confirmed" if apart else "excluded",
+                  "one trained model, one batch, running against batch statistics", evidence, norms[0] if apart else "",
+                  min(1.0, running - batch))
+
+
+def growth(lab: Lab, model: nn.Module) -> dict[str, float]:
+    """RMS of the output of each member of a stack (modules of one kind in a row) over that of the first, by stack."""
+    stacks: dict[tuple, list[tuple[str, float]]] = {}
+    modules = dict(model.named_modules())
+    for call in lab.calls(model):
+        parent, _, last = call.name.rpartition(".")
+        if last.isdigit() and call.outputs and call.outputs[0].is_floating_point():
+            key = (parent, type(modules[call.name]), tuple(call.outputs[0].shape))
+            stacks.setdefault(key, []).append((call.name, float(call.outputs[0].float().square().mean().sqrt())))
+    return {rows[-1][0]: rows[-1][1] / (rows[0][1] + 1e-12) for rows in stacks.values() if len(rows) > 1}

@@ -1,0 +1,104 @@
+"""Checks that train: every suspicion's one factor in a paired run, accepted one after another until the subject learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tts_core.diagnosis.checks.registry import check
+from tts_core.diagnosis.findings import Finding
+from tts_core.diagnosis.lab import Change, Course, Lab
+from tts_core.diagnosis.suspects import Suspect, suspects
+
+MARGIN = 0.1           # in best constants, of the mean curve: a change that gains less is not the cause of anything
+AGAIN = 0.05           # what a second seed has to gain as well
+NEARLY = 0.7           # of the best gain: among changes that gain as much, the one furthest upstream is the cause
+OWN_STEP = Change("the workbook's own step", plain_step=True)
+CAUSES = ("data.unnormalised_target", "model.memory_scale", "model.bad_initialisation", "model.norm_runaway", "loss.imbalance",
+          "optimizer.lr_too_small", "optimizer.lr_too_large", "optimizer.weight_decay", "optimizer.clip_too_tight")
+
+
+@check(*CAUSES)
+def one_factor_at_a_time(lab: Lab) -> Iterable[Finding]:
+    """Greedy forward selection over the suspects; what gains nothing beside what was found is excluded."""
+    base = lab.course()
+    open_suspects = [suspect for suspect in suspects(lab) if suspect.always or not lab.learns]
+    accepted: list[Suspect] = []
+    current, tried = base, {}
+    while open_suspects:
+        best, gain, course = _best(lab, open_suspects, accepted, current, tried)
+        if best is None:
+            together = _together(lab, open_suspects, accepted, current)
+            if together is None:
+                break
+            best, gain, course = together
+        yield _confirmed(lab, best, accepted, current, course, gain)
+        accepted.append(best)
+        open_suspects = [suspect for suspect in open_suspects if suspect.cause != best.cause
+                         and (suspect.always or not course.learnt)]
+        current = course
+    found = {suspect.cause for suspect in accepted}
+    for cause in CAUSES:
+        if cause not in found:
+            yield _absolved(lab, cause, current, tried)
+
+
+def _best(lab: Lab, open_suspects: list[Suspect], accepted: list[Suspect], current: Course,
+          tried: dict[str, tuple[float, Suspect]]) -> tuple[Suspect | None, float, Course]:
+    """The suspect furthest upstream among those whose change gains nearly the most, if it gains the margin, on two seeds.
+
+    Symptoms gain too where their cause is mended for them: a loud memory of a stack that grows, a learning rate of a clip.
+    """
+    beside, gains = [known.change for known in accepted], []
+    for suspect in open_suspects:
+        course, gain = lab.course(*beside, suspect.change), gain_of(lab, suspect, beside, lab.seed)
+        if suspect.cause not in tried or gain > tried[suspect.cause][0]:
+            tried[suspect.cause] = gain, suspect
+        gains.append((gain, suspect, course))
+    best = max((gain for gain, _, _ in gains), default=0.0)
+    upstream = [row for row in gains if row[0] >= NEARLY * best]      # in the order of the rules
+    for gain, suspect, course in upstream + sorted((row for row in gains if row not in upstream), key=lambda row: -row[0]):
+        if gain > MARGIN and gain_of(lab, suspect, beside, lab.seed + 1) > AGAIN:
+            return suspect, gain, course
+    return None, 0.0, current
+
+
+def gain_of(lab: Lab, suspect: Suspect, beside: list[Change], seed: int) -> float:
+    """Outcome without the suspect's change minus the outcome with it; one that changes the losses is compared under the
+    workbook's own step on both sides, for the subject's step has its losses inside.
+    """
+    twin = [OWN_STEP] if suspect.change.losses and lab.subject.train_step else []
+    return lab.course(*beside, *twin, seed=seed).outcome - lab.course(*beside, suspect.change, seed=seed).outcome
+
+
+def _together(lab: Lab, open_suspects: list[Suspect], accepted: list[Suspect],
+              current: Course) -> tuple[Suspect, float, Course] | None:
+    """Faults that hide one another: all specific changes at once, and the one whose removal hurts most."""
+    specific = [suspect for suspect in open_suspects if not suspect.general]
+    if len(specific) < 2 or current.learnt:
+        return None
+    known = [suspect.change for suspect in accepted]
+    every = lab.course(*known, *(suspect.change for suspect in specific))
+    if current.outcome - every.outcome <= MARGIN:
+        return None
+    missed = [(lab.course(*known, *(other.change for other in specific if other is not suspect)).outcome - every.outcome, suspect)
+              for suspect in specific]
+    gain, suspect = max(missed, key=lambda row: row[0])
+    return (suspect, gain, lab.course(*known, suspect.change)) if gain > MARGIN else None
+
+
+def _confirmed(lab: Lab, suspect: Suspect, accepted: list[Suspect], before: Course, after: Course, gain: float) -> Finding:
+    beside = f", beside {' and '.join(known.cause for known in accepted)}" if accepted else ""
+    return Finding(suspect.cause, "confirmed", f"{suspect.change.name} as the one factor, same seeds{beside}",
+                   {**suspect.evidence, "mean TF L1 / best constant before": before.outcome, "after": after.outcome,
+                    "last TF L1 / best constant before": before.final, "last after": after.final}, suspect.where, gain)
+
+
+def _absolved(lab: Lab, cause: str, current: Course, tried: dict[str, tuple[float, Suspect]]) -> Finding:
+    if cause in tried:
+        gain, suspect = tried[cause]
+        return Finding(cause, "excluded", f"{suspect.change.name} as the one factor, same seeds",
+                       {**suspect.evidence, "gain in mean TF L1 / best constant": gain})
+    if lab.learns or current.learnt:
+        return Finding(cause, "excluded", "nothing about it is out of range, and the subject learns its batch",
+                       {"last TF L1 / best constant": current.final})
+    return Finding(cause, "excluded", "nothing about it is out of range at the start", {"last TF L1 / best constant": current.final})

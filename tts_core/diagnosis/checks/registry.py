@@ -1,0 +1,48 @@
+"""What a check is, and how its causes are answered for even where it cannot run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from tts_core.diagnosis.catalogue import CATALOGUE
+from tts_core.diagnosis.findings import Finding
+from tts_core.diagnosis.lab import Lab
+
+Run = Callable[[Lab], Iterable[Finding]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One experiment and the causes that it answers for."""
+
+    name: str
+    causes: tuple[str, ...]
+    needs: tuple[str, ...]     # optional fields of Subject without which it says "not applicable"
+    run: Run
+
+    def findings(self, lab: Lab) -> list[Finding]:
+        """What it finds, with one entry at least for each of its causes; the subject's own errors become undecided."""
+        missing = [field for field in self.needs if not lab.subject.has(field)]
+        if missing:
+            return [Finding(cause, "not applicable", f"not applicable: supply Subject.{' and Subject.'.join(missing)}")
+                    for cause in self.causes]
+        try:
+            found = list(self.run(lab))
+        except Exception as error:   # the subject's code may raise anything; it is said, and the other checks go on
+            return [Finding(cause, "undecided", f"{self.name} could not run: {type(error).__name__}: {error}")
+                    for cause in self.causes]
+        answered = {finding.cause for finding in found}
+        return found + [Finding(cause, "undecided", f"next: {CATALOGUE[cause].experiment}")
+                        for cause in self.causes if cause not in answered]
+
+
+CHECKS: list[Check] = []
+
+
+def check(*causes: str, needs: tuple[str, ...] = ()) -> Callable[[Run], Run]:
+    """Register a function (lab) -> findings; it answers for `causes`, some of which others may answer for too."""
+    def register(run: Run) -> Run:
+        CHECKS.append(Check(run.__name__, causes, needs, run))
+        return run
+    return register

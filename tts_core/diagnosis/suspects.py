@@ -1,0 +1,295 @@
+"""Suspicions that only a training run can decide, each with the one factor that would undo it.
+
+A suspicion is a rule about numbers at the start; it proposes, and `checks/learning.py` lets a paired run decide.
+Shapes: B batch, T frames, M mel bins, D width.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tts_core.diagnosis.anatomy import anatomy, with_frames_changed
+from tts_core.diagnosis.changes import lr_times, no_weight_decay
+from tts_core.diagnosis.checks.activity import growth, reinitialise
+from tts_core.diagnosis.checks.losses import span
+from tts_core.diagnosis.checks.model import hooked
+from tts_core.diagnosis.checks.order import content_share
+from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
+from tts_core.diagnosis.lab import Change, Lab, norm_of
+from tts_core.diagnosis.observe import observe_steps
+from tts_core.diagnosis.trace import change_output
+
+LOUD_MEMORY = 4.0        # RMS of the memory; a normalised one has 1
+OFFSET = 1.5             # |mean| of the targets over their deviation
+SCALE = (0.3, 3.0)       # of the targets' standard deviation
+DOMINANT = 8.0           # a term's weighted gradient over the mel term's, on the parameters that both reach
+INITIAL = 3.0            # weights this many times larger or smaller than the module's default initialisation
+KEPT = 0.5               # a dropout probability above this keeps less than it drops
+GROWTH = 1.5             # RMS of the last member of a stack over the first; sound pre-norm stacks of two stay below 1.25
+RUNAWAY = 4.0            # growth that is looked into even where the subject learns
+LOUD_POSITIONS = 4.0     # size of added positions over what they are added to; sinusoids on unit-scale embeddings have 0.7
+DROWNED = 0.15           # share of the deviation at the first text-side module that the text itself makes
+DECAYED = 0.02           # share of a weight that decay takes away during a course
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A cause, what makes it suspicious, and the change that would undo it."""
+
+    cause: str
+    change: Change
+    evidence: Mapping[str, float | str]
+    where: str = ""
+    general: bool = False    # a remedy that mends many faults a little: the learning rate
+    always: bool = True      # tried even where the subject learns its batch
+
+
+def suspects(lab: Lab) -> list[Suspect]:
+    """Everything suspicious about the subject at its start, what lies upstream first."""
+    found: list[Suspect] = []
+    for rule in (raw_targets, growing_stack, drowned_text, loud_memory, dominating_term, heavy_dropout, unusual_weights,
+                 weight_decay, tight_clip, learning_rate):
+        found += rule(lab)
+    return found
+
+
+def loud_memory(lab: Lab) -> Iterable[Suspect]:
+    """The memory's RMS, from its place between encoder and decoder."""
+    parts = anatomy(lab)
+    if not parts.memory:
+        return
+    rms = max((float(tensor.float().square().mean().sqrt()) for index in parts.memory_calls
+               for tensor in parts.calls[index].outputs[:1] if tensor.is_floating_point()), default=0.0)
+    if rms > LOUD_MEMORY:
+        def normalise(tensor: Tensor) -> Tensor:
+            return F.layer_norm(tensor, tensor.shape[-1:])
+
+        def change(model: nn.Module) -> None:
+            change_output(dict(model.named_modules())[parts.memory], normalise)
+
+        yield Suspect("model.memory_scale", Change(f"memory normalised at {parts.memory}", model=change),
+                      {"RMS of the memory": rms}, parts.memory)
+
+
+def target_scale(lab: Lab) -> tuple[float, float]:
+    """|mean| over deviation, and deviation, of the targets; medians over the bins."""
+    deviation = lab.frames.std(dim=0)
+    return float((lab.frames.mean(dim=0).abs() / deviation.clamp(min=1e-6)).median()), float(deviation.median())
+
+
+def raw_targets(lab: Lab) -> Iterable[Suspect]:
+    """Targets far from zero mean and unit scale, standardised by an affine map behind the output and before the history."""
+    offset, deviation = target_scale(lab)
+    if offset <= OFFSET and SCALE[0] < deviation < SCALE[1]:
+        return
+    parts = anatomy(lab)
+    if not parts.output:
+        return
+    mean, std = lab.frames.mean(dim=0), lab.frames.std(dim=0).clamp(min=1e-3)
+
+    def along(tensor: Tensor, statistic: Tensor) -> Tensor:
+        statistic = statistic.to(tensor)
+        return statistic if tensor.shape[-1] == len(statistic) else statistic[:, None]
+
+    def standardise(model: nn.Module) -> None:
+        modules = dict(model.named_modules())
+        change_output(modules[parts.output], lambda x: x * along(x, std) + along(x, mean))
+        for name in parts.history_in:
+            def before(_, args):
+                first = args[0]
+                if isinstance(first, Tensor) and len(mean) in first.shape[-2:]:
+                    return ((first - along(first, mean)) / along(first, std), *args[1:])
+                return None
+            modules[name].register_forward_pre_hook(before)
+
+    yield Suspect("data.unnormalised_target", Change("targets standardised", model=standardise),
+                  {"|mean| / deviation of the targets": offset, "deviation of the targets": deviation}, "target_mel")
+
+
+def dominating_term(lab: Lab) -> Iterable[Suspect]:
+    """A term whose weighted gradient dwarfs the mel's on the parameters that both reach; its weight set to 0."""
+    model = lab.build()
+    gradients = {name: lab.gradient(model, term=name) for name in lab.losses(model)}
+    total = gradients.pop("total")
+    terms = [name for name, gradient in gradients.items() if gradient]
+    mel = next((name for name in terms if "mel" in name.lower()), None)
+    if mel is None or not total:
+        return
+    weights = dict(zip(terms, span(total, [gradients[name] for name in terms])[0]))
+    for name in terms:
+        shared = gradients[name].keys() & gradients[mel].keys()
+        own, its = (abs(weights[term]) * norm_of([gradients[term][key] for key in shared]) for term in (name, mel))
+        if name == mel or own <= DOMINANT * its or its == 0.0:
+            continue
+
+        def without(losses: Callable, name=name) -> Callable:
+            def dropped(model, batch):
+                found = dict(losses(model, batch))     # the sum of the others, for a difference would leave the rounding of the large
+                return {**found, "total": sum(weights[other] * found[other] for other in terms if other != name)}
+            return dropped
+
+        yield Suspect("loss.imbalance", Change(f"weight of {name} set to 0", losses=without),
+                      {f"gradient of {name} over that of {mel}, shared parameters": own / its,
+                       f"weight of {name} in total": weights[name]}, f"losses[{name!r}]")
+
+
+@contextmanager
+def recorded_dropout(found: list[float]):
+    """The probabilities that dropout is called with while it is active, functional and in modules."""
+    original = F.dropout
+
+    def watch(input, p=0.5, training=True, inplace=False):
+        if training:
+            found.append(float(p))
+        return original(input, p, training, inplace)
+
+    F.dropout = watch
+    try:
+        yield
+    finally:
+        F.dropout = original
+
+
+def heavy_dropout(lab: Lab) -> Iterable[Suspect]:
+    """A dropout that drops more than half in training, or stays on in evaluation; all dropout off."""
+    model = lab.build()
+    in_training: list[float] = []
+    with unchanged_randomness(lab.seed), recorded_dropout(in_training), torch.no_grad():
+        lab.subject.losses(model.train(), lab.batch)
+    highest = max(in_training, default=0.0)
+    if highest > KEPT:
+        yield Suspect("model.dropout_always_on", Change("dropout off", around=without_dropout),
+                      {"largest share dropped in training": highest}, "dropout")
+
+
+def growing_stack(lab: Lab) -> Iterable[Suspect]:
+    """Activations that grow from layer to layer of a stack; the RMS of every member's output held at 1 at most."""
+    grown = {name: ratio for name, ratio in growth(lab, lab.model).items() if ratio > GROWTH}
+    if not grown:
+        return
+    worst = max(grown, key=grown.get)
+    stacks = {name.rpartition(".")[0] for name in grown}
+
+    def hold(model: nn.Module) -> None:
+        for name, module in model.named_modules():
+            parent, _, last = name.rpartition(".")
+            if parent in stacks and last.isdigit():
+                change_output(module, lambda x: x / x.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1.0))
+
+    yield Suspect("model.norm_runaway", Change(f"outputs of {' and '.join(sorted(stacks))} held at unit scale", model=hold),
+                  {"RMS of the last layer over the first": grown[worst]}, worst.rpartition(".")[0], always=grown[worst] > RUNAWAY)
+
+
+def drowned_text(lab: Lab) -> Iterable[Suspect]:
+    """Positions that drown what they are added to: shrunk to its size where a module adds them; else the text enlarged."""
+    parts = anatomy(lab)
+    loud = {name: ratio for name, ratio in added_constants(lab).items() if ratio > LOUD_POSITIONS}
+    if loud:
+        worst = max(loud, key=loud.get)
+
+        def shrink(model: nn.Module) -> None:
+            modules = dict(model.named_modules())
+            for name, ratio in loud.items():
+                modules[name].register_forward_hook(
+                    lambda _, args, output, ratio=ratio: args[0] + (output - args[0]) / ratio)
+
+        yield Suspect("model.positions", Change(f"what {', '.join(loud)} adds shrunk to the size of its input", model=shrink),
+                      {f"size of what {worst} adds over its input": loud[worst]}, worst)
+        return
+    for name, share in content_share(lab, parts).items():
+        if share < DROWNED:
+            factor = min(1e3, (1.0 - share ** 2) ** 0.5 / max(share, 1e-3))
+
+            def enlarge(model: nn.Module, factor=factor) -> None:
+                modules = dict(model.named_modules())
+                for embedding in parts.embeddings:
+                    change_output(modules[embedding], lambda x: x * factor)
+
+            yield Suspect("model.positions", Change(f"text embedding {factor:.3g} times as large against the positions", model=enlarge),
+                          {f"share of the input of {name} that the text makes": share}, name)
+
+
+def added_constants(lab: Lab) -> dict[str, float]:
+    """Modules that add the same to whatever they are given, as positions are: size of what is added over that of the input."""
+    parts, model = anatomy(lab), lab.model
+    modules = dict(model.named_modules())
+    runs = [parts.calls, lab.calls(model, with_frames_changed(lab, list(parts.histories), slice(None)))]
+    with hooked([(modules[name], lambda x: x.flip(1)) for name in parts.embeddings]):
+        runs.append(lab.calls(model))
+    found = {}
+    for same in zip(*runs):
+        shapes = {tensor.shape for call in same for tensor in (*call.inputs[:1], *call.outputs[:1]) if tensor.is_floating_point()}
+        if len({call.name for call in same}) > 1 or not same[0].name or len(shapes) != 1 or len(next(iter(shapes))) != 3:
+            continue
+        if any(not call.inputs or not call.inputs[0].is_floating_point() for call in same):
+            continue
+        added = [call.outputs[0].float() - call.inputs[0].float() for call in same]
+        size, changed = rms(added[0]), max(rms(added[0] - other) for other in added[1:])
+        moved = max(rms(same[0].inputs[0].float() - call.inputs[0].float()) for call in same[1:])
+        if size > 0 and changed < 1e-3 * size and moved > 1e-3 * rms(same[0].inputs[0]) and float(added[0].std(dim=1).max()) > 1e-3 * size:
+            found[same[0].name] = size / (rms(same[0].inputs[0]) + 1e-12)
+    return found
+
+
+def unusual_weights(lab: Lab) -> Iterable[Suspect]:
+    """Modules whose weights are far from their default initialisation in size; all of them drawn anew."""
+    odd: dict[str, float] = {}
+    for name, module in lab.build().named_modules():
+        parameters = dict(module.named_parameters(recurse=False))
+        weight = parameters.get("weight")
+        if weight is None or weight.ndim < 2 or not hasattr(module, "reset_parameters") or not weight.is_floating_point():
+            continue
+        twin = copy.deepcopy(module)
+        with unchanged_randomness(lab.seed):
+            twin.reset_parameters()
+        ratio = rms(weight) / (rms(twin.weight) + 1e-12)
+        bias, default = parameters.get("bias"), getattr(twin, "bias", None)
+        if bias is not None and isinstance(default, Tensor) and rms(bias) > 1.0 > rms(default):
+            ratio = max(ratio, INITIAL * rms(bias))
+        if not 1 / INITIAL < ratio < INITIAL:
+            odd[name] = ratio
+    if odd:
+        worst = max(odd, key=lambda name: abs(torch.tensor(odd[name] + 1e-9).log().item()))
+        yield Suspect("model.bad_initialisation", reinitialise(odd),
+                      {"modules far from their default": float(len(odd)), f"size of {worst} over its default": odd[worst]}, worst,
+                      always=False)
+
+
+def rms(tensor: Tensor) -> float:
+    """Root mean square in fp32."""
+    return float(tensor.detach().float().square().mean().sqrt())
+
+
+def weight_decay(lab: Lab) -> Iterable[Suspect]:
+    """Decay that takes a visible share of the weights away during a course."""
+    optimizer = lab.subject.make_optimizer(lab.build())
+    taken = max((group.get("weight_decay", 0.0) * (group["lr"] if isinstance(optimizer, torch.optim.AdamW) else 1.0)
+                 for group in optimizer.param_groups), default=0.0) * lab.n_steps
+    if taken > DECAYED:
+        yield Suspect("optimizer.weight_decay", no_weight_decay(), {"decay over a course, weight decay × lr × steps": taken},
+                      "make_optimizer", always=taken > 0.5)
+
+
+def tight_clip(lab: Lab) -> Iterable[Suspect]:
+    """A clip that shrinks the gradient far below what the loss gives."""
+    seen = observe_steps(lab)
+    if 0.0 < seen.clip_factor < 0.1:
+        yield Suspect("optimizer.clip_too_tight", seen.unclipped, {"gradient at the optimiser over the loss's own": seen.clip_factor},
+                      "train_step")
+
+
+def learning_rate(lab: Lab) -> Iterable[Suspect]:
+    """The learning rate by powers of ten, up where a step hardly moves the weights, down where it moves them much."""
+    base = lab.course()
+    evidence = {"‖Δw‖ / ‖w‖ of a step": base.update_ratio, "TF L1 / best constant at the end": base.final}
+    for factor in (10.0, 100.0, 1000.0):
+        yield Suspect("optimizer.lr_too_small", lr_times(factor), evidence, "make_optimizer", general=True, always=False)
+    for factor in (0.1, 0.01):
+        yield Suspect("optimizer.lr_too_large", lr_times(factor), evidence, "make_optimizer", general=True, always=False)

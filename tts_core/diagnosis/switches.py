@@ -1,0 +1,195 @@
+"""What a probe switches off for a while: checkpointing, 16-bit numbers, masks beyond their range, batch statistics."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+HALVES = (torch.float16, torch.bfloat16)
+WIDE = (torch.float32, torch.float64)
+
+
+@contextmanager
+def replaced(owner: Any, **values: Any) -> Iterator[None]:
+    """Attributes of a module or class exchanged for a while."""
+    before = {name: getattr(owner, name) for name in values}
+    try:
+        for name, value in values.items():
+            setattr(owner, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
+
+
+@contextmanager
+def without_checkpointing() -> Iterator[list[str]]:
+    """`torch.utils.checkpoint` keeps every activation, however it was imported; yields the kinds of the calls that asked."""
+    calls: list[str] = []
+
+    class Kept:
+        @staticmethod
+        def apply(function, preserve_rng_state, *args):
+            calls.append("reentrant")
+            return function(*args)
+
+    def kept(*args, **kwargs):
+        calls.append("non-reentrant")
+        yield
+
+    # `checkpoint` looks both up in its module when it is called
+    with replaced(torch.utils.checkpoint, CheckpointFunction=Kept, _checkpoint_without_reentrant_generator=kept):
+        yield calls
+
+
+@contextmanager
+def counted_checkpointing() -> Iterator[list[str]]:
+    """`torch.utils.checkpoint` as it is; yields the kinds of the calls."""
+    calls: list[str] = []
+    module = torch.utils.checkpoint
+    function, generator = module.CheckpointFunction, module._checkpoint_without_reentrant_generator
+
+    class Counted:
+        @staticmethod
+        def apply(*args):
+            calls.append("reentrant")
+            return function.apply(*args)
+
+    def counted(*args, **kwargs):
+        calls.append("non-reentrant")
+        return generator(*args, **kwargs)
+
+    with replaced(module, CheckpointFunction=Counted, _checkpoint_without_reentrant_generator=counted):
+        yield calls
+
+
+@contextmanager
+def without_batch_statistics() -> Iterator[None]:
+    """BatchNorm uses its running statistics, so that a clip's gradient does not depend on its neighbours in the batch."""
+    batch_norm = F.batch_norm
+
+    def steady(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+        return batch_norm(input, running_mean, running_var, weight, bias, training and running_mean is None, momentum, eps)
+
+    with replaced(F, batch_norm=steady):
+        yield
+
+
+# --- precision --------------------------------------------------------------------------------------------------------
+
+@contextmanager
+def in_fp32() -> Iterator[None]:
+    """No autocast, and no cast to 16 bits by the code inside; the weights are the caller's to convert."""
+    autocast = torch.amp.autocast_mode.autocast
+    enter = autocast.__enter__
+
+    def enter_disabled(self):
+        self._enabled = False
+        return enter(self)
+
+    with replaced(autocast, __enter__=enter_disabled), _NoHalves():
+        yield
+
+
+@contextmanager
+def masks_in_range() -> Iterator[None]:
+    """Constants and mask values beyond the range of a 16-bit type become its largest; overflow of anything else stays."""
+    with _MasksInRange():
+        yield
+
+
+class _NoHalves(TorchFunctionMode):
+    """Every 16-bit dtype that is asked for becomes fp32."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (Tensor.half, Tensor.bfloat16):
+            func = Tensor.float
+        wide = {name: _wide(value) for name, value in (kwargs or {}).items()}
+        return func(*(_wide(value) for value in args), **wide)
+
+
+def _wide(value: Any) -> Any:
+    return torch.float32 if isinstance(value, torch.dtype) and value in HALVES else value
+
+
+class _MasksInRange(TorchFunctionMode):
+    """Python numbers of either sign, and what wide tensors hold below the range (masks are negative), are clamped."""
+
+    FILLS = (Tensor.masked_fill, Tensor.masked_fill_, torch.masked_fill, torch.where)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        dtype = self._half_in_play(func, [*args, *kwargs.values()])
+        if dtype is not None:
+            limit = torch.finfo(dtype).max
+            with torch._C.DisableTorchFunction():
+                args = tuple(self._clamped(value, limit, func) for value in args)
+                kwargs = {name: self._clamped(value, limit, func) for name, value in kwargs.items()}
+        return func(*args, **kwargs)
+
+    @staticmethod
+    def _half_in_play(func, values: list) -> torch.dtype | None:
+        if func is Tensor.half:
+            return torch.float16
+        if func is Tensor.bfloat16:
+            return torch.bfloat16
+        for value in values:
+            if isinstance(value, torch.dtype) and value in HALVES:
+                return value
+            if isinstance(value, Tensor) and value.dtype in HALVES:
+                return value.dtype
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) in HALVES:
+                return torch.get_autocast_dtype(device)
+        return None
+
+    def _clamped(self, value: Any, limit: float, func) -> Any:
+        number = isinstance(value, float) or isinstance(value, int) and not isinstance(value, bool) and func in self.FILLS
+        if number and math.isfinite(value) and abs(value) > limit:
+            return math.copysign(limit, value)
+        if isinstance(value, Tensor) and value.dtype in WIDE and value.numel() and bool((value < -limit).any()):
+            return torch.where((value < -limit) & value.isfinite(), torch.full_like(value, -limit), value)
+        return value
+
+
+# --- loss scalers -----------------------------------------------------------------------------------------------------
+
+@contextmanager
+def kept_scalers(scale: float | None = None) -> Iterator[None]:
+    """Every GradScaler used inside is afterwards as it was before; with `scale`, its loss scale is that number throughout."""
+    kind = torch.amp.GradScaler
+    first, update = kind.scale, kind.update
+    known: dict[int, tuple[Any, dict[str, Any]]] = {}
+
+    def hold(scaler: Any) -> None:
+        if scale is not None and scaler.is_enabled():
+            scaler._init_scale = scale
+            if scaler._scale is not None:
+                scaler._scale.fill_(scale)
+
+    def seen(scaler: Any, outputs: Any) -> Any:
+        if id(scaler) not in known:
+            known[id(scaler)] = scaler, copy.deepcopy(vars(scaler))
+            hold(scaler)
+        return first(scaler, outputs)
+
+    def updated(scaler: Any, *args: Any, **kwargs: Any) -> None:
+        update(scaler, *args, **kwargs)
+        hold(scaler)
+
+    try:
+        with replaced(kind, scale=seen, update=updated):
+            yield
+    finally:
+        for scaler, state in known.values():
+            vars(scaler).clear()
+            vars(scaler).update(state)
