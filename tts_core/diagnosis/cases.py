@@ -83,9 +83,9 @@ class Setting:
         return math.exp(self.random.uniform(math.log(low), math.log(high)))
 
 
-def draw_setting(seed: int, n_clips: int = 12, **changes) -> Setting:
-    """A setting with clips of one voice chosen by `seed`."""
-    pieces = short_clips()
+def draw_setting(seed: int, n_clips: int = 12, max_seconds: float = MAX_SECONDS, **changes) -> Setting:
+    """A setting with clips of one voice, of at most `max_seconds`, chosen by `seed`."""
+    pieces = short_clips(max_seconds)
     voices = sorted({piece.path.parent for piece in pieces})
     voice = voices[seed % len(voices)]
     chosen = random.Random(f"clips {seed}").sample([piece for piece in pieces if piece.path.parent == voice], n_clips)
@@ -104,4 +104,8 @@ class Architecture:
     plants: Mapping[str, Build]              # by catalogue id; differs from `clean` in the one planted defect
     nonsense: Mapping[str, str]              # catalogue id -> why the fault cannot exist here
     outside: Mapping[str, Build] = field(default_factory=dict)   # faults that the catalogue does not hold
+    layers: Mapping[str, Callable[[Build, Setting], Subject]] = field(default_factory=dict)     # plants that go on top of any
+                                                                                        # build, a faulty one too: pairs
+    max_seconds: float = MAX_SECONDS             # of its clips: an architecture that is slow gets shorter ones
+    required: Callable[[str], Mapping[str, object]] = lambda cause: {}     # fields of Setting that a fault and its twin need
     variants: Sequence[str] = ("tied", "frozen")                 # which options of Setting mean something here
