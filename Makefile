@@ -12,7 +12,7 @@ BIN = .venv/bin
 STAMP = .venv/installed
 SMOKE = GOMP_SPINCOUNT=10000 TTS_WORKBOOK_PROFILE=smoke TTS_WORKBOOK_OUT=$(CURDIR)/runs/nbval
 
-.PHONY: workbook test lab evidence bench clean
+.PHONY: workbook test lab evidence bench bench-diagnosis clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || \
@@ -38,6 +38,9 @@ evidence: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py
+
+bench-diagnosis: $(STAMP)
+	$(BIN)/python benchmarks/diagnosis.py
 
 clean:
 	rm -rf .venv runs build *.egg-info .pytest_cache .hypothesis

@@ -1,0 +1,185 @@
+"""Run the planted-fault benchmark of the diagnosis and record it: a night on 2 cores, resumable; `--smoke` minutes.
+
+    python benchmarks/diagnosis.py [--smoke] [--seeds 0,1,2,3] [--kinds fault,clean,outside,pair] [--architectures ours,…]
+
+Every cell runs in a one-thread worker and is stored the moment it ends (runs/diagnosis); a kill loses what was running. What
+is stored counts as long as the package's source is the same; `--keep` takes older cells too and says how many. Results:
+benchmarks/results/diagnosis.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import importlib
+import io
+import math
+import multiprocessing
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from seed_size import processor  # noqa: E402
+
+from tts_core.diagnosis.benchmark import Cell, Row, build, cells, score, setting_of  # noqa: E402
+from tts_core.workbook import atomic  # noqa: E402
+from tts_core.workbook.environment import git_commit, versions  # noqa: E402
+from tts_core.workbook.hashes import hash_package  # noqa: E402
+
+STORE = ROOT / "runs" / "diagnosis"
+RESULT = ROOT / "benchmarks" / "results" / "diagnosis.json"
+ARCHITECTURES = {"ours": "tts_core.diagnosis.ours", "tacotron2": "tts_core.diagnosis.tacotron", "gru": "tests.diagnosis.gru_plants"}
+HELD_OUT = ("gru",)
+SMOKE_FAULTS = ("data.token_collapse", "model.no_causal_mask", "model.text_ignored", "loss.padding_included", "loss.detached",
+                "optimizer.missing_parameters", "loop.no_zero_grad", "generation.layout")
+
+
+def architecture(name: str):
+    """The Architecture behind a name."""
+    return importlib.import_module(ARCHITECTURES[name]).ARCHITECTURE
+
+
+def run_cell(cell: Cell) -> Row:
+    """Plant, diagnose, and measure what the plant spoils."""
+    import torch
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)     # failing models drift into denormal numbers, which cost three times the time
+    from tts_core.diagnosis.diagnose import diagnose
+    from tts_core.diagnosis.harm import harm, signs
+    from tts_core.diagnosis.lab import Lab
+    kind = architecture(cell.architecture)
+    subject, setting = build(kind, cell), setting_of(kind, cell)
+    try:
+        report = diagnose(subject, seed=cell.seed)
+    except Exception as error:     # a diagnosis that breaks is a miss, and is to be seen as one
+        return Row(cell, (), (), False, False, {}, {}, "the diagnosis raised", 0.0, f"{type(error).__name__}: {error}"[:400])
+    names = tuple(tuple(found.cause for found in report.at(level)) for level in ("confirmed", "suspected"))
+    spoilt = "" if cell.kind == "clean" else harm(signs(Lab(subject, seed=cell.seed)), twin_signs(cell, setting))
+    numbers = {name: value for name, value in report.headline.items() if not isinstance(value, str) and math.isfinite(value)}
+    alarms = {"loss below half of the best constant": not report.passed, "gradient norm": gradient_alarm(subject, cell.seed)}
+    alarm = torchtest_alarm(subject)
+    return Row(cell, *names, report.healthy, report.passed, numbers, {**alarms, **({} if alarm is None else {"torchtest": alarm})},
+               spoilt, report.seconds)
+
+
+def twin_signs(cell: Cell, setting) -> dict[str, float]:
+    """The signs of the clean twin of this setting, measured once and kept."""
+    from tts_core.diagnosis.harm import signs
+    from tts_core.diagnosis.lab import Lab
+    drawn = f"{setting.optimizer}-{setting.lr}-{setting.batch_size}"
+    path = STORE / "twins" / f"{cell.architecture}-{cell.seed}-{drawn}.json"
+    if path.exists():
+        kept = atomic.read_json(path)
+        if kept["package"] == hash_package():
+            return {name: math.inf if value is None else value for name, value in kept["signs"].items()}
+    found = signs(Lab(architecture(cell.architecture).clean(setting), seed=cell.seed))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_json(path, {"package": hash_package(),
+                             "signs": {name: value if math.isfinite(value) else None for name, value in found.items()}})
+    return found
+
+
+def gradient_alarm(subject, seed: int) -> bool:
+    """A watch on the gradient norm of the first step: not finite, above 100, or below 1e-6."""
+    from tts_core.diagnosis.lab import Lab, norm_of
+    lab = Lab(subject, seed=seed)
+    try:
+        norm = norm_of(lab.gradient(lab.build()).values())
+    except Exception:
+        return True
+    return not math.isfinite(norm) or norm > 100.0 or norm < 1e-6
+
+
+def torchtest_alarm(subject) -> bool | None:
+    """torchtest's own suite (variables change, no NaN, no infinity) around the subject; None where it is not installed."""
+    try:
+        from torchtest import torchtest
+    except ImportError:
+        return None
+    import torch
+    from tts_core.diagnosis.isolation import private_copy, unchanged_randomness
+
+    class Whole(torch.nn.Module):
+        """The subject's model as torchtest wants one: called with a tensor, answering with one."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = subject.build_model()
+
+        def forward(self, _):
+            return subject.losses(self.inner, private_copy(subject.batch))["total"].reshape(1)
+
+    with unchanged_randomness(0), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            whole = Whole()
+            torchtest.test_suite(whole, lambda output, _: output.sum(), subject.make_optimizer(whole.inner),
+                                 [torch.zeros(1), torch.zeros(1)], test_vars_change=True, test_nan_vals=True, test_inf_vals=True)
+        except Exception:
+            return True
+    return False
+
+
+def line(row: Row) -> str:
+    """One row as a line of the log."""
+    said = row.error or row.first or ("healthy" if row.healthy else "cannot tell")
+    return f"{row.cell.name}: {said} ({row.seconds:.0f} s){'' if row.harm or row.cell.kind == 'clean' else ' masked'}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="8 faults, seed 0, two architectures")
+    parser.add_argument("--seeds", default="0,1,2,3")
+    parser.add_argument("--kinds", default="fault,clean,outside,pair")
+    parser.add_argument("--architectures", default=",".join(ARCHITECTURES))
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--keep", action="store_true", help="take cells that an older source of the package gave")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    names = [name for name in options.architectures.split(",") if not (options.smoke and name in HELD_OUT)]
+    known = {name: architecture(name) for name in names}
+    wanted = cells(known, HELD_OUT, [0] if options.smoke else [int(seed) for seed in options.seeds.split(",")],
+                   ("fault", "clean") if options.smoke else options.kinds.split(","), n_clean=2 if options.smoke else 40)
+    if options.smoke:
+        wanted = [cell for cell in wanted if cell.kind == "clean" or cell.fault in SMOKE_FAULTS]
+    rows, package = {}, hash_package()
+    for cell in wanted:
+        path = STORE / f"{cell.name}.json"
+        if path.exists() and ((kept := atomic.read_json(path))["package"] == package or options.keep):
+            rows[cell] = Row.from_dict(kept["row"])
+    print(f"{len(wanted)} cells, {len(rows)} known", flush=True)
+    started = time.perf_counter()
+    STORE.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.workers, mp_context=context, max_tasks_per_child=12) as pool:
+        running = {pool.submit(run_cell, cell): cell for cell in wanted if cell not in rows}
+        for future in as_completed(running):
+            cell = running[future]
+            rows[cell] = future.result()
+            atomic.write_json(STORE / f"{cell.name}.json", {"package": package, "row": rows[cell].to_dict()})
+            print(f"{datetime.datetime.now():%H:%M:%S} {len(rows)}/{len(wanted)} {line(rows[cell])}", flush=True)
+    ordered = [rows[cell] for cell in wanted]
+    result = {"provenance": {"command": "python benchmarks/diagnosis.py" + (" --smoke" if options.smoke else ""), "commit": git_commit(ROOT),
+                             "device": f"cpu, {processor()}, {options.workers} one-thread workers",
+                             "date": datetime.date.today().isoformat(),
+                             "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")},
+                             "seconds": round(time.perf_counter() - started)},
+              "scores": score(ordered), "rows": [row.to_dict() for row in ordered]}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_json(options.out, result)
+    half = result["scores"]["scored" if not options.smoke else "tuning"]
+    if half["n"]:
+        detection, root, f1 = (half[name]["value"] for name in ("detection", "root_cause", "macro_f1"))
+        clean = result["scores"]["clean"]
+        print(f"{half['n']} harmful plants: detection {detection:.3f}, root cause {root:.3f}, macro-F1 {f1:.3f}; "
+              f"clean: {clean['alarms']} alarms in {clean['n']} runs")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
