@@ -21,6 +21,7 @@ _HOME = {
     "sweep_plots": ("plot_sweep", "plot_sweep_curves", "plot_lr_range"),
     "ruling_plots": ("plot_effects", "plot_arm_curves", "plot_doses"),
     "stop_plots": ("plot_stop_head",),
+    "diagnosis_plots": ("plot_courses",),
     "data_plots": ("plot_data_report", "plot_clip_lengths", "plot_levels", "plot_silence", "plot_noise", "plot_pace",
                    "plot_transcript_match", "plot_phoneme_coverage", "plot_mel_range", "plot_clipped_mels",
                    "plot_clip_baselines"),

@@ -16,7 +16,7 @@ from tts_core.viz.axes import category_ticks, legend_above, log_axis, plain_numb
 from tts_core.viz.inputs import finite_array, finite_number, named
 from tts_core.viz.picture import Picture, new_picture, workbook_style
 from tts_core.viz.recorded_plots import state_provenance
-from tts_core.viz.style import ALARM, BAND, GREY, INK, LEVEL, SPARE_COLOURS, WIDTH, colours_of
+from tts_core.viz.style import ALARM, BAND, GREY, INK, LEVEL, SPARE_COLOURS, colours_of
 
 DOSE_COLUMNS = 3.4      # a column of doses is as wide as so many of them at least: the name of its factor has to fit
 SHORT_DOSES = {"0.03125": "1/32", "0.125": "1/8", "0.25": "1/4", "0.5": "1/2", "seed_custom": "custom"}

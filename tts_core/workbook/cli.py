@@ -1,12 +1,13 @@
-"""The command `tts-workbook`: run, check, align, report.
+"""The command `tts-workbook`: run, diagnose, triage, check, align, report.
 
-Exit codes: 0 done, 1 a notebook failed (or no clip is usable), 2 something the user can mend (a message, no traceback),
+Exit codes: 0 done (a diagnosis that finds faults is done), 1 a notebook failed (or no clip is usable), 2 something the user can mend (a message, no traceback),
 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from tts_core.workbook.parameters import FIELDS, PROFILES, read_assignments
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The commands run, check, align and report with their options."""
+    """The commands and their options."""
     parser = argparse.ArgumentParser(prog="tts-workbook",
                                      description="Why does a text-to-speech model not learn to speak?",
                                      allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run | check | align | report")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run | diagnose | triage | check | align | report")
 
     names = ", ".join(f"{field.name} ({field.help})" for field in FIELDS.values())
     run = commands.add_parser("run", allow_abbrev=False, help="execute the notebooks and write report.html",
@@ -38,6 +39,16 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--notebooks", metavar="DIR", type=Path,
                      help="folder of the notebooks; default: notebooks/ of the checkout")
 
+    diagnose = commands.add_parser("diagnose", help="why does my model not learn? findings by intervention",
+                                   description="Run every check on a Subject and rank what they find.")
+    add_subject(diagnose)
+    diagnose.add_argument("--budget", choices=("fast", "full"), default="fast", help="fast: about two minutes; full: longer runs")
+    diagnose.add_argument("--seed", type=int, default=0, help="of weights and data order")
+
+    triage = commands.add_parser("triage", help="what does my trained model do on one clip? within a minute",
+                                 description="Teacher-forced, free-running and full inference of a checkpoint, beside baselines.")
+    add_subject(triage)
+
     check = commands.add_parser("check", help="report on the clips of a data folder")
     check.add_argument("folder", type=Path, metavar="DIR", help="LJSpeech layout: metadata.csv, wavs/, alignments/")
     check.add_argument("--language", default="auto", help=FIELDS["language"].help)
@@ -51,11 +62,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_subject(command: argparse.ArgumentParser) -> None:
+    """The subject's address and what comes out: shared by diagnose and triage."""
+    command.add_argument("subject", metavar="pkg.module:subject", help="a Subject, or a function that returns one; file.py:name too")
+    command.add_argument("--checkpoint", metavar="FILE", help="safetensors, in place of the subject's own")
+    command.add_argument("--json", action="store_true", help="print the whole result as JSON")
+    command.add_argument("--html", metavar="OUT", type=Path, help="write it as a self-contained page")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status. A WorkbookError is printed without a traceback."""
     options = build_parser().parse_args(arguments)
     try:
-        return {"run": _run, "check": _check, "align": _align, "report": _report}[options.command](options)
+        return {"run": _run, "diagnose": _diagnose, "triage": _triage, "check": _check, "align": _align, "report": _report}[options.command](options)
     except WorkbookError as error:
         print(f"tts-workbook: {error}", file=sys.stderr)
         return 2
@@ -86,6 +105,42 @@ def _run(options: argparse.Namespace) -> int:
               f"what happened is in {result.out / 'run.json'}", file=sys.stderr)
     console.say(str(result.report) if result.report is not None else f"no report could be written in {result.out}")
     return result.exit_code
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    from tts_core.diagnosis.diagnose import diagnose
+    from tts_core.workbook.subjects import load_subject
+    subject = load_subject(options.subject, options.checkpoint)
+    report = diagnose(subject, options.budget, options.seed, on_progress=lambda line: print(line, file=sys.stderr, flush=True))
+    print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False) if options.json else report)
+    return _write_page(options.html, "diagnosis_page", report, f"Diagnosis of {options.subject}")
+
+
+def _triage(options: argparse.Namespace) -> int:
+    from tts_core.diagnosis.triage import triage
+    from tts_core.workbook.subjects import load_subject
+    found = triage(load_subject(options.subject, options.checkpoint))
+    if options.json:
+        print(json.dumps(found.to_dict(), indent=1, ensure_ascii=False))
+    else:
+        width = max(map(len, found.headline))
+        lines = [f"{name:<{width}}  {value:.4g}" for name, value in found.headline.items()]
+        print("\n".join([*lines, *(f"{name}: {reason}" for name, reason in found.missing.items()), found.advice]))
+    return _write_page(options.html, "triage_page", found, f"Triage of {options.subject}")
+
+
+def _write_page(target: Path | None, maker: str, found, title: str) -> int:
+    """Write the page where one is asked for; its path goes to stderr, so that --json stays JSON."""
+    if target is None:
+        return 0
+    try:
+        from tts_core.workbook import diagnosis_page
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from None
+    from tts_core.workbook import atomic
+    atomic.write_text(target, getattr(diagnosis_page, maker)(found, title))
+    print(target, file=sys.stderr)
+    return 0
 
 
 def _check(options: argparse.Namespace) -> int:

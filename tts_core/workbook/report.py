@@ -7,20 +7,18 @@ forbids scripts and requests besides. Pictures and sounds are embedded up to a b
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import soundfile
 
 from tts_core.errors import WorkbookError
-from tts_core.viz.progress import seconds_text
 from tts_core.workbook import atomic
 from tts_core.workbook.folder import find_defect, read_record, read_state
+from tts_core.workbook.pages import data_uri, render
 from tts_core.workbook.verdicts import VERDICTS, read_verdict
 
 MAX_PICTURE = 3_000_000     # bytes of one embedded figure
@@ -35,22 +33,11 @@ def build(folder: Path) -> Path:
     sections = _sections(folder, record)
     if record is None and not sections:
         raise WorkbookError(f"{folder} holds neither a run (run.json) nor verdicts; make one with: tts-workbook run")
-    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
-                                   undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    templates.filters.update(number=format_number, seconds=seconds_text)
-    page = templates.get_template("report.html.j2").render(
-        headline=_headline(record, sections), record=record or {}, sections=sections,
-        written=time.strftime("%Y-%m-%d %H:%M %Z"))
+    page = render("report.html.j2", headline=_headline(record, sections), record=record or {}, sections=sections,
+                  written=time.strftime("%Y-%m-%d %H:%M %Z"))
     target = folder / "report.html"
     atomic.write_text(target, page)
     return target
-
-
-def format_number(value: float | int | None) -> str:
-    """Four significant digits; whole numbers as they are."""
-    if value is None:
-        return "–"
-    return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def verdict_rows(folder: Path) -> list[dict[str, Any]]:
@@ -141,14 +128,14 @@ def _manifest(folder: Path, number: str) -> list[dict[str, Any]]:
 
 def _picture(folder: Path, entry: dict[str, Any], budget: list[int]) -> dict[str, Any]:
     content, note = _read(folder / os.path.basename(entry["file"]), MAX_PICTURE, budget)
-    return {**entry, "note": note, "uri": _data_uri("image/png", content)}
+    return {**entry, "note": note, "uri": data_uri("image/png", content)}
 
 
 def _sound(folder: Path, entry: dict[str, Any], budget: list[int]) -> dict[str, Any]:
     path = folder / os.path.basename(entry["file"])
     if not path.is_file() or path.stat().st_size <= MAX_SOUND:
         content, note = _read(path, MAX_SOUND, budget)
-        return {**entry, "note": note, "uri": _data_uri("audio/wav", content)}
+        return {**entry, "note": note, "uri": data_uri("audio/wav", content)}
     with soundfile.SoundFile(path) as sound:
         seconds = min(EXCERPT_SECONDS, MAX_SOUND / (sound.samplerate * sound.channels * 2))
         excerpt = io.BytesIO()
@@ -159,7 +146,7 @@ def _sound(folder: Path, entry: dict[str, Any], budget: list[int]) -> dict[str, 
         return {**entry, "note": f"left out of this page, which is full; see audio/{path.name}", "uri": ""}
     budget[0] -= len(content)
     return {**entry, "note": f"the first {seconds:.0f} s of {whole:.0f} s; all of it: audio/{path.name}",
-            "uri": _data_uri("audio/flac", content)}
+            "uri": data_uri("audio/flac", content)}
 
 
 def _read(path: Path, largest: int, budget: list[int]) -> tuple[bytes, str]:
@@ -171,7 +158,3 @@ def _read(path: Path, largest: int, budget: list[int]) -> tuple[bytes, str]:
         return b"", f"left out of this page, {size / 1e6:.1f} MB; see {path.parent.name}/{path.name}"
     budget[0] -= size
     return path.read_bytes(), ""
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}" if content else ""
