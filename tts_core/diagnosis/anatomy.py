@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tts_core.diagnosis.isolation import private_copy, tensors_in
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.subject import Batch
-from tts_core.diagnosis.trace import Call, changed_outputs, output_changed, text_embeddings
+from tts_core.diagnosis.trace import Call, changed_outputs, output_changed, outputs_changed, text_embeddings, with_noise
 
 MOVED = 1e-4          # a prediction that moves by less than this share of the target's spread has not moved
 NOISE_SEED = 7
@@ -132,19 +132,8 @@ def _dissect(lab: Lab) -> Anatomy:
 def _changed_by_text(lab: Lab, model: nn.Module, embeddings: list[str], calls: list[Call]) -> dict[int, float]:
     """Calls that move when what the text embeddings give is disturbed."""
     modules = dict(model.named_modules())
-
-    def disturbed(tensor: Tensor) -> Tensor:
-        noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(NOISE_SEED)).to(tensor.device)
-        return tensor + (noise * (tensor.float().std() + 1e-6)).to(tensor.dtype)
-
-    handles = [output_changed(modules[name], disturbed) for name in embeddings]
-    for handle in handles:
-        handle.__enter__()
-    try:
+    with outputs_changed((modules[name], lambda tensor: with_noise(tensor, NOISE_SEED)) for name in embeddings):
         return changed_outputs(calls, lab.calls(model))
-    finally:
-        for handle in handles:
-            handle.__exit__(None, None, None)
 
 
 def _memory_name(calls: list[Call], text_side: list[int], mel_side: list[int], lab: Lab) -> str:

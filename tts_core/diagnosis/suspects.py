@@ -19,12 +19,11 @@ from tts_core.diagnosis.anatomy import anatomy, with_frames_changed
 from tts_core.diagnosis.changes import lr_times, no_weight_decay
 from tts_core.diagnosis.checks.activity import growth, reinitialise
 from tts_core.diagnosis.checks.losses import span
-from tts_core.diagnosis.checks.model import hooked
 from tts_core.diagnosis.checks.order import content_share
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
 from tts_core.diagnosis.lab import Change, Lab, norm_of
 from tts_core.diagnosis.observe import observe_steps
-from tts_core.diagnosis.trace import change_output
+from tts_core.diagnosis.trace import change_output, outputs_changed
 
 LOUD_MEMORY = 4.0        # RMS of the memory; a normalised one has 1
 OFFSET = 1.5             # |mean| of the targets over their deviation
@@ -221,7 +220,7 @@ def added_constants(lab: Lab) -> dict[str, float]:
     parts, model = anatomy(lab), lab.model
     modules = dict(model.named_modules())
     runs = [parts.calls, lab.calls(model, with_frames_changed(lab, list(parts.histories), slice(None)))]
-    with hooked([(modules[name], lambda x: x.flip(1)) for name in parts.embeddings]):
+    with outputs_changed([(modules[name], lambda x: x.flip(1)) for name in parts.embeddings]):
         runs.append(lab.calls(model))
     found = {}
     for same in zip(*runs):

@@ -5,8 +5,8 @@ Shapes: B batch, T frames, M mel bins, N text positions, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,22 @@ def output_changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Ite
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def outputs_changed(changes: Iterable[tuple[nn.Module, Callable[[Tensor], Tensor]]]) -> Iterator[None]:
+    """`output_changed` for several modules at once."""
+    with ExitStack() as stack:
+        for module, change in changes:
+            stack.enter_context(output_changed(module, change))
+        yield
+
+
+def with_noise(tensor: Tensor, seed: int, where: Tensor | None = None) -> Tensor:
+    """`tensor` plus seeded noise of its own size; `where` (a mask that broadcasts) keeps it to some places."""
+    noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed)).to(tensor.device)
+    noise = noise if where is None else noise * where.to(noise)
+    return tensor + (noise * (tensor.float().std() + 1e-6)).to(tensor.dtype)
 
 
 def replaced_first(output: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -15,7 +15,7 @@ from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
 from tts_core.diagnosis.lab import Lab, norm_of
 from tts_core.diagnosis.prediction import predicting
 from tts_core.diagnosis.subject import Batch
-from tts_core.diagnosis.trace import output_changed
+from tts_core.diagnosis.trace import output_changed, with_noise
 from tts_core.model.modes import evaluating
 from tts_core.speech.batch import lengths_to_mask
 
@@ -152,14 +152,10 @@ def text_lengths(lab: Lab) -> Tensor | None:
 
 
 def _moved_by(lab: Lab, name: str, padding: Tensor) -> float:
-    def disturb(tensor: Tensor) -> Tensor:
-        noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(5)).to(tensor.device)
-        return tensor + (noise * (tensor.float().std() + 1e-3) * padding[..., None].to(tensor.device)).to(tensor.dtype)
-
     model = lab.model
     with without_dropout(model):
         before = lab.predict(model)
-        with output_changed(dict(model.named_modules())[name], disturb):
+        with output_changed(dict(model.named_modules())[name], lambda tensor: with_noise(tensor, 5, padding[..., None])):
             return float(movement(before, lab.predict(model), lab).max())
 
 

@@ -13,7 +13,7 @@ from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
 from tts_core.diagnosis.lab import Lab
-from tts_core.diagnosis.trace import Call, output_changed, trace
+from tts_core.diagnosis.trace import Call, output_changed, outputs_changed, trace, with_noise
 from tts_core.model.modes import evaluating
 
 LOCAL = 48             # frames: a look-ahead no longer than this may be an undeclared post-net
@@ -80,29 +80,11 @@ def wrong_text_moves_the_prediction(lab: Lab) -> Iterable[Finding]:
 def text_movement(lab: Lab, model: nn.Module) -> float:
     """Root mean square move of the prediction, in target deviations, when the text embeddings' outputs are disturbed."""
     modules = dict(model.named_modules())
-
-    def disturbed(tensor: Tensor) -> Tensor:
-        noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1)).to(tensor.device)
-        return tensor + (noise * (tensor.float().std() + 1e-6)).to(tensor.dtype)
-
     with without_dropout(model):
         before = lab.predict(model, field="mel")
-        with hooked([(modules[name], disturbed) for name in anatomy(lab).embeddings]):
+        with outputs_changed((modules[name], lambda tensor: with_noise(tensor, 1)) for name in anatomy(lab).embeddings):
             after = lab.predict(model, field="mel")
     return float((after - before)[lab.mask].square().mean().sqrt() / lab.frames.std())
-
-
-@contextmanager
-def hooked(changes) -> Iterator[None]:
-    """Several output changes at once: pairs of module and function."""
-    contexts = [output_changed(module, change) for module, change in changes]
-    for context in contexts:
-        context.__enter__()
-    try:
-        yield
-    finally:
-        for context in contexts:
-            context.__exit__(None, None, None)
 
 
 @check("model.encoder_detached")

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.diagnosis.anatomy import MOVED, Anatomy, anatomy, movement
-from tts_core.diagnosis.checks.model import hooked
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import without_dropout
 from tts_core.diagnosis.lab import Lab
-from tts_core.diagnosis.trace import Call
+from tts_core.diagnosis.trace import Call, outputs_changed, with_noise
 
 EQUIVARIANT = 1e-4     # relative: outputs that are swapped exactly, up to rounding
 MIXED = 1e-3           # relative: one place's input that moves another place's output by more is mixed in
@@ -53,9 +52,9 @@ def text_order(lab: Lab, parts: Anatomy) -> tuple[dict[str, float], str]:
     def swapped(tensor: Tensor) -> Tensor:
         return swap(tensor, i, j)
 
-    with hooked([(embedding, swapped)]):
+    with outputs_changed([(embedding, swapped)]):
         after = lab.calls(model)
-    with hooked([(embedding, lambda tensor: disturb_place(tensor, i))]):
+    with outputs_changed([(embedding, lambda tensor: disturb_place(tensor, i))]):
         disturbed = lab.calls(model)
     side = set(parts.text_side)
     worst: dict[str, float] = {}
@@ -86,10 +85,8 @@ def swap(tensor: Tensor, i: int, j: int) -> Tensor:
 
 def disturb_place(tensor: Tensor, place: int) -> Tensor:
     """(B, N, D) with noise of the tensor's own size at one place."""
-    noise = torch.randn(tensor[:, place].shape, generator=torch.Generator().manual_seed(3)).to(tensor.device)
-    changed = tensor.clone()
-    changed[:, place] += (noise * tensor.float().std()).to(tensor.dtype)
-    return changed
+    here = torch.arange(tensor.shape[1], device=tensor.device) == place
+    return with_noise(tensor, 3, here[:, None])
 
 
 def history_order(lab: Lab, parts: Anatomy) -> dict[str, float]:
@@ -128,7 +125,7 @@ def content_share(lab: Lab, parts: Anatomy) -> dict[str, float]:
     before = lab.calls(model)
     n_places = next(call for call in before if call.name == parts.embeddings[0]).outputs[0].shape[1]
     order = torch.randperm(n_places, generator=torch.Generator().manual_seed(4))
-    with hooked([(modules[parts.embeddings[0]], lambda tensor: tensor[:, order.to(tensor.device)])]):
+    with outputs_changed([(modules[parts.embeddings[0]], lambda tensor: tensor[:, order.to(tensor.device)])]):
         after = lab.calls(model)
     shares = {}
     for old, new in zip(before, after):
