@@ -78,6 +78,8 @@ def test_the_strongest_level_counts_and_what_is_explained_is_not_blamed():
     entries = merged([weak, strong, sign])
     assert [entry.level for entry in entries] == ["confirmed", "undecided"]
     assert entries[0].fix == CATALOGUE["loss.wrong_reduction"].fix
+    both = merged([Finding("generation.exposure_gap", "confirmed", "listen", strength=1.0), replace(sign, strength=0.1)])
+    assert [entry.cause for entry in both] == ["loss.padding_included", "generation.exposure_gap"]
     drift = merged([Finding("generation.exposure_gap", "confirmed", "listen")])
     assert Report(drift, {}, passed=True, seconds=1.0).healthy and "exposure_gap" in Report(drift, {}, True, 1.0).verdict
     assert "cannot tell" in Report((), {}, passed=False, seconds=1.0).verdict

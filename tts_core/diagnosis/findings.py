@@ -139,5 +139,5 @@ def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(best.values(), key=_rank))
 
 
-def _rank(found: Finding) -> tuple[int, float]:
-    return LEVELS.index(found.level), -found.strength
+def _rank(found: Finding) -> tuple[int, bool, float]:
+    return LEVELS.index(found.level), not CATALOGUE[found.cause].defect, -found.strength     # drift is named after every defect
