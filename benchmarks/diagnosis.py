@@ -87,11 +87,12 @@ def twin_signs(cell: Cell, setting) -> dict[str, float]:
 
 def gradient_alarm(subject, seed: int) -> bool:
     """A watch on the gradient norm of the first step: not finite, above 100, or below 1e-6."""
-    from tts_core.diagnosis.lab import Lab, norm_of
+    from tts_core.diagnosis.lab import Lab
+    from tts_core.probes.gradients import tensors_norm
     lab = Lab(subject, seed=seed)
     try:
-        norm = norm_of(lab.gradient(lab.build()).values())
-    except Exception:
+        norm = tensors_norm(lab.gradient(lab.build()).values())
+    except Exception:      # a watch that cannot even be asked is an alarm
         return True
     return not math.isfinite(norm) or norm > 100.0 or norm < 1e-6
 
@@ -120,7 +121,7 @@ def torchtest_alarm(subject) -> bool | None:
             whole = Whole()
             torchtest.test_suite(whole, lambda output, _: output.sum(), subject.make_optimizer(whole.inner),
                                  [torch.zeros(1), torch.zeros(1)], test_vars_change=True, test_nan_vals=True, test_inf_vals=True)
-        except Exception:
+        except Exception:      # torchtest raises what it finds
             return True
     return False
 

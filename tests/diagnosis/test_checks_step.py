@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.diagnosis.test_observe import CLEAN, gradient_scaler, scheduled, step_with
+from tests.diagnosis.test_observe import CLEAN, gradient_scaler, overflowing, scheduled, step_with
 from tests.diagnosis.tiny_subject import Tiny, lab, losses, sgd, split
-from tts_core.diagnosis.checks import parameters, precision, restart, step    # noqa: F401  registers the checks
+from tts_core.diagnosis.checks import restart
 from tts_core.diagnosis.checks.registry import CHECKS
 
 MINE = [check for check in CHECKS if check.run.__module__.rsplit(".", 1)[1] in ("step", "parameters", "precision", "restart")]
@@ -452,20 +452,6 @@ def test_numbers_that_fp32_cannot_hold_either():
         def encode(self, text):
             return super().encode(text) / 0.0
     assert findings(lab(build=Broken))["precision.mask_overflow"].level == "excluded"
-
-
-def overflowing(power, **options):
-    """fp16 gradients behind a scaler."""
-    scaler = gradient_scaler(power, **options)
-
-    def step(model, optimizer, batch):
-        optimizer.zero_grad()
-        scaler.scale(losses(model, batch)["total"]).backward()
-        for p in model.parameters():
-            p.grad = p.grad.half().float()
-        scaler.step(optimizer)
-        scaler.update()
-    return step
 
 
 def test_scaler_skips():

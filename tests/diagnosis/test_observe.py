@@ -9,10 +9,11 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.diagnosis.tiny_subject import Tiny, lab, losses, make_batch, sgd
 from tts_core.diagnosis.changes import fp32_weights, lr_times, no_weight_decay, unclipped
-from tts_core.diagnosis.lab import Change, norm_of
-from tts_core.diagnosis.observe import observe, observe_steps, reference
+from tts_core.diagnosis.lab import Change
+from tts_core.diagnosis.observe import n_checkpointed, observe, observe_steps, reference
 from tts_core.diagnosis.switches import in_fp32, kept_scalers, masks_in_range, without_batch_statistics, without_checkpointing
 from tts_core.diagnosis.vectors import cosine, difference, factor
+from tts_core.probes.gradients import tensors_norm
 
 
 def step_with(clip=None, scaler=None, unscale=True, autocast=None, zero="start"):
@@ -56,7 +57,7 @@ def test_clean_steps_give_the_optimiser_the_gradient_of_the_loss(name):
     assert (seen.n_calls, len(seen.steps), seen.error, seen.finite) == (n_steps, n_steps, "", True)
     assert difference(step.backward, reference(bench)) < tolerance
     assert cosine(step.gradient, reference(bench)) > 0.99
-    assert seen.clip_factor == pytest.approx(0.01 / norm_of(reference(bench).values()) if "clips" in name else 1.0, rel=1e-3)
+    assert seen.clip_factor == pytest.approx(0.01 / tensors_norm(reference(bench).values()) if "clips" in name else 1.0, rel=1e-3)
     assert max(map(abs, seen.marks), default=0.0) < 0.1 and seen.leftover == (n_steps == 3)
     assert step.update_ratio > 0 and all(step.changed.values()) and step.before_unscale == pytest.approx(1.0)
 
@@ -80,9 +81,16 @@ def test_a_forced_loss_scale_holds_and_goes():
     assert observe(bench).loss_scales == (2.0 ** 10, 2.0 ** 11, 2.0 ** 12) and scaler.get_scale() == 2.0 ** 10
 
 
-def test_scaler_backoff_is_waited_for():
-    """A scale that overflows at first is what a loss scaler is made for."""
-    scaler = gradient_scaler(power=30)
+def test_checkpointing_in_the_losses_is_counted_where_the_train_step_does_without():
+    def checkpointed(model, batch):
+        return losses(lambda given: checkpoint(model, given, use_reentrant=False), batch)
+    assert n_checkpointed(lab(losses=checkpointed, train_step=step_with())) == 1
+    assert n_checkpointed(lab(train_step=step_with())) == 0
+
+
+def overflowing(power, **options):
+    """fp16 gradients behind a scaler."""
+    scaler = gradient_scaler(power, **options)
 
     def step(model, optimizer, batch):
         optimizer.zero_grad()
@@ -91,8 +99,12 @@ def test_scaler_backoff_is_waited_for():
             p.grad = p.grad.half().float()
         scaler.step(optimizer)
         scaler.update()
+    return step
 
-    seen = observe_steps(lab(train_step=step))
+
+def test_scaler_backoff_is_waited_for():
+    """A scale that overflows at first is what a loss scaler is made for."""
+    seen = observe_steps(lab(train_step=overflowing(30)))
     assert len(seen.steps) == 3 and 3 < seen.n_calls == seen.n_attempts < 24
     assert cosine(seen.step.gradient, seen.step.backward) > 0.999
 

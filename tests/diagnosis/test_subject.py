@@ -40,6 +40,11 @@ def test_the_error_names_the_field_and_what_was_seen(subject, field):
     assert seen in str(error.value) and "wanted" in str(error.value)
 
 
+def test_the_laboratory_itself_refuses_a_target_without_lengths(subject):
+    with pytest.raises(SubjectError, match="target_mel.*pair of tensors"):
+        Lab(replace(subject, target_mel=lambda batch: torch.zeros(2, 3, 80)))
+
+
 def test_lengths_beyond_the_frames_are_refused(subject):
     def transposed(batch):
         mel, lengths = subject.target_mel(batch)

@@ -5,14 +5,14 @@ Shapes: B batch, T frames, M mel bins, N text positions, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from tts_core.diagnosis.isolation import private_copy, tensors_in
-from tts_core.diagnosis.lab import Lab
+from tts_core.diagnosis.lab import Lab, once_per_lab
 from tts_core.diagnosis.subject import Batch
 from tts_core.diagnosis.trace import Call, changed_outputs, output_changed, outputs_changed, text_embeddings, with_noise
 
@@ -95,19 +95,19 @@ class Anatomy:
     memory: str                      # the last of them, whose output the decoder reads; empty where there is none
     memory_calls: tuple[int, ...]    # the calls of `memory` that matter
     history_in: tuple[str, ...]      # first modules that the history enters
-    output: str                      # last module with parameters that moves the prediction; empty if none does
+    outputs: Mapping[str, str]       # of `Lab.fields`: last module with parameters that moves the prediction; empty if none
     histories: tuple[History, ...]
     calls: tuple[Call, ...]          # of the undisturbed prediction
 
+    @property
+    def output(self) -> str:
+        """The module whose output is the mel, behind a post-net where there is one."""
+        return self.outputs["mel"]
 
+
+@once_per_lab
 def anatomy(lab: Lab) -> Anatomy:
     """The anatomy of the subject's model, found once per lab."""
-    if "anatomy" not in vars(lab):
-        lab.anatomy = _dissect(lab)
-    return lab.anatomy
-
-
-def _dissect(lab: Lab) -> Anatomy:
     model = lab.build()
     modules = dict(model.named_modules())
     calls = lab.calls(model)
@@ -126,7 +126,7 @@ def _dissect(lab: Lab) -> Anatomy:
     memory = lab.subject.memory or _memory_name(calls, text_side, sorted(mel_side), lab)
     return Anatomy(tuple(embeddings), tuple(dict.fromkeys(calls[index].name for index in text_side)), memory,
                    tuple(index for index, call in enumerate(calls) if call.name == memory), tuple(history_in),
-                   find_output(lab, model, calls), tuple(histories), tuple(calls))
+                   {field: find_output(lab, model, calls, field) for field in lab.fields}, tuple(histories), tuple(calls))
 
 
 def _changed_by_text(lab: Lab, model: nn.Module, embeddings: list[str], calls: list[Call]) -> dict[int, float]:
@@ -158,7 +158,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
 
 
-def find_output(lab: Lab, model: nn.Module, calls: list[Call], field: str = "mel") -> str:
+def find_output(lab: Lab, model: nn.Module, calls: list[Call], field: str) -> str:
     """The last leaf module with parameters and M outputs whose output moves the prediction."""
     modules = dict(model.named_modules())
     n_bins = lab.target.shape[2]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 
 import torch
 
+from tts_core.diagnosis.anatomy import anatomy, movement, with_frames_changed
 from tts_core.diagnosis.headline import headline
 from tts_core.diagnosis.isolation import private_copy, unchanged_randomness, without_dropout
-from tts_core.diagnosis.lab import Lab, all_parameters, norm_of
+from tts_core.diagnosis.lab import Lab, all_parameters
 from tts_core.model.modes import evaluating
+from tts_core.probes.gradients import tensors_norm
 from tts_core.probes.intelligibility import stoi
 
 # sign -> how far it has to lie from the twin's to be harm (absolute), and the direction that is harm
@@ -121,7 +124,6 @@ def _loaded(lab: Lab) -> float:
 
 
 def _merged_symbols(lab: Lab) -> float:
-    from tts_core.diagnosis.anatomy import anatomy
     parts = anatomy(lab)
     ids = next(call.inputs[0] for call in parts.calls if call.name == parts.embeddings[0])
     written = {symbol for row in lab.subject.symbols(lab.batch) for symbol in row}
@@ -137,7 +139,6 @@ def _silence(lab: Lab) -> float:
 
 
 def _seen(lab: Lab) -> float:
-    from tts_core.diagnosis.anatomy import anatomy, movement, with_frames_changed
     histories, t = list(anatomy(lab).histories), int(lab.lengths.min()) // 2
     if not histories:
         return 0.0
@@ -150,17 +151,12 @@ def _gradient(lab: Lab) -> float:
     """Of k copies of every clip against one, at the loss: what an accumulation or a wrong mean changes."""
     model = lab.build()
     one, many = lab.gradient(model), lab.gradient(model, lab.subject.duplicate(lab.batch, 3))
-    return norm_of([many[name] - one[name] for name in one if name in many]) / (norm_of(one.values()) + 1e-12)
+    return tensors_norm([many[name] - one[name] for name in one if name in many]) / (tensors_norm(one.values()) + 1e-12)
 
 
 def _batches(lab: Lab) -> float:
-    seen, iterator = set(), lab.subject.batches()
-    first = {}
-    for _ in range(6):
-        target, lengths = lab.subject.target_mel(next(iterator))
-        first.setdefault(tuple(lengths.tolist()), []).append(target)
-        seen.add(float(target.double().sum()))
-    return len(seen) - 1.0
+    batches = itertools.islice(lab.subject.batches(), 6)
+    return len({float(lab.subject.target_mel(batch)[0].double().sum()) for batch in batches}) - 1.0
 
 
 MEASURES: tuple[tuple[str, tuple[str, ...], Callable[[Lab], float]], ...] = (

@@ -7,8 +7,7 @@ import torch
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
 from tts_core.diagnosis.lab import Lab
 from tts_core.model.modes import evaluating
-
-N_PERMUTATIONS = 8
+from tts_core.probes.text_use import N_PERMUTATIONS
 
 
 def headline(lab: Lab) -> dict[str, float]:
@@ -22,10 +21,7 @@ def headline(lab: Lab) -> dict[str, float]:
                "TF L1 / best constant": lab.error(lab.predict(model, field="mel"))}
     if lab.subject.generate is not None:
         mel = generated(lab, model)
-        n_frames = min(mel.shape[1], lab.target.shape[1])
-        mask = lab.mask[:, :n_frames]
-        numbers["FR L1 / best constant"] = float(
-            (mel[:, :n_frames] - lab.target[:, :n_frames]).abs()[mask].mean()) / lab.best_constant
+        numbers["FR L1 / best constant"] = lab.error(mel)
         if mel.shape[1] != lab.target.shape[1]:
             numbers["frames generated over frames wanted"] = mel.shape[1] / lab.target.shape[1]
     if lab.subject.shuffle_text is not None:

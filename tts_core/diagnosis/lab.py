@@ -13,17 +13,19 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tts_core.diagnosis.isolation import private_copy, unchanged_randomness, without_dropout
-from tts_core.diagnosis.subject import Batch, Subject, SubjectError
+from tts_core.diagnosis.subject import Batch, Subject, SubjectError, check_target
 from tts_core.diagnosis.switches import kept_scalers, without_checkpointing
 from tts_core.diagnosis.trace import Call, trace
 from tts_core.errors import WorkbookError
 from tts_core.model.modes import evaluating
+from tts_core.probes.baselines import best_constant_l1
+from tts_core.probes.gradients import tensors_norm
 from tts_core.speech.batch import lengths_to_mask
 from tts_core.training.step import step_optimizer
 
@@ -90,15 +92,16 @@ class Lab:
         self.subject = replace(subject, batch=private_copy(subject.batch))
         self.budget, self.seed, self.on_course = budget, seed, on_course
         self.batch: Batch = self.subject.batch
-        target, lengths = subject.target_mel(self.batch)
-        self.target, self.lengths = target.detach().float(), lengths
-        self.mask = lengths_to_mask(lengths, target.shape[1])
+        target, self.lengths = check_target(self.subject, self.batch)
+        self.target = target.float()
+        self.mask = lengths_to_mask(self.lengths, target.shape[1])
         self.frames = self.target[self.mask]                                     # (valid frames, M)
-        self.best_constant = float((self.frames - self.frames.quantile(0.5, dim=0)).abs().mean())
+        self.best_constant = best_constant_l1(self.frames)
         if not torch.isfinite(self.frames).all() or self.best_constant == 0.0:
             raise SubjectError("target_mel", f"a best-constant error of {self.best_constant}",
                                "finite valid frames that are not all alike")
         self.courses: dict[str, Course] = {}
+        self.remembered: dict[Callable, Any] = {}      # of `once_per_lab`
 
     # --- models -------------------------------------------------------------------------------------------------------
 
@@ -134,6 +137,11 @@ class Lab:
         except Exception as error:
             raise SubjectError("checkpoint", f"{path}: {error}", "a safetensors file, or a state dict") from error
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What `predict` can be asked for: "frames" differs from "mel" only where the subject has a post-net."""
+        return ("frames", "mel") if self.subject.predict_frames is not None else ("mel",)
+
     # --- predictions --------------------------------------------------------------------------------------------------
 
     def predict(self, model: nn.Module, batch: Batch | None = None, field: str = "frames") -> Tensor:
@@ -143,8 +151,9 @@ class Lab:
             return (function or self.subject.predict_mel)(model, self.batch if batch is None else batch).detach().float()
 
     def error(self, mel: Tensor) -> float:
-        """L1 over the valid frames, over the best constant."""
-        difference = (mel.float() - self.target).abs()[self.mask].mean()
+        """L1 over the valid frames that both have, (B, T', M) against the target, over the best constant."""
+        n_frames = min(mel.shape[1], self.target.shape[1])
+        difference = (mel[:, :n_frames].float() - self.target[:, :n_frames]).abs()[self.mask[:, :n_frames]].mean()
         return float(difference) / self.best_constant
 
     def calls(self, model: nn.Module, batch: Batch | None = None) -> list[Call]:
@@ -247,27 +256,39 @@ class Lab:
                       time.perf_counter() - started, model)
 
 
+Measured = TypeVar("Measured")
+
+
+def once_per_lab(measure: Callable[[Lab], Measured]) -> Callable[[Lab], Measured]:
+    """A measurement of a lab that is made when it is first asked for, and remembered in the lab."""
+    @functools.wraps(measure)
+    def remembered(lab: Lab) -> Measured:
+        if measure not in lab.remembered:
+            lab.remembered[measure] = measure(lab)
+        return lab.remembered[measure]
+    return remembered
+
+
 class WatchedSteps:
-    """Counts and measures what an optimiser really does, whatever the train step around it looks like."""
+    """Measures what an optimiser really does, whatever the train step around it looks like."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.parameters = [parameter for _, parameter in all_parameters(model)]
-        self.optimizer, self.n_steps = optimizer, 0
+        self.optimizer, self.looking = optimizer, False
         self.ratios: list[float] = []
         self.shares: list[float] = []
         self.norms: list[float] = []
 
     def __enter__(self) -> WatchedSteps:
-        self.handle = self.optimizer.register_step_pre_hook(lambda *_: self._count())
+        self.handle = self.optimizer.register_step_pre_hook(lambda *_: self._note())
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.handle.remove()
 
-    def _count(self) -> None:
-        self.n_steps += 1
+    def _note(self) -> None:
         if self.looking:
-            self.norms.append(norm_of([parameter.grad for parameter in self.parameters if parameter.grad is not None]))
+            self.norms.append(tensors_norm([parameter.grad for parameter in self.parameters if parameter.grad is not None]))
 
     def look(self, step: Callable[[], Any], closely: bool) -> None:
         """Run `step`; `closely` also measures what it did to the weights."""
@@ -276,7 +297,7 @@ class WatchedSteps:
         step()
         if closely:
             moves = [parameter.detach() - old for parameter, old in zip(self.parameters, before)]
-            self.ratios.append(norm_of(moves) / (norm_of(before) + 1e-12))
+            self.ratios.append(tensors_norm(moves) / (tensors_norm(before) + 1e-12))
             self.shares.append(sum(int((move != 0).sum()) for move in moves) / max(1, sum(move.numel() for move in moves)))
 
     update_ratio = property(lambda self: median(self.ratios))
@@ -318,11 +339,6 @@ def _hidden(name: str, value: Any) -> list[tuple[str, Any]]:
         return [(name, value)]
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     return [(f"{name}.{key}", part) for key, part in items if isinstance(part, nn.Module | nn.Parameter)]
-
-
-def norm_of(tensors) -> float:
-    """Euclidean norm over all of them, in fp64."""
-    return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
 
 
 def median(values) -> float:

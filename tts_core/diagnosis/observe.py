@@ -12,17 +12,17 @@ from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from tts_core.diagnosis.changes import unclipped
 from tts_core.diagnosis.isolation import private_copy, unchanged_randomness, without_dropout
-from tts_core.diagnosis.lab import Change, Lab, all_parameters, norm_of, plain_step
+from tts_core.diagnosis.lab import Change, Lab, all_parameters, once_per_lab, plain_step
 from tts_core.diagnosis.subject import Batch
 from tts_core.diagnosis.switches import counted_checkpointing, kept_scalers, replaced, without_checkpointing
 from tts_core.diagnosis.vectors import Named, cosine, factor, only
+from tts_core.probes.gradients import tensors_norm
 
 N_STEPS = 3        # two of which one is not the end of an accumulation begun elsewhere; the third finds a marker
 MARKED = 0.1       # cosine with a marker of the gradient's size: 0.7 or more where it survives, under 0.01 by chance
@@ -109,33 +109,24 @@ class Observation:
         return self.step.update_ratio if self.step else math.nan
 
 
-_SEEN: WeakKeyDictionary[Lab, Observation] = WeakKeyDictionary()
-_REFERENCES: WeakKeyDictionary[Lab, tuple[Named, int]] = WeakKeyDictionary()
-
-
+@once_per_lab
 def observe_steps(lab: Lab) -> Observation:
     """The subject's train step on its batch, without dropout; run once and remembered."""
-    if lab not in _SEEN:
-        _SEEN[lab] = observe(lab)
-    return _SEEN[lab]
+    return observe(lab)
 
 
+@once_per_lab
 def reference(lab: Lab) -> Named:
     """Gradient of `total` on the whole batch at the same weights, without dropout and without checkpointing."""
-    return _reference(lab)[0]
+    return {name: gradient.float() for name, gradient in lab.gradient(lab.build()).items()}
 
 
+@once_per_lab
 def n_checkpointed(lab: Lab) -> int:
     """Calls of activation checkpointing in one evaluation of the losses and in the observed calls of the train step."""
-    return _reference(lab)[1] + observe_steps(lab).n_checkpointed
-
-
-def _reference(lab: Lab) -> tuple[Named, int]:
-    if lab not in _REFERENCES:
-        with without_checkpointing() as calls:
-            gradients = lab.gradient(lab.build())
-        _REFERENCES[lab] = {name: gradient.float() for name, gradient in gradients.items()}, len(calls)
-    return _REFERENCES[lab]
+    with without_checkpointing() as calls:
+        lab.losses(lab.build())
+    return len(calls) + observe_steps(lab).n_checkpointed
 
 
 def observe(lab: Lab, *, model: nn.Module | None = None, batch: Batch | None = None, plain: bool = False,
@@ -180,7 +171,7 @@ def observe(lab: Lab, *, model: nn.Module | None = None, batch: Batch | None = N
                 steps += found
                 leftover |= watch.pile() > 0.0
                 if len(steps) >= n_steps - 1:
-                    marker = watch.leave_marker(norm_of(found[-1].backward.values()))
+                    marker = watch.leave_marker(tensors_norm(found[-1].backward.values()))
                     if not marker and len(steps) > 1:      # nothing is left that the next step could still contain
                         break
     return Observation(tuple(steps), n_calls, watch.n_attempts, tuple(watch.scales), tuple(watch.held.values()), watch.lr,
@@ -256,7 +247,7 @@ class _Watch:
             roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
             self.losses.append(sum(float(root.detach().sum()) for root in roots) / self.scale)
             raw = self.gradients()
-            self.raw_norm = norm_of(raw.values())
+            self.raw_norm = tensors_norm(raw.values())
             self.left = {name: gradient / self.scale for name, gradient in raw.items()}
             self.finite &= math.isfinite(self.losses[-1]) and math.isfinite(self.raw_norm)
             if len(self.parts) < N_PARTS:
@@ -270,7 +261,7 @@ class _Watch:
             if not scaler.is_enabled() or isinstance(given, torch.optim.Optimizer) and given is not self.optimizer:
                 return original(scaler, given, *args, **kwargs)
             if name == "unscale_":
-                self.shrunk = norm_of(self.gradients().values()) / self.raw_norm if self.raw_norm else 1.0
+                self.shrunk = tensors_norm(self.gradients().values()) / self.raw_norm if self.raw_norm else 1.0
             if name == "step":
                 self.n_attempts += 1
                 self.scales.append(scaler.get_scale())
@@ -306,13 +297,13 @@ class _Watch:
             return []
         moves = {name: parameter.detach().float() - self.weights[name].float() for name, parameter in self.parameters.items()}
         changed = {name: float((move != 0).float().mean()) if move.numel() else 0.0 for name, move in moves.items()}
-        ratio = norm_of(moves.values()) / (norm_of(self.weights.values()) + 1e-12)
+        ratio = tensors_norm(moves.values()) / (tensors_norm(self.weights.values()) + 1e-12)
         return [_completed(step, call, changed, ratio, cosine(step.gradient, marker) if marker and not index else None)
                 for index, step in enumerate(found)]
 
     def pile(self) -> float:
         """Norm of what is left in .grad of the optimiser's parameters."""
-        return norm_of([self.parameters[name].grad for name in self.held.values() if self.parameters[name].grad is not None])
+        return tensors_norm([self.parameters[name].grad for name in self.held.values() if self.parameters[name].grad is not None])
 
     def leave_marker(self, size: float) -> Named:
         """Replace what is left in .grad by noise of norm `size`; empty where nothing is left."""
@@ -321,7 +312,7 @@ class _Watch:
         generator = torch.Generator().manual_seed(MARKER_SEED)
         left = [name for name in self.held.values() if self.parameters[name].grad is not None]
         noise = {name: torch.randn(self.parameters[name].shape, generator=generator) for name in left}
-        scale = (size or 1.0) / max(norm_of(noise.values()), 1e-12)
+        scale = (size or 1.0) / max(tensors_norm(noise.values()), 1e-12)
         for name in left:
             self.parameters[name].grad.copy_(noise[name] * scale)
         return {name: tensor * scale for name, tensor in noise.items()}

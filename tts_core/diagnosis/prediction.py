@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from tts_core.diagnosis.anatomy import find_output
+from tts_core.diagnosis.anatomy import anatomy
 from tts_core.diagnosis.isolation import without_dropout
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.trace import change_output, output_changed, trace
@@ -27,16 +27,12 @@ def predicting(lab: Lab, model: nn.Module, prediction: Tensor) -> Iterator[bool]
     What the last layer gives is shifted by (wanted - own) / slope, the slope measured by a probe: exact where the prediction
     depends affinely on it. With a post-net, first the frames before it are set, then the mel behind it.
     """
-    fields = ("frames", "mel") if lab.subject.predict_frames is not None else ("mel",)
     with ExitStack() as stack:
-        done = True
-        for field in fields:
-            done = done and _set(lab, model, prediction, field, stack)
-        yield done
+        yield all(_set(lab, model, prediction, field, stack) for field in lab.fields)
 
 
 def _set(lab: Lab, model: nn.Module, prediction: Tensor, field: str, stack: ExitStack) -> bool:
-    name = find_output(lab, model, lab.calls(model), field)
+    name = anatomy(lab).outputs[field]
     if not name:
         return False
     module = dict(model.named_modules())[name]

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from tts_core.diagnosis.isolation import private_copy, unchanged_randomness
-from tts_core.diagnosis.lab import Lab
+from tts_core.diagnosis.lab import Lab, once_per_lab
 from tts_core.diagnosis.subject import Batch
 
 N_BATCHES = 12     # of `Subject.batches` that are looked at
@@ -57,33 +57,30 @@ def clips_of(lab: Lab, batch: Batch) -> list[SeenClip]:
     return clips
 
 
+@once_per_lab
 def seen_batches(lab: Lab) -> list[Batch]:
     """The first batches of `Subject.batches`, copied; none where it is not supplied. Drawn once per lab."""
-    if "seen_batches" not in vars(lab):
-        with unchanged_randomness(lab.seed):
-            drawn = itertools.islice(lab.subject.batches(), N_BATCHES) if lab.subject.batches else ()
-            lab.seen_batches = [private_copy(batch) for batch in drawn]
-    return lab.seen_batches
+    with unchanged_randomness(lab.seed):
+        drawn = itertools.islice(lab.subject.batches(), N_BATCHES) if lab.subject.batches else ()
+        return [private_copy(batch) for batch in drawn]
 
 
+@once_per_lab
 def distinct_clips(lab: Lab) -> list[SeenClip]:
     """Clips of the batch and of `batches` that differ in their frames, those of the batch first."""
-    if "distinct_clips" not in vars(lab):
-        found: dict[str, SeenClip] = {}
-        for batch in (lab.batch, *seen_batches(lab)):
-            for clip in clips_of(lab, batch):
-                found.setdefault(clip.hash, clip)
-        lab.distinct_clips = list(found.values())
-    return lab.distinct_clips
+    found: dict[str, SeenClip] = {}
+    for batch in (lab.batch, *seen_batches(lab)):
+        for clip in clips_of(lab, batch):
+            found.setdefault(clip.hash, clip)
+    return list(found.values())
 
 
+@once_per_lab
 def true_clips(lab: Lab) -> list[SeenClip]:
     """Those of the distinct clips that are the batch's, or other clips: no crops or noisy variants of the batch's."""
-    if "true_clips" not in vars(lab):
-        own = {clip.hash: clip for clip in clips_of(lab, lab.batch)}
-        lab.true_clips = [clip for clip in distinct_clips(lab)
-                          if clip.hash in own or not any(is_variant(clip, original) for original in own.values())]
-    return lab.true_clips
+    own = {clip.hash: clip for clip in clips_of(lab, lab.batch)}
+    return [clip for clip in distinct_clips(lab)
+            if clip.hash in own or not any(is_variant(clip, original) for original in own.values())]
 
 
 # --- text against audio --------------------------------------------------------------------------------------------

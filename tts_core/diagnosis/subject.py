@@ -76,7 +76,7 @@ def check_subject(subject: Subject) -> None:
         raise SubjectError("build_model", f"returned a {type(model).__name__}", "an nn.Module with fresh weights")
     if not any(True for _ in model.parameters()):
         raise SubjectError("build_model", f"a {type(model).__name__} without parameters", "a model that can learn")
-    target = check_target(subject, subject.batch)
+    target, _ = check_target(subject, subject.batch)
     for field in ("predict_mel", "predict_frames", "generate"):
         if getattr(subject, field) is not None:
             with torch.no_grad():
@@ -95,8 +95,8 @@ def check_subject(subject: Subject) -> None:
                                    "names as in named_modules()")
 
 
-def check_target(subject: Subject, batch: Batch) -> Tensor:
-    """The target (B, T, M) of a batch, detached. Raises SubjectError where it is no mel with lengths."""
+def check_target(subject: Subject, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The target (B, T, M) of a batch, detached, and its lengths (B,). Raises SubjectError where it is no mel with lengths."""
     pair = _called("target_mel", subject.target_mel, batch)
     if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, Tensor) for part in pair)):
         raise SubjectError("target_mel", f"returned {_shape(pair)}", "a pair of tensors: mel (B, T, M) and lengths (B,)")
@@ -108,7 +108,7 @@ def check_target(subject: Subject, batch: Batch) -> Tensor:
     if int(lengths.min()) < 1 or int(lengths.max()) > target.shape[1]:
         raise SubjectError("target_mel", f"lengths {lengths.tolist()} for {target.shape[1]} frames",
                            "1 to T valid frames (is the mel (B, M, T)? transpose it)")
-    return target.detach()
+    return target.detach(), lengths
 
 
 def _check_mel(field: str, mel: Any, target: Tensor, same_length: bool) -> None:

@@ -21,9 +21,10 @@ from tts_core.diagnosis.checks.activity import growth, reinitialise
 from tts_core.diagnosis.checks.losses import span
 from tts_core.diagnosis.checks.order import content_share
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
-from tts_core.diagnosis.lab import Change, Lab, norm_of
+from tts_core.diagnosis.lab import Change, Lab
 from tts_core.diagnosis.observe import observe_steps
-from tts_core.diagnosis.trace import change_output, outputs_changed
+from tts_core.diagnosis.trace import change_output, outputs_changed, rms
+from tts_core.probes.gradients import tensors_norm
 
 LOUD_MEMORY = 4.0        # RMS of the memory; a normalised one has 1
 OFFSET = 1.5             # |mean| of the targets over their deviation
@@ -64,9 +65,9 @@ def loud_memory(lab: Lab) -> Iterable[Suspect]:
     parts = anatomy(lab)
     if not parts.memory:
         return
-    rms = max((float(tensor.float().square().mean().sqrt()) for index in parts.memory_calls
-               for tensor in parts.calls[index].outputs[:1] if tensor.is_floating_point()), default=0.0)
-    if rms > LOUD_MEMORY:
+    size = max((rms(tensor) for index in parts.memory_calls
+                for tensor in parts.calls[index].outputs[:1] if tensor.is_floating_point()), default=0.0)
+    if size > LOUD_MEMORY:
         def normalise(tensor: Tensor) -> Tensor:
             return F.layer_norm(tensor, tensor.shape[-1:])
 
@@ -74,7 +75,7 @@ def loud_memory(lab: Lab) -> Iterable[Suspect]:
             change_output(dict(model.named_modules())[parts.memory], normalise)
 
         yield Suspect("model.memory_scale", Change(f"memory normalised at {parts.memory}", model=change),
-                      {"RMS of the memory": rms}, parts.memory)
+                      {"RMS of the memory": size}, parts.memory)
 
 
 def target_scale(lab: Lab) -> tuple[float, float]:
@@ -124,7 +125,7 @@ def dominating_term(lab: Lab) -> Iterable[Suspect]:
     weights = dict(zip(terms, span(total, [gradients[name] for name in terms])[0]))
     for name in terms:
         shared = gradients[name].keys() & gradients[mel].keys()
-        own, its = (abs(weights[term]) * norm_of([gradients[term][key] for key in shared]) for term in (name, mel))
+        own, its = (abs(weights[term]) * tensors_norm([gradients[term][key] for key in shared]) for term in (name, mel))
         if name == mel or own <= DOMINANT * its or its == 0.0:
             continue
 
@@ -259,11 +260,6 @@ def unusual_weights(lab: Lab) -> Iterable[Suspect]:
         yield Suspect("model.bad_initialisation", reinitialise(odd),
                       {"modules far from their default": float(len(odd)), f"size of {worst} over its default": odd[worst]}, worst,
                       always=False)
-
-
-def rms(tensor: Tensor) -> float:
-    """Root mean square in fp32."""
-    return float(tensor.detach().float().square().mean().sqrt())
 
 
 def weight_decay(lab: Lab) -> Iterable[Suspect]:

@@ -97,6 +97,11 @@ def outputs_changed(changes: Iterable[tuple[nn.Module, Callable[[Tensor], Tensor
         yield
 
 
+def rms(tensor: Tensor) -> float:
+    """Root mean square in fp32."""
+    return float(tensor.detach().float().square().mean().sqrt())
+
+
 def with_noise(tensor: Tensor, seed: int, where: Tensor | None = None) -> Tensor:
     """`tensor` plus seeded noise of its own size; `where` (a mask that broadcasts) keeps it to some places."""
     noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed)).to(tensor.device)

@@ -11,7 +11,7 @@ from collections.abc import Container
 import torch
 from torch import Tensor
 
-from tts_core.diagnosis.lab import norm_of
+from tts_core.probes.gradients import dot_product, tensors_norm
 
 Named = dict[str, Tensor]
 
@@ -23,7 +23,7 @@ def only(gradient: Named, names: Container[str]) -> Named:
 
 def inner(a: Named, b: Named) -> float:
     """Inner product."""
-    return sum(float((a[name].double().cpu() * b[name].double().cpu()).sum()) for name in a.keys() & b.keys())
+    return dot_product(a, b, sorted(a.keys() & b.keys()))
 
 
 def factor(a: Named, b: Named) -> float:
@@ -42,5 +42,5 @@ def difference(a: Named, b: Named) -> float:
     """‖a - b‖ / ‖b‖ over the names of both; infinite where only b is zero."""
     gap = math.sqrt(max(0.0, sum(float((a.get(name, 0) - torch.as_tensor(b.get(name, 0))).double().square().sum())
                                  for name in a.keys() | b.keys())))
-    size = norm_of(b.values())
+    size = tensors_norm(b.values())
     return gap / size if size else (math.inf if gap else 0.0)

@@ -12,6 +12,7 @@ from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import without_dropout
 from tts_core.diagnosis.lab import Change, Lab
+from tts_core.diagnosis.trace import rms
 
 DEAD_SHARE = 0.6       # share of a layer's units that are zero on every valid frame; clean ReLU layers stay below 0.4
 REVIVED = 0.5          # a re-initialisation has to bring the share below this part of what it was
@@ -132,5 +133,5 @@ def growth(lab: Lab, model: nn.Module) -> dict[str, float]:
         parent, _, last = call.name.rpartition(".")
         if last.isdigit() and call.outputs and call.outputs[0].is_floating_point():
             key = (parent, type(modules[call.name]), tuple(call.outputs[0].shape))
-            stacks.setdefault(key, []).append((call.name, float(call.outputs[0].float().square().mean().sqrt())))
+            stacks.setdefault(key, []).append((call.name, rms(call.outputs[0])))
     return {rows[-1][0]: rows[-1][1] / (rows[0][1] + 1e-12) for rows in stacks.values() if len(rows) > 1}

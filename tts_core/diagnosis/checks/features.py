@@ -14,7 +14,7 @@ from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.copy_synthesis import Comparison, compare, line_per_bin
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import unchanged_randomness
-from tts_core.diagnosis.lab import Lab
+from tts_core.diagnosis.lab import Lab, once_per_lab
 from tts_core.diagnosis.seen_clips import SeenClip, true_clips
 from tts_core.diagnosis.subject import SubjectError
 
@@ -64,13 +64,12 @@ def stale_features(lab: Lab) -> Iterable[Finding]:
     return [Finding("data.stale_features", "confirmed", experiment, evidence, "target_mel", min(1.0, worst.size))]
 
 
+@once_per_lab
 def differences(lab: Lab) -> list[Difference]:
     """Of the first clips. Computed once per lab."""
-    if "feature_differences" not in vars(lab):
-        with unchanged_randomness(lab.seed):
-            lab.feature_differences = [_difference(clip.frames, lab.subject.features(*clip.audio).detach().float().cpu())
-                                       for clip in true_clips(lab)[:N_COMPARED]]
-    return lab.feature_differences
+    with unchanged_randomness(lab.seed):
+        return [_difference(clip.frames, lab.subject.features(*clip.audio).detach().float().cpu())
+                for clip in true_clips(lab)[:N_COMPARED]]
 
 
 def _difference(target: Tensor, today: Tensor) -> Difference:
@@ -182,17 +181,16 @@ def _ratio_of_rates(ratio: float) -> bool:
     return any(abs(ratio * a / b - 1) < 0.012 for a in RATES for b in RATES if a != b)
 
 
+@once_per_lab
 def _heard(lab: Lab) -> Heard:
     """The targets vocoded; today's features in their place where the targets are a stale cache of them. Once per lab."""
-    if "heard" not in vars(lab):
-        clips, source = _heard_clips(lab), "target_mel"
-        mels = [clip.frames for clip in clips]
-        if lab.subject.features is not None:
-            worst = max(differences(lab), key=lambda difference: difference.size)
-            if worst.size > SAME and worst.scale != worst.scale and abs(worst.frames - 1) < STRETCHED:
-                mels, source = [lab.subject.features(*clip.audio).detach().float().cpu() for clip in clips], "features"
-        lab.heard = _listen(lab, clips, mels, source)
-    return lab.heard
+    clips, source = _heard_clips(lab), "target_mel"
+    mels = [clip.frames for clip in clips]
+    if lab.subject.features is not None:
+        worst = max(differences(lab), key=lambda difference: difference.size)
+        if worst.size > SAME and worst.scale != worst.scale and abs(worst.frames - 1) < STRETCHED:
+            mels, source = [lab.subject.features(*clip.audio).detach().float().cpu() for clip in clips], "features"
+    return _listen(lab, clips, mels, source)
 
 
 def _heard_clips(lab: Lab) -> list[SeenClip]:

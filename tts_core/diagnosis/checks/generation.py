@@ -17,7 +17,7 @@ from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.headline import generated
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
-from tts_core.diagnosis.lab import LEARNT, Lab
+from tts_core.diagnosis.lab import LEARNT, Lab, once_per_lab
 from tts_core.errors import WorkbookError
 from tts_core.model.modes import evaluating
 
@@ -95,15 +95,14 @@ def layout(lab: Lab) -> Iterable[Finding]:
     return [Finding("generation.layout", level, experiment, found.evidence, "continue_from", min(1.0, found.worst))]
 
 
+@once_per_lab
 def layout_of(lab: Lab) -> Layout:
     """On the trained model if its predictions are finite, else on a fresh one. Computed once per lab."""
-    if "layout" not in vars(lab):
-        model = next((model for model in (lab.trained, lab.model) if lab.predict(model)[lab.mask].isfinite().all()), None)
-        if model is None:
-            raise WorkbookError("the predictions are not finite")
-        with without_dropout(model):
-            lab.layout = _layout(lab, model)
-    return lab.layout
+    model = next((model for model in (lab.trained, lab.model) if lab.predict(model)[lab.mask].isfinite().all()), None)
+    if model is None:
+        raise WorkbookError("the predictions are not finite")
+    with without_dropout(model):
+        return _layout(lab, model)
 
 
 def _layout(lab: Lab, model: nn.Module) -> Layout:

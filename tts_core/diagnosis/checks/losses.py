@@ -12,11 +12,13 @@ from tts_core.diagnosis.anatomy import anatomy, movement
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
-from tts_core.diagnosis.lab import Lab, norm_of
+from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.prediction import predicting
 from tts_core.diagnosis.subject import Batch
 from tts_core.diagnosis.trace import output_changed, with_noise
+from tts_core.diagnosis.vectors import inner
 from tts_core.model.modes import evaluating
+from tts_core.probes.gradients import tensors_norm
 from tts_core.speech.batch import lengths_to_mask
 
 SAME = 1e-3            # relative: what rounding, bf16 autocast and another order of summation may do to a loss
@@ -177,7 +179,7 @@ def gradient_of_each_term(lab: Lab) -> Iterable[Finding]:
     model = lab.build()
     terms = lab.losses(model)
     gradients = {name: lab.gradient(model, term=name) for name in terms}
-    norms = {name: norm_of(gradient.values()) for name, gradient in gradients.items()}
+    norms = {name: tensors_norm(gradient.values()) for name, gradient in gradients.items()}
     weights = term_weights(lab)
     experiment = "gradient of each term at every parameter, and the span of the terms' gradients against total's"
     evidence = {f"gradient norm of {name}": norm for name, norm in norms.items()}
@@ -207,14 +209,11 @@ def gradient_of_each_term(lab: Lab) -> Iterable[Finding]:
 
 def span(total: dict[str, Tensor], parts: list[dict[str, Tensor]]) -> tuple[list[float], float]:
     """Least-squares weights of the parts in `total`, and the squared share of `total` that they leave unexplained."""
-    names = sorted(set(total).union(*parts))
-    def product(a, b):
-        return sum(float((a[name].double() * b[name].double()).sum()) for name in names if name in a and name in b)
-    gram = torch.tensor([[product(a, b) for b in parts] for a in parts], dtype=torch.float64)
-    right = torch.tensor([product(part, total) for part in parts], dtype=torch.float64)
+    gram = torch.tensor([[inner(a, b) for b in parts] for a in parts], dtype=torch.float64)
+    right = torch.tensor([inner(part, total) for part in parts], dtype=torch.float64)
     scale = gram.diagonal().sqrt()
     weights = torch.linalg.lstsq(gram / scale[:, None] / scale, (right / scale)[:, None], driver="gelsd").solution[:, 0] / scale
-    square = product(total, total)
+    square = inner(total, total)
     unexplained = square - 2 * float(weights @ right) + float(weights @ gram @ weights)
     return weights.tolist(), max(0.0, unexplained / square)
 

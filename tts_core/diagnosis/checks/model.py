@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from tts_core.diagnosis.anatomy import MOVED, anatomy, find_output, movement, with_frames_changed
+from tts_core.diagnosis.anatomy import MOVED, anatomy, movement, with_frames_changed
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
@@ -187,8 +187,7 @@ def reachable_range(lab: Lab) -> Iterable[Finding]:
     experiment = "the last layer's output driven up and down by up to 100 times the range of the targets"
     spread = float(lab.frames.max() - lab.frames.min())
     worst: tuple[float, str, dict] | None = None
-    for field in ("frames", "mel"):
-        name = find_output(lab, model, list(anatomy(lab).calls), field)
+    for field, name in anatomy(lab).outputs.items():
         if not name:
             continue
         module = dict(model.named_modules())[name]

@@ -9,9 +9,9 @@ from torch import nn
 
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
-from tts_core.diagnosis.lab import Change, Lab, all_parameters, norm_of
+from tts_core.diagnosis.lab import Change, Lab, all_parameters
 from tts_core.diagnosis.observe import observe_steps, reference
-from tts_core.diagnosis.switches import without_checkpointing
+from tts_core.probes.gradients import tensors_norm
 
 GAIN = 0.1          # in best constants, of the mean curve: what a paired run has to gain
 
@@ -26,9 +26,8 @@ def every_parameter_is_optimised(lab: Lab) -> Iterable[Finding]:
     if any(name not in trained and not declared(name, lab.subject.frozen) for name in named):
         for parameter in named.values():
             parameter.requires_grad_(parameter.is_floating_point())
-        with without_checkpointing():
-            gradients = lab.gradient(model)
-    sizes = {name: norm_of([gradient]) for name, gradient in gradients.items()}
+        gradients = lab.gradient(model)
+    sizes = {name: tensors_norm([gradient]) for name, gradient in gradients.items()}
     reached = {name for name, size in sizes.items() if size > 0.0 and not declared(name, lab.subject.frozen)}
     still = {name for name in reached if not any(step.changed.get(name, 0.0) for step in seen.steps)}
     idle = {name for name, rate in seen.lr.items() if rate == 0.0 and max(seen.lr.values()) > 0.0}

@@ -14,9 +14,10 @@ from tts_core.diagnosis.changes import fp32_weights, to_fp32
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import mapped, tensors_in
-from tts_core.diagnosis.lab import Lab, all_parameters, norm_of
+from tts_core.diagnosis.lab import Lab, all_parameters
 from tts_core.diagnosis.observe import observe, observe_steps, reference
 from tts_core.diagnosis.switches import HALVES, in_fp32, masks_in_range
+from tts_core.probes.gradients import tensors_norm
 
 BETTER = 0.1        # in best constants, of the mean curve: what the fp32 twin has to gain
 SCALE_CHANGE = 256  # the loss scale is made this many times smaller
@@ -117,7 +118,7 @@ def attempt(lab: Lab, inside: AbstractContextManager = nullcontext(), fp32: bool
                 value = lab.losses(model, batch)["total"]
                 value.backward()
                 gradients = [p.grad for _, p in all_parameters(model) if p.grad is not None]
-                finite = math.isfinite(float(value.detach())) and math.isfinite(norm_of(gradients))
+                finite = math.isfinite(float(value.detach())) and math.isfinite(tensors_norm(gradients))
             except Exception as error:   # the subject's code may raise anything
                 finite, said = False, f"{type(error).__name__}: {error}"
         if finite:
@@ -207,7 +208,7 @@ def clip_sees_true_gradients(lab: Lab) -> Iterable[Finding]:
     if other is None:
         yield Finding("precision.clip_before_unscale", "undecided", "no step at a smaller scale; next: another scale")
         return
-    norms = norm_of(step.gradient.values()), norm_of(other.gradient.values())
+    norms = tensors_norm(step.gradient.values()), tensors_norm(other.gradient.values())
     follows = math.log(max(norms[1], 1e-300) / max(norms[0], 1e-300)) / math.log(SCALE_CHANGE)
     evidence = {"loss scale": step.loss_scale, "norm at unscale_ over that after backward()": step.before_unscale,
                 "gradient norm at the optimiser": norms[0], f"the same at a loss scale {SCALE_CHANGE} times smaller": norms[1]}

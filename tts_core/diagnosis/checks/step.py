@@ -5,43 +5,42 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import ExitStack
-from weakref import WeakKeyDictionary
+from contextlib import nullcontext
 
 import torch
 from torch import nn
 
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
-from tts_core.diagnosis.lab import Lab, median, norm_of
+from tts_core.diagnosis.lab import Lab, median, once_per_lab
 from tts_core.diagnosis.observe import MARKED, SeenStep, observe, observe_steps, reference
 from tts_core.diagnosis.subject import Batch
-from tts_core.diagnosis.switches import without_batch_statistics, without_checkpointing
+from tts_core.diagnosis.switches import without_batch_statistics
 from tts_core.diagnosis.vectors import Named, cosine, difference, factor, inner, only
+from tts_core.probes.gradients import tensors_norm
 
 GROWN = 1.5         # gradient of the second step over that of the first, same weights; 2 where the first is still there
 GAP = 0.1           # ‖accumulated - right‖ / ‖right‖; bf16 autocast alone makes 0.02 to 0.05 along the passes' span
 SPANNED = 0.5       # share of the batch's gradient that the passes may leave unexplained before they are judged unrelated
 SEVERAL = 1.5       # forward passes per step, over those of one evaluation of the losses
 BATCHES = 4         # corpus batches looked through for clips of unequal length
-_SEEN_ONCE: WeakKeyDictionary[Lab, Counter[str]] = WeakKeyDictionary()
 
 
 @check("loop.no_step")
 def weights_move(lab: Lab) -> Iterable[Finding]:
     """Call the train step until the optimiser steps on a gradient and the weights differ afterwards."""
     seen, step = observe_steps(lab), observe_steps(lab).step
-    wanted = norm_of(reference(lab).values())
+    wanted = tensors_norm(reference(lab).values())
     evidence = {"calls": float(seen.n_calls), "optimiser steps": float(len(seen.steps)), "norm of the loss's gradient": wanted}
     experiment = "weights before and after each call of the train step"
     if not wanted:
         yield Finding("loop.no_step", "undecided", "the loss has no gradient at any parameter; next: mend that", evidence)
     elif step is None:
         yield _never_stepped(lab, evidence, experiment)
-    elif not norm_of(step.gradient.values()):
+    elif not tensors_norm(step.gradient.values()):
         why = ("the optimiser holds none of the model's parameters" if not seen.held else
                "the optimiser is given no gradient (zero_grad() between backward() and step(), or a pass without gradients)")
-        if not seen.held or norm_of(only(reference(lab), seen.held).values()):
+        if not seen.held or tensors_norm(only(reference(lab), seen.held).values()):
             yield Finding("loop.no_step", "confirmed", experiment, {**evidence, "seen": why, "norm at the optimiser": 0.0},
                           "make_optimizer" if not seen.held else "train_step", 1.0, f"{why}: mend that")
     elif not max(seen.lr.values(), default=0.0):
@@ -82,7 +81,7 @@ def gradients_are_zeroed(lab: Lab) -> Iterable[Finding]:
     elif seen.leftover and not seen.marks:
         yield Finding("loop.no_zero_grad", "undecided", f"{len(seen.steps)} steps in {seen.n_calls} calls; next: more calls")
     else:
-        growth = [norm_of(held(step).values()) for step in seen.steps[:2]]
+        growth = [tensors_norm(held(step).values()) for step in seen.steps[:2]]
         kept = min(seen.marks, key=abs, default=0.0)     # zeroed at some of the steps is another fault
         evidence = {"cosine of the gradient with the marker": kept, "steps": float(len(seen.steps)),
                     "growth of the gradient by the second step": growth[-1] / growth[0] if growth[0] else 0.0}
@@ -163,11 +162,10 @@ def _batches(lab: Lab) -> Iterable[tuple[str, Batch]]:
 def _step_and_whole(lab: Lab, batch: Batch, step: SeenStep) -> tuple[SeenStep | None, Named]:
     """The step on a batch and the gradient of the whole batch at once, over the parameters that the optimiser holds."""
     model = lab.build()
-    with ExitStack() as stack:
-        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-            stack.enter_context(without_batch_statistics())    # with them even right accumulation is not one big batch
+    mixes = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    with without_batch_statistics() if mixes else nullcontext():      # with them even right accumulation is not one big batch
+        if mixes:
             step = observe(lab, batch=batch, n_steps=2).step
-        stack.enter_context(without_checkpointing())
         whole = {name: gradient.float() for name, gradient in lab.gradient(model, batch).items()}
     return step, only(whole, step.gradient) if step else {}
 
@@ -196,14 +194,17 @@ def _added_up(name: str, step: SeenStep, whole: Named) -> Finding | None:
 
 def _forward_passes(lab: Lab, step: SeenStep) -> float:
     """Calls of a module in the step, over those in one evaluation of the losses; the median module."""
-    once = _SEEN_ONCE.get(lab)
-    if once is None:
-        once, model = Counter(), lab.build()
-        for name, module in model.named_modules():
-            module.register_forward_pre_hook(functools.partial(_count, once, name))
-        lab.losses(model)
-        _SEEN_ONCE[lab] = once
-    return median([step.forwards[name] / n for name, n in once.items()])
+    return median([step.forwards[name] / n for name, n in _forwards_of_losses(lab).items()])
+
+
+@once_per_lab
+def _forwards_of_losses(lab: Lab) -> Counter[str]:
+    """Calls of each module in one evaluation of the losses."""
+    calls, model = Counter(), lab.build()
+    for name, module in model.named_modules():
+        module.register_forward_pre_hook(functools.partial(_count, calls, name))
+    lab.losses(model)
+    return calls
 
 
 def _count(calls: Counter[str], name: str, *_) -> None:
