@@ -4,7 +4,7 @@ import pytest
 from tests.workbook.workbook_builders import write_data, write_notebook
 
 from tts_core.errors import WorkbookError
-from tts_core.workbook import hashes, plan
+from tts_core.workbook import hashes, order, plan
 from tts_core.workbook.parameters import Parameters
 
 
@@ -26,6 +26,14 @@ def test_notebooks_are_found_in_order_and_selected_by_number(tmp_path):
     with pytest.raises(WorkbookError, match="name at least one"):
         plan.select(sources, " , ")
     assert plan.upstream_of("07", sources) == ("03",) and plan.upstream_of("08", sources) == ("01", "03", "07")
+
+
+def test_the_findings_run_last_and_read_what_has_a_higher_number(tmp_path):
+    sources = sources_in(tmp_path, "03_overfit", "07_listen", "08_findings", "09_diagnose")
+    assert list(sources) == plan.select(sources, None) == ["03", "07", "09", "08"]
+    assert plan.select(sources, "08,09") == ["09", "08"]
+    assert plan.upstream_of("08", sources) == ("03", "07", "09") and plan.upstream_of("09", sources) == ()
+    assert order.before("09", sources) == ["03", "07"] and order.before("08", ("08", "10", "02")) == ["02", "10"]
 
 
 def test_folders_that_cannot_be_run(tmp_path):

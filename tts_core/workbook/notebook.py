@@ -25,6 +25,7 @@ from tts_core.errors import WorkbookError
 from tts_core.viz.progress import Progress
 from tts_core.workbook import atomic, cells, context, environment
 from tts_core.workbook.parameters import Parameters, settle_in_notebook
+from tts_core.workbook.order import before
 from tts_core.workbook.verdicts import Item, check_metrics, check_verdict, plain_number, read_verdict
 
 __all__ = ["Item", "Notebook"]
@@ -135,9 +136,9 @@ class Notebook:
                                 f"Run notebook {number} first{by_runner if self._context else ''}") from None
 
     def verdicts(self) -> dict[str, dict[str, Any]]:
-        """Number -> verdict of every earlier notebook in this run folder, in order; may be empty."""
-        files = sorted((self.out / "verdicts").glob("[0-9][0-9].json"))
-        return {file.stem: read_verdict(file) for file in files if file.stem < self.number}
+        """Number -> verdict of every notebook of this run folder that runs before this one, in order; may be empty."""
+        there = {file.stem: file for file in (self.out / "verdicts").glob("[0-9][0-9].json")}
+        return {number: read_verdict(there[number]) for number in before(self.number, there)}
 
     def verdict(self, answer: str, metrics: Mapping[str, Any], items: list[Item] = ()) -> None:
         """The last call: write `verdicts/NN.json` atomically. Raises WorkbookError when a part of it is malformed."""

@@ -15,13 +15,14 @@ import nbformat
 
 from tts_core.errors import WorkbookError
 from tts_core.workbook.cells import read_cell
+from tts_core.workbook.order import FINDINGS, before, in_order
 from tts_core.workbook.parameters import FIELDS, Parameters
 
 EVERY_EARLIER = "every earlier one"
 # Notebook -> the earlier ones whose verdicts, checkpoints or tables it reads. A notebook that is not here reads none.
 UPSTREAM: dict[str, tuple[str, ...] | str] = {
     "07": ("03",),
-    "08": EVERY_EARLIER,
+    FINDINGS: EVERY_EARLIER,
 }
 
 
@@ -69,7 +70,7 @@ class Source:
 
 
 def discover(folder: Path) -> dict[str, Source]:
-    """Number -> notebook, in order: the files `NN_name.ipynb` of `folder`. Raises WorkbookError when there are none."""
+    """Number -> notebook, in the order in which they run: the files `NN_name.ipynb` of `folder`. Raises WorkbookError when there are none."""
     found: dict[str, Source] = {}
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")) if folder.is_dir() else []:
         number = path.stem[:2]
@@ -79,13 +80,13 @@ def discover(folder: Path) -> dict[str, Source]:
         found[number] = Source(number, path.stem, path)
     if not found:
         raise WorkbookError(f"{folder}: no notebooks NN_name.ipynb here. Run from a checkout of the repository.")
-    return found
+    return {number: found[number] for number in in_order(found)}
 
 
 def upstream_of(number: str, available: Iterable[str]) -> tuple[str, ...]:
     """The notebooks that `number` reads; of `every earlier one` those that are `available`."""
     needs = UPSTREAM.get(number, ())
-    return tuple(sorted(other for other in available if other < number)) if needs == EVERY_EARLIER else tuple(needs)
+    return tuple(before(number, available)) if needs == EVERY_EARLIER else tuple(needs)
 
 
 def select(sources: Mapping[str, Source], only: str | Iterable[str] | None) -> list[str]:

@@ -18,6 +18,7 @@ import soundfile
 from tts_core.errors import WorkbookError
 from tts_core.workbook import atomic
 from tts_core.workbook.folder import find_defect, read_record, read_state
+from tts_core.workbook.order import in_order
 from tts_core.workbook.pages import data_uri, render
 from tts_core.workbook.verdicts import VERDICTS, read_verdict
 
@@ -87,10 +88,10 @@ def _sections(folder: Path, record: dict[str, Any] | None, with_media: bool = Tr
     entries = (record or {}).get("notebooks", {})
     if record is None:
         entries = {path.stem: {"name": path.stem, "status": "by hand"}
-                   for path in sorted((folder / "verdicts").glob("[0-9][0-9].json"))}
+                   for path in (folder / "verdicts").glob("[0-9][0-9].json")}
     budget = [MAX_TOTAL]
     return [_section(folder, number, entries[number], record is not None, budget if with_media else None)
-            for number in sorted(entries)]
+            for number in in_order(entries)]
 
 
 def _section(folder: Path, number: str, entry: dict[str, Any], by_runner: bool,

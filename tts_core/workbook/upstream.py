@@ -10,6 +10,7 @@ from typing import Any
 from tts_core.errors import WorkbookError
 from tts_core.workbook import plan
 from tts_core.workbook.folder import find_defect, read_state
+from tts_core.workbook.order import before
 from tts_core.workbook.parameters import Parameters, repository_root
 
 OPTIONS = ("profile", "data", "clip")     # these have an option of their own, the others go through -p
@@ -45,7 +46,7 @@ def check_upstream(sources: Mapping[str, plan.Source], selection: list[str], set
         if plan.UPSTREAM.get(number) == plan.EVERY_EARLIER and not needed:
             raise WorkbookError(f"notebook {number} reads the verdicts of the earlier ones, but {out} holds none.\n"
                                 "Make them with: "
-                                + command_for(sources, [other for other in sources if other <= number], given, out))
+                                + command_for(sources, [*before(number, sources), number], given, out))
         for other in needed:
             if other in selection:
                 continue
