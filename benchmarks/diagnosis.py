@@ -3,8 +3,8 @@
     python benchmarks/diagnosis.py [--smoke] [--seeds 0,1,2,3] [--kinds fault,clean,outside,pair] [--architectures ours,…]
 
 Every cell runs in a one-thread worker and is stored the moment it ends (runs/diagnosis); a kill loses what was running. What
-is stored counts as long as the package's source is the same; `--keep` takes older cells too and says how many. Results:
-benchmarks/results/diagnosis.json.
+is stored, there or in the recorded result, counts as long as the source of the diagnosis is the same; `--keep` takes older
+cells too and says how many. `--record` runs nothing and records what is there. Results: benchmarks/results/diagnosis.json.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import functools
+import hashlib
 import importlib
 import io
 import math
 import multiprocessing
 import os
 import sys
+import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +39,8 @@ STORE = ROOT / "runs" / "diagnosis"
 RESULT = ROOT / "benchmarks" / "results" / "diagnosis.json"
 ARCHITECTURES = {"ours": "tts_core.diagnosis.ours", "tacotron2": "tts_core.diagnosis.tacotron", "gru": "tests.diagnosis.gru_plants"}
 HELD_OUT = ("gru",)
+CELLS_PER_PROCESS = 12
+OWN = threading.local()
 SMOKE_FAULTS = ("data.token_collapse", "model.no_causal_mask", "model.text_ignored", "loss.padding_included", "loss.detached",
                 "optimizer.missing_parameters", "loop.no_zero_grad", "generation.layout")
 
@@ -45,27 +50,48 @@ def architecture(name: str):
     return importlib.import_module(ARCHITECTURES[name]).ARCHITECTURE
 
 
-def run_cell(cell: Cell) -> Row:
-    """Plant, diagnose, and measure what the plant spoils."""
+@functools.cache
+def source() -> str:
+    """Hash of what a cell depends on: the diagnosis, what it stands on, and the held-out architecture."""
+    parts = [hash_package(ROOT / "tts_core" / name) for name in ("diagnosis", "model", "probes", "speech", "training")]
+    files = [ROOT / "tts_core" / "config.py", *sorted((ROOT / "tests" / "diagnosis").glob("gru_*.py"))]
+    return hashlib.sha256("".join([*parts, *(file.read_text(encoding="utf-8") for file in files)]).encode()).hexdigest()
+
+
+def known_rows(wanted: list[Cell], recorded: Path, keep: bool) -> tuple[dict[Cell, Row], int]:
+    """What the store holds of these cells, then what the recorded result holds; and how many come of an older source."""
+    kept = {path.stem: atomic.read_json(path) for path in STORE.glob("*.json")}
+    if recorded.exists():
+        before = atomic.read_json(recorded)
+        for values in before["rows"]:
+            kept.setdefault(Row.from_dict(values).cell.name, {"source": before["provenance"]["source"], "row": values})
+    now = {name: entry.get("source") == source() for name, entry in kept.items()}
+    rows = {cell: Row.from_dict(kept[cell.name]["row"]) for cell in wanted if cell.name in kept and (keep or now[cell.name])}
+    return rows, sum(not now[cell.name] for cell in rows)
+
+
+def run_cell(cell: Cell) -> tuple[Row, dict]:
+    """Plant, diagnose, and measure what the plant spoils; the row, and the whole report for whoever asks why."""
     import torch
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)     # failing models drift into denormal numbers, which cost three times the time
-    from tts_core.diagnosis.diagnose import diagnose
-    from tts_core.diagnosis.harm import harm, signs
+    from tts_core.diagnosis.diagnose import investigate
+    from tts_core.diagnosis.harm import against_twin, harm, signs
     from tts_core.diagnosis.lab import Lab
     kind = architecture(cell.architecture)
     subject, setting = build(kind, cell), setting_of(kind, cell)
     try:
-        report = diagnose(subject, seed=cell.seed)
+        lab = Lab(subject, seed=cell.seed, steps=kind.steps)
+        report = investigate(lab)
     except Exception as error:     # a diagnosis that breaks is a miss, and is to be seen as one
-        return Row(cell, (), (), False, False, {}, {}, "the diagnosis raised", 0.0, f"{type(error).__name__}: {error}"[:400])
+        return Row(cell, (), (), False, False, {}, {}, "the diagnosis raised", 0.0, f"{type(error).__name__}: {error}"[:400]), {}
     names = tuple(tuple(found.cause for found in report.at(level)) for level in ("confirmed", "suspected"))
-    spoilt = "" if cell.kind == "clean" else harm(signs(Lab(subject, seed=cell.seed)), twin_signs(cell, setting))
+    spoilt = "" if cell.kind == "clean" else harm(signs(lab) | against_twin(subject, kind.clean(setting)), twin_signs(cell, setting))
     numbers = {name: value for name, value in report.headline.items() if not isinstance(value, str) and math.isfinite(value)}
     alarms = {"loss below half of the best constant": not report.passed, "gradient norm": gradient_alarm(subject, cell.seed)}
     alarm = torchtest_alarm(subject)
     return Row(cell, *names, report.healthy, report.passed, numbers, {**alarms, **({} if alarm is None else {"torchtest": alarm})},
-               spoilt, report.seconds)
+               spoilt, report.seconds), report.to_dict()
 
 
 def twin_signs(cell: Cell, setting) -> dict[str, float]:
@@ -76,11 +102,12 @@ def twin_signs(cell: Cell, setting) -> dict[str, float]:
     path = STORE / "twins" / f"{cell.architecture}-{cell.seed}-{drawn}.json"
     if path.exists():
         kept = atomic.read_json(path)
-        if kept["package"] == hash_package():
+        if kept["source"] == source():
             return {name: math.inf if value is None else value for name, value in kept["signs"].items()}
-    found = signs(Lab(architecture(cell.architecture).clean(setting), seed=cell.seed))
+    kind = architecture(cell.architecture)
+    found = signs(Lab(kind.clean(setting), seed=cell.seed, steps=kind.steps))
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(path, {"package": hash_package(),
+    atomic.write_json(path, {"source": source(),
                              "signs": {name: value if math.isfinite(value) else None for name, value in found.items()}})
     return found
 
@@ -126,6 +153,28 @@ def torchtest_alarm(subject) -> bool | None:
     return False
 
 
+def in_recycled_process(cell: Cell) -> tuple[Row, dict]:
+    """`run_cell` in this thread's own process, which is replaced every CELLS_PER_PROCESS cells, so that memory does not pile up.
+
+    (`max_tasks_per_child` of ProcessPoolExecutor can leave a worker that has ended without a successor: CPython issue 115634.)
+    """
+    if getattr(OWN, "left", 0) == 0:
+        if hasattr(OWN, "pool"):
+            OWN.pool.shutdown()
+        OWN.pool, OWN.left = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")), CELLS_PER_PROCESS
+    OWN.left -= 1
+    return OWN.pool.submit(run_cell, cell).result()
+
+
+def finite(value):
+    """JSON values, numbers that are not finite as their names."""
+    if isinstance(value, dict):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def line(row: Row) -> str:
     """One row as a line of the log."""
     said = row.error or row.first or ("healthy" if row.healthy else "cannot tell")
@@ -140,6 +189,7 @@ def main() -> int:
     parser.add_argument("--architectures", default=",".join(ARCHITECTURES))
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--keep", action="store_true", help="take cells that an older source of the package gave")
+    parser.add_argument("--record", action="store_true", help="run nothing: score and record what is known")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     names = [name for name in options.architectures.split(",") if not (options.smoke and name in HELD_OUT)]
@@ -148,27 +198,23 @@ def main() -> int:
                    ("fault", "clean") if options.smoke else options.kinds.split(","), n_clean=2 if options.smoke else 40)
     if options.smoke:
         wanted = [cell for cell in wanted if cell.kind == "clean" or cell.fault in SMOKE_FAULTS]
-    rows, package = {}, hash_package()
-    for cell in wanted:
-        path = STORE / f"{cell.name}.json"
-        if path.exists() and ((kept := atomic.read_json(path))["package"] == package or options.keep):
-            rows[cell] = Row.from_dict(kept["row"])
-    print(f"{len(wanted)} cells, {len(rows)} known", flush=True)
+    rows, older = known_rows(wanted, options.out, options.keep)
+    print(f"{len(wanted)} cells, {len(rows)} known, {older} of an older source", flush=True)
     started = time.perf_counter()
     STORE.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, mp_context=context, max_tasks_per_child=12) as pool:
-        running = {pool.submit(run_cell, cell): cell for cell in wanted if cell not in rows}
+    with ThreadPoolExecutor(options.workers) as threads:
+        running = {threads.submit(in_recycled_process, cell): cell for cell in wanted if cell not in rows and not options.record}
         for future in as_completed(running):
             cell = running[future]
-            rows[cell] = future.result()
-            atomic.write_json(STORE / f"{cell.name}.json", {"package": package, "row": rows[cell].to_dict()})
+            rows[cell], report = future.result()
+            atomic.write_json(STORE / f"{cell.name}.json", {"source": source(), "row": rows[cell].to_dict(), "report": finite(report)})
             print(f"{datetime.datetime.now():%H:%M:%S} {len(rows)}/{len(wanted)} {line(rows[cell])}", flush=True)
-    ordered = [rows[cell] for cell in wanted]
+    ordered = [rows[cell] for cell in wanted if cell in rows]
     result = {"provenance": {"command": "python benchmarks/diagnosis.py" + (" --smoke" if options.smoke else ""), "commit": git_commit(ROOT),
                              "device": f"cpu, {processor()}, {options.workers} one-thread workers",
                              "date": datetime.date.today().isoformat(),
                              "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")},
+                             "source": source(), "rows_of_an_older_source": older, "complete": len(ordered) == len(wanted),
                              "seconds": round(time.perf_counter() - started)},
               "scores": score(ordered), "rows": [row.to_dict() for row in ordered]}
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -231,12 +231,17 @@ def macro_f1(rows: Sequence[Row]) -> dict[str, Any]:
 def clean_scores(rows: Sequence[Row]) -> dict[str, Any]:
     """False alarms per clean run, over those that pass the overfit gate, with the exact 95 % upper bound."""
     gated = [row for row in rows if row.passed]
-    alarms = [row for row in gated if row.confirmed]
-    suspected = [row for row in gated if row.suspected and not row.confirmed]
+    alarms = [row for row in gated if defects(row.confirmed)]
+    suspected = [row for row in gated if defects(row.suspected) and not defects(row.confirmed)]
     return {"n": len(gated), "not_passed": sorted(row.cell.name for row in rows if not row.passed), "alarms": len(alarms),
             "suspicions": len(suspected), "bound": upper_bound(len(alarms), len(gated)) if gated else None,
             "which": sorted(f"{row.cell.name}: {', '.join(row.confirmed)}" for row in alarms),
             "suspected": sorted(f"{row.cell.name}: {', '.join(row.suspected)}" for row in suspected)}
+
+
+def defects(causes: Iterable[str]) -> list[str]:
+    """Those that the catalogue calls a defect: drift under self-feeding is none, and saying that it is there is no alarm."""
+    return [cause for cause in causes if cause not in CATALOGUE or CATALOGUE[cause].defect]
 
 
 def upper_bound(hits: int, n: int, level: float = 0.95) -> float:
@@ -251,7 +256,7 @@ def upper_bound(hits: int, n: int, level: float = 0.95) -> float:
 
 def outside_scores(rows: Sequence[Row]) -> dict[str, Any]:
     """Faults that the catalogue does not hold: a confirmed cause is wrong there, "cannot tell" is right."""
-    return {"n": len(rows), "wrongly_confirmed": sorted(f"{row.cell.name}: {', '.join(row.confirmed)}" for row in rows if row.confirmed),
+    return {"n": len(rows), "wrongly_confirmed": sorted(f"{row.cell.name}: {', '.join(row.confirmed)}" for row in rows if defects(row.confirmed)),
             "noticed": sum(row.detected for row in rows)}
 
 

@@ -107,5 +107,6 @@ class Architecture:
     layers: Mapping[str, Callable[[Build, Setting], Subject]] = field(default_factory=dict)     # plants that go on top of any
                                                                                         # build, a faulty one too: pairs
     max_seconds: float = MAX_SECONDS             # of its clips: an architecture that is slow gets shorter ones
+    steps: int = 200                             # of its training runs: fixed, so that a result does not hang on the machine's pace
     required: Callable[[str], Mapping[str, object]] = lambda cause: {}     # fields of Setting that a fault and its twin need
     variants: Sequence[str] = ("tied", "frozen")                 # which options of Setting mean something here

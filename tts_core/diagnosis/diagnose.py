@@ -29,23 +29,30 @@ from tts_core.diagnosis.subject import Subject, check_subject
 
 
 def diagnose(subject: Subject, budget: str = "fast", seed: int = 0,
-             on_progress: Callable[[str], None] = lambda line: None) -> Report:
+             on_progress: Callable[[str], None] = lambda line: None, steps: int | None = None) -> Report:
     """Why `subject` does not learn, or that nothing is wrong with it.
 
     Every check runs, the cheap ones first: data, the train step as it is seen from outside, losses, model, and short paired
     training runs with one thing changed. `budget`: "fast" (about two minutes for a few million parameters on 2 cores) or
-    "full" (longer runs). The caller's objects, random states and files stay as they were. Raises SubjectError naming the
-    field of the subject that is not what it should be.
+    "full" (longer runs); how many steps a run has then depends on the machine's pace, unless `steps` says it. The caller's
+    objects, random states and files stay as they were. Raises SubjectError naming the field of the subject that is not what
+    it should be.
     """
-    started = time.perf_counter()
     with unchanged_randomness(seed):
-        lab = Lab(subject, budget, seed, on_course=lambda name, course: on_progress(
-            f"trained {name}: TF L1 {course.final:.3g} of best constant, {course.seconds:.0f} s"))
+        return investigate(Lab(subject, budget, seed, steps=steps, on_course=lambda name, course: on_progress(
+            f"trained {name}: TF L1 {course.final:.3g} of best constant, {course.seconds:.0f} s")), on_progress)
+
+
+def investigate(lab: Lab, on_progress: Callable[[str], None] = lambda line: None) -> Report:
+    """Every check in one laboratory, whose courses stay at hand for whoever made it."""
+    started = time.perf_counter()
+    with unchanged_randomness(lab.seed):
         check_subject(lab.subject)
         found: list[Finding] = []
         for check in CHECKS:
             on_progress(check.name.replace("_", " "))
             found += check.findings(lab)
+            lab.confirmed += [entry.cause for entry in found if entry.level == "confirmed" and entry.cause not in lab.confirmed]
         entries = merged(found + [Finding(cause, "undecided", f"next: {fault.experiment}")
                                   for cause, fault in CATALOGUE.items() if cause not in {entry.cause for entry in found}])
         numbers = headline(lab)

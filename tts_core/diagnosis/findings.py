@@ -122,7 +122,7 @@ EXPLAINS = {     # a confirmed cause -> causes whose signs it makes by itself; t
 
 
 def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """One finding per cause: the strongest level said of it; ranked by level, then by strength.
+    """One finding per cause: the strongest level said of it; ranked as `_rank` says.
 
     What a confirmed cause explains by itself becomes undecided, to be judged again once that cause is mended.
     """
@@ -139,5 +139,11 @@ def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(best.values(), key=_rank))
 
 
-def _rank(found: Finding) -> tuple[int, bool, float]:
-    return LEVELS.index(found.level), not CATALOGUE[found.cause].defect, -found.strength     # drift is named after every defect
+HEARD = ("data.mel_recipe", "data.sample_rate", "generation.layout", "generation.stopping")    # they matter once a model has learnt
+REMEDIES = ("optimizer.lr_too_small", "optimizer.lr_too_large")       # what mends many faults a little is named after the faults
+
+
+def _rank(found: Finding) -> tuple[int, bool, bool, bool, float]:
+    """By level; drift is named after every defect, what keeps a model from learning before what spoils the sound of a learnt one."""
+    return (LEVELS.index(found.level), not CATALOGUE[found.cause].defect, found.cause in HEARD, found.cause in REMEDIES,
+            -found.strength)

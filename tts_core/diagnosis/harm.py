@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 
 from tts_core.diagnosis.anatomy import anatomy, movement, with_frames_changed
 from tts_core.diagnosis.headline import headline
 from tts_core.diagnosis.isolation import private_copy, unchanged_randomness, without_dropout
 from tts_core.diagnosis.lab import Lab, all_parameters
+from tts_core.diagnosis.subject import Batch, Subject
 from tts_core.model.modes import evaluating
 from tts_core.probes.gradients import tensors_norm
 from tts_core.probes.intelligibility import stoi
@@ -23,8 +26,11 @@ BARS: dict[str, tuple[float, int]] = {
     "eval forwards differ": (0.01, 1), "generation from the true history off": (0.01, 1), "durations off": (0.005, 1),
     "features off": (0.05, 1), "copy-synthesis lost": (0.1, 1), "copy-synthesis too long or short": (0.05, 1),
     "parameters that do not move": (0.02, 1), "checkpoint not loaded": (0.02, 1), "symbols merged": (0.1, 1), "silence": (0.1, 1),
-    "future or own frame seen": (0.01, 1), "gradient off": (0.05, 1), "batches differ": (0.5, 1),
+    "future or own frame seen": (0.01, 1), "gradient off": (0.05, 1), "clips with another text": (0.1, 1),
+    "clips that the data does not hold": (0.1, 1),
 }
+AGAINST_TWIN = ("clips with another text", "clips that the data does not hold")     # the twin itself has 0 of them
+N_BATCHES = 6      # of `Subject.batches` that are compared with the twin's
 
 
 def signs(lab: Lab) -> dict[str, float]:
@@ -41,10 +47,42 @@ def signs(lab: Lab) -> dict[str, float]:
     return {name: value if not math.isnan(value) else math.inf for name, value in found.items()}
 
 
+def against_twin(plant: Subject, twin: Subject) -> dict[str, float]:
+    """What only a comparison of the two data sets shows, as shares of clips: the same audio with another text in the batch, and
+    clips in `batches` whose frames are none of the twin's (of its own `batches` or its batch).
+    """
+    found = {}
+    if plant.has("audio", "symbols") and twin.has("audio", "symbols"):
+        texts = {_hash(samples): tuple(text) for (samples, _), text in zip(twin.audio(twin.batch), twin.symbols(twin.batch))}
+        rows = [(texts.get(_hash(samples)), tuple(text)) for (samples, _), text in zip(plant.audio(plant.batch), plant.symbols(plant.batch))]
+        found["clips with another text"] = sum(true is not None and true != text for true, text in rows) / len(rows)
+    if plant.has("batches") and twin.has("batches"):
+        known = {frames for batch in (twin.batch, *_drawn(twin, 20 * N_BATCHES)) for frames in _frames(twin, batch)}
+        seen = [frames for batch in _drawn(plant, N_BATCHES) for frames in _frames(plant, batch)]
+        same_batch = _frames(plant, plant.batch) == _frames(twin, twin.batch)      # else every clip differs, and not in `batches`
+        found["clips that the data does not hold"] = sum(frames not in known for frames in seen) / len(seen) if same_batch else 0.0
+    return found
+
+
+def _hash(samples) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(samples).tobytes()).digest()
+
+
+def _drawn(subject: Subject, n: int) -> list[Batch]:
+    with unchanged_randomness(0):
+        return [private_copy(batch) for batch in itertools.islice(subject.batches(), n)]
+
+
+def _frames(subject: Subject, batch: Batch) -> list[bytes]:
+    target, lengths = subject.target_mel(batch)
+    return [_hash(row[:length].detach().cpu().numpy()) for row, length in zip(target, lengths.tolist())]
+
+
 def harm(plant: Mapping[str, float], twin: Mapping[str, float]) -> str:
     """The signs in which the plant is worse than its twin, in words; empty where there is none."""
-    worse = [f"{name} {twin[name]:.3g} -> {plant[name]:.3g}" for name, (bar, direction) in BARS.items()
-             if name in plant and name in twin and math.isfinite(twin[name]) and direction * (plant[name] - twin[name]) > bar]
+    sound = {name: twin.get(name, 0.0 if name in AGAINST_TWIN else math.nan) for name in BARS}
+    worse = [f"{name} {sound[name]:.3g} -> {plant[name]:.3g}" for name, (bar, direction) in BARS.items()
+             if name in plant and math.isfinite(sound[name]) and direction * (plant[name] - sound[name]) > bar]
     return "; ".join(worse)
 
 
@@ -154,11 +192,6 @@ def _gradient(lab: Lab) -> float:
     return tensors_norm([many[name] - one[name] for name in one if name in many]) / (tensors_norm(one.values()) + 1e-12)
 
 
-def _batches(lab: Lab) -> float:
-    batches = itertools.islice(lab.subject.batches(), 6)
-    return len({float(lab.subject.target_mel(batch)[0].double().sum()) for batch in batches}) - 1.0
-
-
 MEASURES: tuple[tuple[str, tuple[str, ...], Callable[[Lab], float]], ...] = (
     ("frames of full inference off", ("infer",), _inference),
     ("padding moves the prediction", ("pad",), lambda lab: _padded(lab, loss=False)),
@@ -175,5 +208,4 @@ MEASURES: tuple[tuple[str, tuple[str, ...], Callable[[Lab], float]], ...] = (
     ("silence", ("audio",), _silence),
     ("future or own frame seen", (), _seen),
     ("gradient off", ("duplicate",), _gradient),
-    ("batches differ", ("batches",), _batches),
 )

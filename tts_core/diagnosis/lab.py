@@ -31,10 +31,15 @@ from tts_core.training.step import step_optimizer
 
 N_JUDGED = 16            # times that a course is judged
 SECONDS = {"fast": 8.0, "full": 40.0}      # for one course
+DEADLINE = {"fast": 100.0, "full": 1500.0}    # seconds after which no new course is begun; what is left says so
 STEPS = {"fast": (60, 200), "full": (200, 600)}   # least and most steps of a course
 FALLING = 0.97           # of the value half-way: a curve that ends lower has not come to rest
 LONGER = 3               # times the steps that such a curve is given
 LEARNT = 0.5             # the overfit gate: teacher-forced L1 below half of the best constant
+
+
+class BudgetSpent(WorkbookError):
+    """The time of the budget is over; what would have needed another training run stays undecided."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +91,14 @@ class Lab:
     """Where the experiments of one diagnosis run. Nothing of the caller's is trained, moved or overwritten."""
 
     def __init__(self, subject: Subject, budget: str = "fast", seed: int = 0,
-                 on_course: Callable[[str, Course], None] = lambda name, course: None) -> None:
+                 on_course: Callable[[str, Course], None] = lambda name, course: None, steps: int | None = None) -> None:
         if budget not in SECONDS:
             raise WorkbookError(f"budget {budget!r} is unknown; use one of {', '.join(SECONDS)}")
+        if steps is not None and steps < N_JUDGED:
+            raise WorkbookError(f"steps is {steps}; a course is judged {N_JUDGED} times and needs as many steps at least")
         self.subject = replace(subject, batch=private_copy(subject.batch))
-        self.budget, self.seed, self.on_course = budget, seed, on_course
+        self.budget, self.seed, self.on_course, self.steps = budget, seed, on_course, steps
+        self.started = time.perf_counter()
         self.batch: Batch = self.subject.batch
         target, self.lengths = check_target(self.subject, self.batch)
         self.target = target.float()
@@ -101,6 +109,7 @@ class Lab:
             raise SubjectError("target_mel", f"a best-constant error of {self.best_constant}",
                                "finite valid frames that are not all alike")
         self.courses: dict[str, Course] = {}
+        self.confirmed: list[str] = []                 # causes that the checks before have confirmed
         self.remembered: dict[Callable, Any] = {}      # of `once_per_lab`
 
     # --- models -------------------------------------------------------------------------------------------------------
@@ -184,12 +193,18 @@ class Lab:
     # --- training -----------------------------------------------------------------------------------------------------
 
     def course(self, *changes: Change, seed: int | None = None, times: int = 1) -> Course:
-        """Train a fresh model on the batch for the budget's steps (`times` as many) with these changes; each is run once."""
+        """Train a fresh model on the batch for the budget's steps (`times` as many) with these changes; each is run once.
+
+        Raises BudgetSpent after the deadline of the budget, which a lab with given `steps` has not.
+        """
         seed = self.seed if seed is None else seed
         name = " + ".join(change.name for change in changes) or "as it is"
         key = name if seed == self.seed else f"{name}, seed {seed}"
         key = key if times == 1 else f"{key}, {times} times the steps"
         if key not in self.courses:
+            if self.courses and self.steps is None and time.perf_counter() - self.started > DEADLINE[self.budget]:
+                raise BudgetSpent(f"the {DEADLINE[self.budget]:.0f} s of budget {self.budget!r} are over before \"{key}\" was trained; "
+                                  "budget \"full\" has longer")
             self.courses[key] = self._run(changes, seed, times * self.n_steps)
             self.on_course(key, self.courses[key])
         return self.courses[key]
@@ -200,15 +215,30 @@ class Lab:
         course = self.course()
         if course.learnt or course.broke or len(course.tf) < 4 or course.tf[-1] > FALLING * course.tf[len(course.tf) // 2]:
             return course.learnt
-        return self.course(times=LONGER).learnt
+        try:
+            return self.course(times=LONGER).learnt
+        except BudgetSpent:
+            return False
 
     @functools.cached_property
     def n_steps(self) -> int:
-        """Steps of a course: as many as the budget's seconds allow, from the time of the subject's own first steps."""
-        started = time.perf_counter()
-        self._run((), self.seed, 4, judged=1)
+        """Steps of a course: as given, else as many as the budget's seconds allow at the pace of the subject's own steps."""
+        if self.steps is not None:
+            return self.steps
+        self._run((), self.seed, 1, judged=1)      # the first step pays for what is loaded and allocated only once
+        seconds = self._run((), self.seed, 4, judged=1).seconds
         least, most = STEPS[self.budget]
-        return max(least, min(most, int(4 * SECONDS[self.budget] / (time.perf_counter() - started))))
+        return max(least, min(most, int(4 * SECONDS[self.budget] / seconds)))
+
+    @functools.cached_property
+    def steps_as_ours(self) -> bool:
+        """Whether the subject's train step does to the weights, to the last bit, what the workbook's own does."""
+        if self.subject.train_step is None:
+            return True
+        courses = [self._run((Change("own step", plain_step=plain),), self.seed, 2, judged=1) for plain in (False, True)]
+        states = [course.model.state_dict() for course in courses]
+        return not any(course.broke for course in courses) and all(
+            isinstance(value, Tensor) and torch.equal(value, states[1][name]) for name, value in states[0].items())
 
     def _run(self, changes: tuple[Change, ...], seed: int, n_steps: int, judged: int = N_JUDGED) -> Course:
         started = time.perf_counter()

@@ -238,4 +238,4 @@ PLANTS: dict[str, Build] = {
 
 ARCHITECTURE = Architecture(
     name="ours", clean=build, plants=PLANTS, nonsense={}, outside=outside_plants(build), layers=LAYERS,
-    required=lambda cause: required_setting(cause, "ours"))
+    required=lambda cause: required_setting(cause, "ours"), steps=160)

@@ -7,6 +7,7 @@ Shapes: B batch, T frames, M mel bins, D width.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ GROWTH = 1.5             # RMS of the last member of a stack over the first; sou
 RUNAWAY = 4.0            # growth that is looked into even where the subject learns
 LOUD_POSITIONS = 4.0     # size of added positions over what they are added to; sinusoids on unit-scale embeddings have 0.7
 DROWNED = 0.15           # share of the deviation at the first text-side module that the text itself makes
+USUAL_MOVE = 2e-3        # ‖Δw‖ / ‖w‖ of a step of a subject that learns (seen: 1.6e-3 to 1.1e-2)
+LAZY = 3e-4              # below this a subject that is only slow is asked too
+HARDLY_MOVES = (1e-3, 5e-3)   # below the first no lower learning rate is tried, above the second no higher one
 DECAYED = 0.02           # share of a weight that decay takes away during a course
 
 
@@ -48,7 +52,7 @@ class Suspect:
     evidence: Mapping[str, float | str]
     where: str = ""
     general: bool = False    # a remedy that mends many faults a little: the learning rate
-    always: bool = True      # tried even where the subject learns its batch
+    always: bool = True      # tried even where the subject learns its batch; a general one not, if it does with more steps
 
 
 def suspects(lab: Lab) -> list[Suspect]:
@@ -93,6 +97,7 @@ def raw_targets(lab: Lab) -> Iterable[Suspect]:
     if not parts.output:
         return
     mean, std = lab.frames.mean(dim=0), lab.frames.std(dim=0).clamp(min=1e-3)
+    corrections = {name for field, name in parts.outputs.items() if field == "mel" and _is_correction(lab, name)}
 
     def along(tensor: Tensor, statistic: Tensor) -> Tensor:
         statistic = statistic.to(tensor)
@@ -100,7 +105,9 @@ def raw_targets(lab: Lab) -> Iterable[Suspect]:
 
     def standardise(model: nn.Module) -> None:
         modules = dict(model.named_modules())
-        change_output(modules[parts.output], lambda x: x * along(x, std) + along(x, mean))
+        for name in dict.fromkeys(parts.outputs.values()):
+            offset_too = 0.0 if name in corrections else 1.0
+            change_output(modules[name], lambda x, share=offset_too: x * along(x, std) + share * along(x, mean))
         for name in parts.history_in:
             def before(_, args):
                 first = args[0]
@@ -111,6 +118,17 @@ def raw_targets(lab: Lab) -> Iterable[Suspect]:
 
     yield Suspect("data.unnormalised_target", Change("targets standardised", model=standardise),
                   {"|mean| / deviation of the targets": offset, "deviation of the targets": deviation}, "target_mel")
+
+
+def _is_correction(lab: Lab, name: str) -> bool:
+    """Whether a module's output is added to the frames, as a residual post-net's is: silenced, it leaves the frames alone."""
+    if "frames" not in lab.fields:
+        return False
+    model = lab.build()
+    change_output(dict(model.named_modules())[name], torch.zeros_like)
+    with without_dropout(model):
+        moved = lab.predict(model, field="mel") - lab.predict(model, field="frames")
+        return rms(moved[lab.mask]) < 1e-4 * float(lab.frames.std())
 
 
 def dominating_term(lab: Lab) -> Iterable[Suspect]:
@@ -273,18 +291,23 @@ def weight_decay(lab: Lab) -> Iterable[Suspect]:
 
 
 def tight_clip(lab: Lab) -> Iterable[Suspect]:
-    """A clip that shrinks the gradient far below what the loss gives."""
+    """A clip that shrinks the gradient far below what the loss gives, where steps are small: otherwise Adam has undone it."""
     seen = observe_steps(lab)
-    if 0.0 < seen.clip_factor < 0.1:
+    if 0.0 < seen.clip_factor < 0.1 and lab.course().update_ratio < USUAL_MOVE:
         yield Suspect("optimizer.clip_too_tight", seen.unclipped, {"gradient at the optimiser over the loss's own": seen.clip_factor},
                       "train_step")
 
 
 def learning_rate(lab: Lab) -> Iterable[Suspect]:
-    """The learning rate by powers of ten, up where a step hardly moves the weights, down where it moves them much."""
+    """The learning rate by powers of ten: up where a step hardly moves the weights, down where it moves them much."""
     base = lab.course()
-    evidence = {"‖Δw‖ / ‖w‖ of a step": base.update_ratio, "TF L1 / best constant at the end": base.final}
-    for factor in (10.0, 100.0, 1000.0):
-        yield Suspect("optimizer.lr_too_small", lr_times(factor), evidence, "make_optimizer", general=True, always=False)
-    for factor in (0.1, 0.01):
-        yield Suspect("optimizer.lr_too_large", lr_times(factor), evidence, "make_optimizer", general=True, always=False)
+    ratio = base.update_ratio
+    evidence = {"‖Δw‖ / ‖w‖ of a step": ratio, "TF L1 / best constant at the end": base.final}
+    if 0.0 < ratio < HARDLY_MOVES[1]:
+        nearest = 10.0 ** max(1, math.floor(math.log10(USUAL_MOVE / ratio)))
+        for factor in (nearest, 10.0 * nearest):
+            yield Suspect("optimizer.lr_too_small", lr_times(factor), evidence, "make_optimizer", general=True,
+                          always=ratio < LAZY and not base.learnt)
+    if not ratio <= HARDLY_MOVES[0]:
+        for factor in (0.1, 0.01):
+            yield Suspect("optimizer.lr_too_large", lr_times(factor), evidence, "make_optimizer", general=True, always=False)

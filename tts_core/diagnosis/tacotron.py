@@ -207,4 +207,4 @@ NONSENSE = {
 
 ARCHITECTURE = Architecture(
     name="tacotron2", clean=build, plants=PLANTS, nonsense=NONSENSE, outside=outside_plants(build), layers=LAYERS,
-    required=lambda cause: required_setting(cause, "tacotron2"), max_seconds=0.7)
+    required=lambda cause: required_setting(cause, "tacotron2"), max_seconds=0.7, steps=100)

@@ -33,7 +33,7 @@ from tts_core.speech.phonemes import Vocabulary
 SIZE = dict(symbol_embedding_dim=64, encoder_embedding_dim=64, encoder_n_convolution=2, encoder_kernel_size=5,
             attention_rnn_dim=96, attention_hidden_dim=32, attention_location_n_filter=8, attention_location_kernel_size=15,
             decoder_rnn_dim=128, prenet_dim=128, postnet_n_convolution=2, postnet_kernel_size=5, postnet_embedding_dim=64)
-LEARNING_RATES = {"adamw": 4e-3, "adam": 4e-3, "sgd": 0.1}
+LEARNING_RATES = {"adamw": 8e-3, "adam": 8e-3, "sgd": 0.1}
 GATE_WEIGHT = 0.1
 
 

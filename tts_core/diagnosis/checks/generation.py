@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.diagnosis.anatomy import find_history, movement, with_frames_changed
+from tts_core.diagnosis.catalogue import CATALOGUE
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.headline import generated
@@ -63,6 +64,16 @@ class Layout:
         return self.worst < min(PARITY, SHARE * self.sensitivity)
 
     @property
+    def broken(self) -> bool:
+        """A difference that no rounding makes."""
+        return bool(self.comparable) and (self.worst > BROKEN or UNLIKE < self.worst > HALF * self.sensitivity)
+
+    @property
+    def judged(self) -> bool:
+        """Whether these weights decide; others may, for the code that generates is the same whatever they are."""
+        return self.sensitivity >= BLIND and self.unsteady <= PARITY / 3 and (self.broken or bool(self.comparable) and self.holds)
+
+    @property
     def evidence(self) -> dict[str, float | str]:
         """The numbers in words."""
         return {**{f"difference at frame {frame}": value for frame, value in self.difference.items()},
@@ -88,7 +99,7 @@ def layout(lab: Lab) -> Iterable[Finding]:
         level, experiment = "undecided", "eval mode draws at random even with dropout off: mend that first, then compare again"
     elif found.holds:
         level = "excluded"
-    elif found.worst < BROKEN and not UNLIKE < found.worst > HALF * found.sensitivity:
+    elif not found.broken:
         level, experiment = "undecided", f"{experiment}: a small difference, as of rounding; compare in fp32"
     else:
         level = "confirmed" if found.leaks is not None else "suspected"
@@ -97,12 +108,18 @@ def layout(lab: Lab) -> Iterable[Finding]:
 
 @once_per_lab
 def layout_of(lab: Lab) -> Layout:
-    """On the trained model if its predictions are finite, else on a fresh one. Computed once per lab."""
-    model = next((model for model in (lab.trained, lab.model) if lab.predict(model)[lab.mask].isfinite().all()), None)
-    if model is None:
+    """On the trained model if its predictions are finite and decide, else on a fresh one. Computed once per lab."""
+    first = None
+    for model in (lab.trained, lab.model):
+        if lab.predict(model)[lab.mask].isfinite().all():
+            with without_dropout(model):
+                found = _layout(lab, model)
+            if found.judged:
+                return found
+            first = first or found
+    if first is None:
         raise WorkbookError("the predictions are not finite")
-    with without_dropout(model):
-        return _layout(lab, model)
+    return first
 
 
 def _layout(lab: Lab, model: nn.Module) -> Layout:
@@ -165,6 +182,8 @@ def exposure_gap(lab: Lab) -> Iterable[Finding]:
     if not parity.holds or parity.leaks is None or parity.leaks > LEAK:
         return [Finding(cause, "undecided", "generation is not fed as training was, or training sees the future: mend that",
                         evidence | {"largest difference on the true history": parity.worst})]
+    if mended_first := [known for known in lab.confirmed if CATALOGUE[known].defect]:
+        return [Finding(cause, "undecided", f"mend {' and '.join(mended_first)} first, then compare again", evidence)]
     if lab.subject.checkpoint is not None:
         return [Finding(cause, "suspected" if free > DRIFTED else "undecided", f"{experiment}, of the checkpoint; it is fed "
                         "as in training", evidence, "generate", 0.3)]

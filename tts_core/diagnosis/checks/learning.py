@@ -21,7 +21,7 @@ CAUSES = ("data.unnormalised_target", "model.memory_scale", "model.bad_initialis
 def one_factor_at_a_time(lab: Lab) -> Iterable[Finding]:
     """Greedy forward selection over the suspects; what gains nothing beside what was found is excluded."""
     base = lab.course()
-    open_suspects = [suspect for suspect in suspects(lab) if suspect.always or not lab.learns]
+    open_suspects = [suspect for suspect in suspects(lab) if suspect.always or not (lab.learns if suspect.general else base.learnt)]
     accepted: list[Suspect] = []
     current, tried = base, {}
     while open_suspects:
@@ -49,12 +49,15 @@ def _best(lab: Lab, open_suspects: list[Suspect], accepted: list[Suspect], curre
     Symptoms gain too where their cause is mended for them: a loud memory of a stack that grows, a learning rate of a clip.
     """
     beside, gains = [known.change for known in accepted], []
-    for suspect in open_suspects:
+    for suspect in sorted(open_suspects, key=lambda suspect: suspect.general):
+        if suspect.general and any(gain > MARGIN and course.learnt for gain, _, course in gains):
+            break           # a specific change mends it: no need to ask what a learning rate would do
         course, gain = lab.course(*beside, suspect.change), gain_of(lab, suspect, beside, lab.seed)
         if suspect.cause not in tried or gain > tried[suspect.cause][0]:
             tried[suspect.cause] = gain, suspect
         gains.append((gain, suspect, course))
     best = max((gain for gain, _, _ in gains), default=0.0)
+    gains = _one_dose_each(gains)
     upstream = [row for row in gains if row[0] >= NEARLY * best]      # in the order of the rules
     for gain, suspect, course in upstream + sorted((row for row in gains if row not in upstream), key=lambda row: -row[0]):
         if gain > MARGIN and gain_of(lab, suspect, beside, lab.seed + 1) > AGAIN:
@@ -62,11 +65,22 @@ def _best(lab: Lab, open_suspects: list[Suspect], accepted: list[Suspect], curre
     return None, 0.0, current
 
 
+def _one_dose_each(gains: list[tuple[float, Suspect, Course]]) -> list[tuple[float, Suspect, Course]]:
+    """Of several doses of one remedy the mildest that makes the subject learn, else the mildest that gains nearly the most."""
+    chosen: dict[str, tuple[float, Suspect, Course]] = {}
+    for row in gains:                            # the mildest first
+        gain, suspect, course = row
+        known = chosen.get(suspect.cause)
+        if known is None or not known[2].learnt and (course.learnt and gain > 0 or known[0] < NEARLY * gain):
+            chosen[suspect.cause] = row
+    return list(chosen.values())
+
+
 def gain_of(lab: Lab, suspect: Suspect, beside: list[Change], seed: int) -> float:
     """Outcome without the suspect's change minus the outcome with it; one that changes the losses is compared under the
     workbook's own step on both sides, for the subject's step has its losses inside.
     """
-    twin = [OWN_STEP] if suspect.change.losses and lab.subject.train_step else []
+    twin = [OWN_STEP] if suspect.change.losses and not lab.steps_as_ours else []
     return lab.course(*beside, *twin, seed=seed).outcome - lab.course(*beside, suspect.change, seed=seed).outcome
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tts_core.diagnosis.catalogue import CATALOGUE
 from tts_core.diagnosis.findings import Finding
-from tts_core.diagnosis.lab import Lab
+from tts_core.diagnosis.lab import BudgetSpent, Lab
 
 Run = Callable[[Lab], Iterable[Finding]]
 
@@ -22,18 +22,23 @@ class Check:
     run: Run
 
     def findings(self, lab: Lab) -> list[Finding]:
-        """What it finds, with one entry at least for each of its causes; the subject's own errors become undecided."""
+        """What it finds, with one entry at least for each of its causes; where it breaks off, what it had found stays found and
+        the rest is undecided, with the reason.
+        """
         missing = [field for field in self.needs if not lab.subject.has(field)]
         if missing:
             return [Finding(cause, "not applicable", f"not applicable: supply Subject.{' and Subject.'.join(missing)}")
                     for cause in self.causes]
+        found, reason = [], ""
         try:
-            found = list(self.run(lab))
+            for finding in self.run(lab):
+                found.append(finding)
+        except BudgetSpent as spent:
+            reason = str(spent)
         except Exception as error:   # the subject's code may raise anything; it is said, and the other checks go on
-            return [Finding(cause, "undecided", f"{self.name} could not run: {type(error).__name__}: {error}")
-                    for cause in self.causes]
+            reason = f"{self.name} could not run: {type(error).__name__}: {error}"
         answered = {finding.cause for finding in found}
-        return found + [Finding(cause, "undecided", f"next: {CATALOGUE[cause].experiment}")
+        return found + [Finding(cause, "undecided", reason or f"next: {CATALOGUE[cause].experiment}")
                         for cause in self.causes if cause not in answered]
 
 
