@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from seed_size import processor  # noqa: E402
 
-from tts_core.diagnosis.benchmark import Cell, Row, build, cells, score, setting_of  # noqa: E402
+from tts_core.diagnosis.benchmark import N_CLEAN, Cell, Row, build, cells, score, setting_of  # noqa: E402
 from tts_core.workbook import atomic  # noqa: E402
 from tts_core.workbook.environment import git_commit, versions  # noqa: E402
 from tts_core.workbook.hashes import hash_package  # noqa: E402
@@ -39,6 +39,7 @@ STORE = ROOT / "runs" / "diagnosis"
 RESULT = ROOT / "benchmarks" / "results" / "diagnosis.json"
 ARCHITECTURES = {"ours": "tts_core.diagnosis.ours", "tacotron2": "tts_core.diagnosis.tacotron", "gru": "tests.diagnosis.gru_plants"}
 HELD_OUT = ("gru",)
+SMOKE_STEPS = 64       # of a training run there
 CELLS_PER_PROCESS = 12
 OWN = threading.local()
 SMOKE_FAULTS = ("data.token_collapse", "model.no_causal_mask", "model.text_ignored", "loss.padding_included", "loss.detached",
@@ -70,7 +71,7 @@ def known_rows(wanted: list[Cell], recorded: Path, keep: bool) -> tuple[dict[Cel
     return rows, sum(not now[cell.name] for cell in rows)
 
 
-def run_cell(cell: Cell) -> tuple[Row, dict]:
+def run_cell(cell: Cell, smoke: bool = False) -> tuple[Row, dict]:
     """Plant, diagnose, and measure what the plant spoils; the row, and the whole report for whoever asks why."""
     import torch
     torch.set_num_threads(1)
@@ -81,12 +82,13 @@ def run_cell(cell: Cell) -> tuple[Row, dict]:
     kind = architecture(cell.architecture)
     subject, setting = build(kind, cell), setting_of(kind, cell)
     try:
-        lab = Lab(subject, seed=cell.seed, steps=kind.steps)
+        lab = Lab(subject, seed=cell.seed, steps=SMOKE_STEPS if smoke else kind.steps)
         report = investigate(lab)
     except Exception as error:     # a diagnosis that breaks is a miss, and is to be seen as one
         return Row(cell, (), (), False, False, {}, {}, "the diagnosis raised", 0.0, f"{type(error).__name__}: {error}"[:400]), {}
     names = tuple(tuple(found.cause for found in report.at(level)) for level in ("confirmed", "suspected"))
-    spoilt = "" if cell.kind == "clean" else harm(signs(lab) | against_twin(subject, kind.clean(setting)), twin_signs(cell, setting))
+    spoilt = "" if cell.kind == "clean" else harm(signs(lab) | against_twin(subject, kind.clean(setting)),
+                                                 twin_signs(cell, setting, lab.n_steps))
     numbers = {name: value for name, value in report.headline.items() if not isinstance(value, str) and math.isfinite(value)}
     alarms = {"loss below half of the best constant": not report.passed, "gradient norm": gradient_alarm(subject, cell.seed)}
     alarm = torchtest_alarm(subject)
@@ -94,18 +96,18 @@ def run_cell(cell: Cell) -> tuple[Row, dict]:
                spoilt, report.seconds), report.to_dict()
 
 
-def twin_signs(cell: Cell, setting) -> dict[str, float]:
+def twin_signs(cell: Cell, setting, steps: int) -> dict[str, float]:
     """The signs of the clean twin of this setting, measured once and kept."""
     from tts_core.diagnosis.harm import signs
     from tts_core.diagnosis.lab import Lab
     drawn = f"{setting.optimizer}-{setting.lr}-{setting.batch_size}"
-    path = STORE / "twins" / f"{cell.architecture}-{cell.seed}-{drawn}.json"
+    path = STORE / "twins" / f"{cell.architecture}-{cell.seed}-{drawn}-{steps}.json"
     if path.exists():
         kept = atomic.read_json(path)
         if kept["source"] == source():
             return {name: math.inf if value is None else value for name, value in kept["signs"].items()}
     kind = architecture(cell.architecture)
-    found = signs(Lab(kind.clean(setting), seed=cell.seed, steps=kind.steps))
+    found = signs(Lab(kind.clean(setting), seed=cell.seed, steps=steps))
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_json(path, {"source": source(),
                              "signs": {name: value if math.isfinite(value) else None for name, value in found.items()}})
@@ -153,7 +155,7 @@ def torchtest_alarm(subject) -> bool | None:
     return False
 
 
-def in_recycled_process(cell: Cell) -> tuple[Row, dict]:
+def in_recycled_process(cell: Cell, smoke: bool) -> tuple[Row, dict]:
     """`run_cell` in this thread's own process, which is replaced every CELLS_PER_PROCESS cells, so that memory does not pile up.
 
     (`max_tasks_per_child` of ProcessPoolExecutor can leave a worker that has ended without a successor: CPython issue 115634.)
@@ -163,7 +165,7 @@ def in_recycled_process(cell: Cell) -> tuple[Row, dict]:
             OWN.pool.shutdown()
         OWN.pool, OWN.left = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")), CELLS_PER_PROCESS
     OWN.left -= 1
-    return OWN.pool.submit(run_cell, cell).result()
+    return OWN.pool.submit(run_cell, cell, smoke).result()
 
 
 def finite(value):
@@ -183,31 +185,33 @@ def line(row: Row) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="8 faults, seed 0, two architectures")
+    parser.add_argument("--smoke", action="store_true", help=f"8 faults, seed 0, two architectures, runs of {SMOKE_STEPS} steps")
     parser.add_argument("--seeds", default="0,1,2,3")
     parser.add_argument("--kinds", default="fault,clean,outside,pair")
     parser.add_argument("--architectures", default=",".join(ARCHITECTURES))
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--keep", action="store_true", help="take cells that an older source of the package gave")
     parser.add_argument("--record", action="store_true", help="run nothing: score and record what is known")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/diagnosis.json; of --smoke runs/diagnosis/result/smoke.json")
     options = parser.parse_args()
+    options.out = options.out or (STORE / "result" / "smoke.json" if options.smoke else RESULT)
     names = [name for name in options.architectures.split(",") if not (options.smoke and name in HELD_OUT)]
     known = {name: architecture(name) for name in names}
     wanted = cells(known, HELD_OUT, [0] if options.smoke else [int(seed) for seed in options.seeds.split(",")],
-                   ("fault", "clean") if options.smoke else options.kinds.split(","), n_clean=2 if options.smoke else 40)
+                   ("fault", "clean") if options.smoke else options.kinds.split(","), n_clean=2 if options.smoke else N_CLEAN)
     if options.smoke:
         wanted = [cell for cell in wanted if cell.kind == "clean" or cell.fault in SMOKE_FAULTS]
-    rows, older = known_rows(wanted, options.out, options.keep)
+    rows, older = ({}, 0) if options.smoke else known_rows(wanted, options.out, options.keep)
     print(f"{len(wanted)} cells, {len(rows)} known, {older} of an older source", flush=True)
     started = time.perf_counter()
     STORE.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(options.workers) as threads:
-        running = {threads.submit(in_recycled_process, cell): cell for cell in wanted if cell not in rows and not options.record}
+        running = {threads.submit(in_recycled_process, cell, options.smoke): cell for cell in wanted if cell not in rows and not options.record}
         for future in as_completed(running):
             cell = running[future]
             rows[cell], report = future.result()
-            atomic.write_json(STORE / f"{cell.name}.json", {"source": source(), "row": rows[cell].to_dict(), "report": finite(report)})
+            if not options.smoke:
+                atomic.write_json(STORE / f"{cell.name}.json", {"source": source(), "row": rows[cell].to_dict(), "report": finite(report)})
             print(f"{datetime.datetime.now():%H:%M:%S} {len(rows)}/{len(wanted)} {line(rows[cell])}", flush=True)
     ordered = [rows[cell] for cell in wanted if cell in rows]
     result = {"provenance": {"command": "python benchmarks/diagnosis.py" + (" --smoke" if options.smoke else ""), "commit": git_commit(ROOT),

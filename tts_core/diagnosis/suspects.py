@@ -260,24 +260,29 @@ def unusual_weights(lab: Lab) -> Iterable[Suspect]:
     """Modules whose weights are far from their default initialisation in size; all of them drawn anew."""
     odd: dict[str, float] = {}
     for name, module in lab.build().named_modules():
-        parameters = dict(module.named_parameters(recurse=False))
-        weight = parameters.get("weight")
-        if weight is None or weight.ndim < 2 or not hasattr(module, "reset_parameters") or not weight.is_floating_point():
+        own = dict(module.named_parameters(recurse=False))
+        if not hasattr(module, "reset_parameters") or not any(weight.ndim > 1 and weight.is_floating_point() for weight in own.values()):
             continue
         twin = copy.deepcopy(module)
         with unchanged_randomness(lab.seed):
             twin.reset_parameters()
-        ratio = rms(weight) / (rms(twin.weight) + 1e-12)
-        bias, default = parameters.get("bias"), getattr(twin, "bias", None)
-        if bias is not None and isinstance(default, Tensor) and rms(bias) > 1.0 > rms(default):
-            ratio = max(ratio, INITIAL * rms(bias))
+        ratios = [_size_over_default(weight, default) for weight, default in zip(own.values(), twin.parameters(recurse=False))]
+        ratio = max(ratios, key=lambda ratio: abs(math.log(ratio)))
         if not 1 / INITIAL < ratio < INITIAL:
             odd[name] = ratio
     if odd:
-        worst = max(odd, key=lambda name: abs(torch.tensor(odd[name] + 1e-9).log().item()))
+        worst = max(odd, key=lambda name: abs(math.log(odd[name])))
         yield Suspect("model.bad_initialisation", reinitialise(odd),
                       {"modules far from their default": float(len(odd)), f"size of {worst} over its default": odd[worst]}, worst,
                       always=False)
+
+
+def _size_over_default(weight: Tensor, default: Tensor) -> float:
+    """RMS over that of the default; a vector (a bias) counts where it is larger than 1 and the default is not, else as 1."""
+    size, usual = rms(weight), rms(default)
+    if weight.ndim > 1:
+        return (size + 1e-9) / (usual + 1e-9)
+    return INITIAL * size if size > 1.0 > usual else 1.0
 
 
 def weight_decay(lab: Lab) -> Iterable[Suspect]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
-from tts_core.diagnosis.isolation import without_dropout
+from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
 from tts_core.diagnosis.lab import Change, Lab
 from tts_core.diagnosis.trace import rms
 
@@ -18,6 +18,7 @@ DEAD_SHARE = 0.6       # share of a layer's units that are zero on every valid f
 REVIVED = 0.5          # a re-initialisation has to bring the share below this part of what it was
 MODE_GAP = 0.1         # in best constants: running statistics worse than batch statistics by more
 MODE_RATIO = 1.3
+SETTLING = 60           # forwards in training mode after which statistics of the usual momentum 0.1 have caught up
 MIN_UNITS = 8
 
 
@@ -111,18 +112,37 @@ def running_against_batch_statistics(lab: Lab) -> Iterable[Finding]:
     if not norms:
         yield Finding("model.norm_mode", "excluded", "no module keeps running statistics")
         return
+    running, batch = _in_both_modes(lab, model, norms)
+    evidence = {"TF L1 / best constant with running statistics": running, "with batch statistics": batch}
+    experiment = "one trained model, one batch, running against batch statistics"
+    if not _apart(running, batch):
+        yield Finding("model.norm_mode", "excluded", experiment, evidence)
+        return
+    settled = copy.deepcopy(model).train()
+    with unchanged_randomness(lab.seed), torch.no_grad():
+        for _ in range(SETTLING):
+            lab.subject.losses(settled, lab.batch)
+    running, batch = _in_both_modes(lab, settled, norms)
+    evidence |= {f"with running statistics after {SETTLING} forwards more": running, "with batch statistics then": batch}
+    stays = _apart(running, batch)
+    yield Finding("model.norm_mode", "confirmed" if stays else "excluded", f"{experiment}; again after {SETTLING} forwards in training "
+                  f"mode with the weights held: the gap {'stays' if stays else 'closes, the statistics only lagged'}", evidence,
+                  norms[0] if stays else "", min(1.0, running - batch))
+
+
+def _in_both_modes(lab: Lab, model: nn.Module, norms: list[str]) -> tuple[float, float]:
+    """Teacher-forced error over the best constant with running statistics, and with those of the batch."""
     twin = copy.deepcopy(model)
     modules = dict(twin.named_modules())
     with without_dropout(twin):
         running = lab.error(lab.predict(twin, field="mel"))
         for name in norms:
             modules[name].track_running_stats, modules[name].running_mean, modules[name].running_var = False, None, None
-        batch = lab.error(lab.predict(twin, field="mel"))
-    evidence = {"TF L1 / best constant with running statistics": running, "with batch statistics": batch}
-    apart = running - batch > MODE_GAP and running > MODE_RATIO * batch
-    yield Finding("model.norm_mode", "confirmed" if apart else "excluded",
-                  "one trained model, one batch, running against batch statistics", evidence, norms[0] if apart else "",
-                  min(1.0, running - batch))
+        return running, lab.error(lab.predict(twin, field="mel"))
+
+
+def _apart(running: float, batch: float) -> bool:
+    return running - batch > MODE_GAP and running > MODE_RATIO * batch
 
 
 def growth(lab: Lab, model: nn.Module) -> dict[str, float]:
