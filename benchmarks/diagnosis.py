@@ -189,6 +189,7 @@ def main() -> int:
     parser.add_argument("--seeds", default="0,1,2,3")
     parser.add_argument("--kinds", default="fault,clean,outside,pair")
     parser.add_argument("--architectures", default=",".join(ARCHITECTURES))
+    parser.add_argument("--faults", default="", help="only these; default: all")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--keep", action="store_true", help="take cells that an older source of the package gave")
     parser.add_argument("--record", action="store_true", help="run nothing: score and record what is known")
@@ -201,6 +202,8 @@ def main() -> int:
                    ("fault", "clean") if options.smoke else options.kinds.split(","), n_clean=2 if options.smoke else N_CLEAN)
     if options.smoke:
         wanted = [cell for cell in wanted if cell.kind == "clean" or cell.fault in SMOKE_FAULTS]
+    if options.faults:
+        wanted = [cell for cell in wanted if cell.fault in options.faults.split(",")]
     rows, older = ({}, 0) if options.smoke else known_rows(wanted, options.out, options.keep)
     print(f"{len(wanted)} cells, {len(rows)} known, {older} of an older source", flush=True)
     started = time.perf_counter()

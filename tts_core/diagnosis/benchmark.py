@@ -269,12 +269,12 @@ def pair_scores(rows: Sequence[Row]) -> dict[str, Any]:
                              if any(fault not in row.confirmed + row.suspected for fault in row.cell.fault.split(" & ")))}
 
 
-def alarm_rates(rows: Sequence[Row], name: str) -> dict[str, float]:
-    """A baseline's alarms over harmful plants of the scored half and over clean runs."""
+def alarm_rates(rows: Sequence[Row], name: str) -> dict[str, float | None]:
+    """A baseline's alarms over harmful plants of the scored half and over clean runs; None where there are none."""
     planted = [row for row in rows if row.cell.kind == "fault" and row.harm and row.cell.seed in SCORED and name in row.baselines]
     clean = [row for row in rows if row.cell.kind == "clean" and row.passed and name in row.baselines]
-    return {"detection": sum(row.baselines[name] for row in planted) / len(planted) if planted else math.nan,
-            "false_alarms": sum(row.baselines[name] for row in clean) / len(clean) if clean else math.nan}
+    return {"detection": sum(row.baselines[name] for row in planted) / len(planted) if planted else None,
+            "false_alarms": sum(row.baselines[name] for row in clean) / len(clean) if clean else None}
 
 
 def confusion(rows: Sequence[Row], causes: Sequence[str]) -> dict[str, dict[str, int]]:

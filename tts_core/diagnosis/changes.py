@@ -56,9 +56,10 @@ def no_weight_decay() -> Change:
     return Change("weight decay 0", optimizer=change)
 
 
-def unclipped() -> Change:
+def unclipped(clip_norm: float | None = None) -> Change:
     """The optimiser is given each gradient as the last backward pass left it, a loss scale undone: whatever happens to it
-    in between (clipping by norm or value, in the train step or by hand) is without effect.
+    in between (clipping by norm or value, in the train step or by hand) is without effect. With `clip_norm` they are then
+    clipped at that global norm: plain SGD may need it.
     """
     left: dict[int, tuple[Tensor, Tensor]] = {}       # id of a parameter -> (it, its gradient after the last backward pass)
     scales: dict[int, float] = {}                     # id of an optimiser -> what its gradients were divided by since then
@@ -74,6 +75,8 @@ def unclipped() -> Change:
                 if parameter.grad is not None and id(parameter) in left:
                     with torch.no_grad():
                         parameter.grad.copy_(left[id(parameter)][1] / scale)
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_([parameter for group in optimizer.param_groups for parameter in group["params"]], clip_norm)
         left.clear()
 
     def change(optimizer: Optimizer) -> None:
@@ -100,7 +103,7 @@ def unclipped() -> Change:
             left.clear()
             scales.clear()
 
-    return Change("gradients not clipped", optimizer=change, around=around)
+    return Change("gradients not clipped" if clip_norm is None else f"gradients clipped at norm {clip_norm:g} instead", optimizer=change, around=around)
 
 
 def fp32_weights(casts: bool = False) -> Change:

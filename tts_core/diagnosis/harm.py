@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
+from tts_core.config import AudioConfig
 from tts_core.diagnosis.anatomy import anatomy, movement, with_frames_changed
 from tts_core.diagnosis.headline import headline
 from tts_core.diagnosis.isolation import private_copy, unchanged_randomness, without_dropout
@@ -18,6 +19,7 @@ from tts_core.diagnosis.subject import Batch, Subject
 from tts_core.model.modes import evaluating
 from tts_core.probes.gradients import tensors_norm
 from tts_core.probes.intelligibility import stoi
+from tts_core.speech.audio import log_mel, resample
 
 # sign -> how far it has to lie from the twin's to be harm (absolute), and the direction that is harm
 BARS: dict[str, tuple[float, int]] = {
@@ -25,6 +27,7 @@ BARS: dict[str, tuple[float, int]] = {
     "frames of full inference off": (0.2, 1), "padding moves the prediction": (0.01, 1), "padding moves the loss": (0.01, 1),
     "eval forwards differ": (0.01, 1), "generation from the true history off": (0.01, 1), "durations off": (0.005, 1),
     "features off": (0.05, 1), "copy-synthesis lost": (0.1, 1), "copy-synthesis too long or short": (0.05, 1),
+    "spectra of the copy off": (0.3, 1),
     "parameters that do not move": (0.02, 1), "checkpoint not loaded": (0.02, 1), "symbols merged": (0.1, 1), "silence": (0.1, 1),
     "future or own frame seen": (0.01, 1), "gradient off": (0.05, 1), "clips with another text": (0.1, 1),
     "clips that the data does not hold": (0.1, 1),
@@ -144,6 +147,18 @@ def _copies(lab: Lab) -> list[tuple[float, float]]:
     return found
 
 
+def _spectra_off(lab: Lab) -> float:
+    """Mean |difference| of the log-mels of copy and recording, ln units, whatever their overall levels are; the worst clip."""
+    gaps = []
+    for row, (samples, rate) in enumerate(lab.subject.audio(lab.batch)):
+        copy, copied_rate = lab.subject.vocode(lab.target[row, :int(lab.lengths[row])])
+        mels = [log_mel(resample(sound, hertz, AudioConfig().sample_rate), AudioConfig()) for sound, hertz in ((samples, rate), (copy, copied_rate))]
+        shared = min(map(len, mels))
+        gap = mels[1][:shared] - mels[0][:shared]
+        gaps.append(float((gap - gap.median()).abs().mean()))
+    return max(gaps)
+
+
 def _moving(lab: Lab) -> float:
     model = lab.build()
     with unchanged_randomness(lab.seed):
@@ -202,6 +217,7 @@ MEASURES: tuple[tuple[str, tuple[str, ...], Callable[[Lab], float]], ...] = (
     ("features off", ("audio", "features"), _features),
     ("copy-synthesis lost", ("audio", "vocode"), lambda lab: 1.0 - min(value for value, _ in _copies(lab))),
     ("copy-synthesis too long or short", ("audio", "vocode"), lambda lab: max(value for _, value in _copies(lab))),
+    ("spectra of the copy off", ("audio", "vocode"), _spectra_off),
     ("parameters that do not move", (), _moving),
     ("checkpoint not loaded", ("checkpoint",), _loaded),
     ("symbols merged", ("symbols",), _merged_symbols),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tts_core.diagnosis.anatomy import anatomy, with_frames_changed
-from tts_core.diagnosis.changes import lr_times, no_weight_decay
+from tts_core.diagnosis.changes import lr_times, no_weight_decay, unclipped
 from tts_core.diagnosis.checks.activity import growth, reinitialise
 from tts_core.diagnosis.checks.losses import span
 from tts_core.diagnosis.checks.order import content_share
@@ -38,6 +38,7 @@ RUNAWAY = 4.0            # growth that is looked into even where the subject lea
 LOUD_POSITIONS = 4.0     # size of added positions over what they are added to; sinusoids on unit-scale embeddings have 0.7
 DROWNED = 0.15           # share of the deviation at the first text-side module that the text itself makes
 USUAL_MOVE = 2e-3        # ‖Δw‖ / ‖w‖ of a step of a subject that learns (seen: 1.6e-3 to 1.1e-2)
+USUAL_CLIP = 1.0         # global norm of the gradient
 LAZY = 3e-4              # below this a subject that is only slow is asked too
 HARDLY_MOVES = (1e-3, 5e-3)   # below the first no lower learning rate is tried, above the second no higher one
 DECAYED = 0.02           # share of a weight that decay takes away during a course
@@ -299,8 +300,9 @@ def tight_clip(lab: Lab) -> Iterable[Suspect]:
     """A clip that shrinks the gradient far below what the loss gives, where steps are small: otherwise Adam has undone it."""
     seen = observe_steps(lab)
     if 0.0 < seen.clip_factor < 0.1 and lab.course().update_ratio < USUAL_MOVE:
-        yield Suspect("optimizer.clip_too_tight", seen.unclipped, {"gradient at the optimiser over the loss's own": seen.clip_factor},
-                      "train_step")
+        for change in (unclipped(USUAL_CLIP), seen.unclipped):
+            yield Suspect("optimizer.clip_too_tight", change, {"gradient at the optimiser over the loss's own": seen.clip_factor},
+                          "train_step")
 
 
 def learning_rate(lab: Lab) -> Iterable[Suspect]:

@@ -23,7 +23,10 @@ MIN_UNITS = 8
 
 
 def dead_shares(lab: Lab, model: nn.Module) -> dict[str, float]:
-    """Module name -> share of its output's (or its input's) units that are exactly zero everywhere, where zeros are a ReLU's."""
+    """Module name -> share of its output's (or its input's) units that are exactly zero everywhere, where zeros are a ReLU's.
+
+    Of a module that is called for every step the least share counts: at its first step a recurrent decoder has heard nothing.
+    """
     shares: dict[str, float] = {}
     for call in lab.calls(model):
         for side, tensors in (("", call.outputs[:1]), ("input of ", call.inputs[:1])):
@@ -31,7 +34,7 @@ def dead_shares(lab: Lab, model: nn.Module) -> dict[str, float]:
                 if tensor.ndim >= 2 and tensor.is_floating_point() and bool((tensor >= 0).all()) and tensor.numel():
                     share = dead_share(tensor)
                     if share is not None:
-                        shares[side + call.name] = max(share, shares.get(side + call.name, 0.0))
+                        shares[side + call.name] = min(share, shares.get(side + call.name, 1.0))
     return shares
 
 

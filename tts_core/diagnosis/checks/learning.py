@@ -34,7 +34,7 @@ def one_factor_at_a_time(lab: Lab) -> Iterable[Finding]:
         yield _confirmed(lab, best, accepted, current, course, gain)
         accepted.append(best)
         open_suspects = [suspect for suspect in open_suspects if suspect.cause != best.cause
-                         and (suspect.always or not course.learnt)]
+                         and (suspect.always and not suspect.general or not course.learnt)]
         current = course
     found = {suspect.cause for suspect in accepted}
     for cause in CAUSES:

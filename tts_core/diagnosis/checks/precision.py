@@ -23,6 +23,7 @@ BETTER = 0.1        # in best constants, of the mean curve: what the fp32 twin h
 SCALE_CHANGE = 256  # the loss scale is made this many times smaller
 SHRUNK = 0.9        # gradient norm at unscale_ over that after backward(); 1 without a clip in between
 OVERFLOW = ("overflow", "finite", "nan", "inf ")     # in what is raised about numbers rather than about their types
+SWALLOWED = 0.7     # share of elements that a step changes, over that of the fp32 twin: below, updates are lost
 FOLLOWS = 0.5       # share, in logarithms, of the change of scale that the gradient at the optimiser follows
 
 
@@ -54,7 +55,11 @@ def weights_keep_updates(lab: Lab) -> Iterable[Finding]:
         yield Finding("precision.low_precision_weights", "suspected", f"the fp32 twin could not be trained: {twin.broke}",
                       evidence, where, 0.5)
     elif own.outcome - twin.outcome > BETTER and own.moved < twin.moved:
-        yield Finding("precision.low_precision_weights", "confirmed", experiment, evidence, where, own.outcome - twin.outcome)
+        yield Finding("precision.low_precision_weights", "confirmed", experiment, evidence, where,
+                      max(own.outcome - twin.outcome, 1.0 - own.moved / twin.moved))
+    elif own.moved < SWALLOWED * twin.moved and not own.learnt:
+        yield Finding("precision.low_precision_weights", "confirmed", f"{experiment}: of the updates that fp32 weights take, these "
+                      "swallow some altogether", evidence, where, 1.0 - own.moved / twin.moved)
     elif own.learnt:
         yield Finding("precision.low_precision_weights", "excluded", f"{experiment}: it gains nothing", evidence, where)
     else:
