@@ -86,7 +86,7 @@ def clean_settings(n: int = N_CLEAN) -> list[dict[str, Any]]:
     settings = []
     for number in range(n):
         stream = random.Random(f"clean {number}")
-        settings.append({"optimizer": ("adamw", "adam", "sgd")[number % 3], "warmup": stream.choice((0, 0, 20)),
+        settings.append({"optimizer": ("adamw", "adam", "sgd")[(number + number // 3) % 3], "warmup": stream.choice((0, 0, 20)),
                          "dropout": stream.choice((0.0, 0.1, 0.2, 0.3)), "bf16": stream.random() < 0.25,
                          "batch_size": stream.choice((1, 2, 4, 8)), "tied": stream.random() < 0.25, "frozen": stream.random() < 0.25})
     return settings
@@ -95,7 +95,11 @@ def clean_settings(n: int = N_CLEAN) -> list[dict[str, Any]]:
 def cells(architectures: Mapping[str, Architecture], held_out: Iterable[str], seeds: Sequence[int],
           kinds: Iterable[Kind] = ("fault", "clean", "outside", "pair"), n_clean: int = N_CLEAN, n_pairs: int = 20) -> list[Cell]:
     """Every cell, in an order in which an early stop leaves something of everything."""
-    found, kinds = [], set(kinds)
+    kinds, names = set(kinds), list(architectures)
+    others = [Cell(names[number % len(names)], "clean", str(number), 100 + number) for number in range(n_clean) if "clean" in kinds]
+    if "pair" in kinds:
+        others += [Cell(name, "pair", pair, SCORED[0]) for name, pair in pairs(architectures, n_pairs)]
+    found: list[Cell] = []
     for seed in seeds:
         for name, architecture in architectures.items():
             if name in held_out and seed not in SCORED:
@@ -104,12 +108,9 @@ def cells(architectures: Mapping[str, Architecture], held_out: Iterable[str], se
                 found += [Cell(name, "fault", fault, seed) for fault in CATALOGUE if fault in architecture.plants]
             if "outside" in kinds and seed in (TUNING[0], SCORED[0]):
                 found += [Cell(name, "outside", fault, seed) for fault in architecture.outside]
-    names = list(architectures)
-    if "clean" in kinds:
-        found += [Cell(names[number % len(names)], "clean", str(number), 100 + number) for number in range(n_clean)]
-    if "pair" in kinds:
-        found += [Cell(name, "pair", pair, 2) for name, pair in pairs(architectures, n_pairs)]
-    return found
+        if seed in SCORED:
+            found, others = found + others, []
+    return found + others
 
 
 # The first of a pair: faults whose sign does not hang on a training that goes well.
