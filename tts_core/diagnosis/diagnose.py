@@ -13,6 +13,7 @@ import tts_core.diagnosis.checks.parameters   # noqa: F401
 import tts_core.diagnosis.checks.precision    # noqa: F401
 import tts_core.diagnosis.checks.restart      # noqa: F401
 import tts_core.diagnosis.checks.losses       # noqa: F401
+import tts_core.diagnosis.checks.balance      # noqa: F401
 import tts_core.diagnosis.checks.model        # noqa: F401
 import tts_core.diagnosis.checks.order        # noqa: F401
 import tts_core.diagnosis.checks.activity     # noqa: F401

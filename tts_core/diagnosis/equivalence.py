@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.subject import Batch, SubjectError
 from tts_core.diagnosis.vectors import difference
+from tts_core.probes.gradients import tensors_norm
 
 ROUNDING = 1e-6      # relative, about ten units in the last place of fp32
 FP32 = 1e-5          # what fp32 sums in another order may differ by, whatever the floor
@@ -59,10 +60,13 @@ class Equivalence:
 def compare_batches(lab: Lab, batches: Mapping[int, Batch], field: str) -> Equivalence:
     """Total loss and gradient of each of `batches` against the lab's own, fresh weights, training mode, no dropout.
 
-    Raises SubjectError, naming the part of the subject (`field`) that made the batches, where a loss is not finite.
+    Raises SubjectError where a loss is not finite or nothing has a gradient; `field` is the part that made the batches.
     """
     model = lab.build()
     loss, gradient = _total(lab, model, lab.batch)
+    size = tensors_norm(gradient.values())
+    if not (math.isfinite(loss) and math.isfinite(size) and size > 0):
+        raise SubjectError("losses", f"a total of {loss} with a gradient of norm {size}", "both finite, the gradient not zero")
     changes = {}
     for key, batch in batches.items():
         other, other_gradient = _total(lab, model, batch)

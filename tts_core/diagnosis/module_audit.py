@@ -6,6 +6,7 @@ longest common paths that are few enough.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -51,8 +52,9 @@ class ModuleAudit:
 
     @property
     def shared(self) -> list[str]:
-        """Modules that more than one term reaches."""
-        return [path for path in self.modules if sum(self.norm[term][path] > 0 for term in self.terms) > 1]
+        """Modules that more than one term reaches and pulls at."""
+        pulled = set.intersection(*(set(share) for share in self.share.values())) if self.share else set()
+        return [path for path in self.modules if path in pulled and sum(self.norm[term][path] > 0 for term in self.terms) > 1]
 
 
 def audit_modules(lab: Lab) -> ModuleAudit:
@@ -63,7 +65,8 @@ def audit_modules(lab: Lab) -> ModuleAudit:
     modules = grouped(parameters)
     norm = {name: _norms(modules, gradient) for name, gradient in gradients.items()}
     alive = [name for name in gradients if name != "total" and tensors_norm(gradients[name].values()) > 0]
-    explained = alive and tensors_norm(gradients["total"].values()) > 0
+    sizes = [tensors_norm(gradients[name].values()) for name in (*alive, "total")]
+    explained = alive and sizes[-1] > 0 and all(map(math.isfinite, sizes))
     coefficients, unshown = span(gradients["total"], [gradients[name] for name in alive]) if explained else ([], 0.0)
     weights = {name: 0.0 for name in gradients if name != "total"} | dict(zip(alive, coefficients))
     trained = [name for name, parameter in parameters.items() if parameter.requires_grad and not declared(name, lab.subject.frozen)]

@@ -6,9 +6,8 @@ Shapes: B batch, T frames, M mel bins, D width.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,23 +17,22 @@ from torch.nn import functional as F
 
 from tts_core.diagnosis.anatomy import anatomy, with_frames_changed
 from tts_core.diagnosis.changes import lr_times, no_weight_decay, unclipped
-from tts_core.diagnosis.checks.activity import growth, reinitialise
-from tts_core.diagnosis.checks.losses import span
+from tts_core.diagnosis.checks.activity import growth, loudness, odd_weights, reinitialise
+from tts_core.diagnosis.checks.balance import shared_terms, without_term
 from tts_core.diagnosis.checks.order import content_share
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
 from tts_core.diagnosis.lab import Change, Lab
 from tts_core.diagnosis.observe import observe_steps
 from tts_core.diagnosis.trace import change_output, outputs_changed, rms
-from tts_core.probes.gradients import tensors_norm
 
 LOUD_MEMORY = 4.0        # RMS of the memory; a normalised one has 1
 OFFSET = 1.5             # |mean| of the targets over their deviation
 SCALE = (0.3, 3.0)       # of the targets' standard deviation
-DOMINANT = 8.0           # a term's weighted gradient over the mel term's, on the parameters that both reach
-INITIAL = 3.0            # weights this many times larger or smaller than the module's default initialisation
+DOMINANT = 200.0         # a term's weighted gradient over the mel term's, on the parameters that both reach; sound ones have 1 to 130
 KEPT = 0.5               # a dropout probability above this keeps less than it drops
 GROWTH = 1.5             # RMS of the last member of a stack over the first; sound pre-norm stacks of two stay below 1.25
 RUNAWAY = 4.0            # growth that is looked into even where the subject learns
+LOUD_STACK = 10.0        # RMS of a growing stack's output that is, too; embeddings times the root of the width have 14 before a norm
 LOUD_POSITIONS = 4.0     # size of added positions over what they are added to; sinusoids on unit-scale embeddings have 0.7
 DROWNED = 0.15           # share of the deviation at the first text-side module that the text itself makes
 USUAL_MOVE = 2e-3        # ‖Δw‖ / ‖w‖ of a step of a subject that learns (seen: 1.6e-3 to 1.1e-2)
@@ -134,29 +132,11 @@ def _is_correction(lab: Lab, name: str) -> bool:
 
 def dominating_term(lab: Lab) -> Iterable[Suspect]:
     """A term whose weighted gradient dwarfs the mel's on the parameters that both reach; its weight set to 0."""
-    model = lab.build()
-    gradients = {name: lab.gradient(model, term=name) for name in lab.losses(model)}
-    total = gradients.pop("total")
-    terms = [name for name, gradient in gradients.items() if gradient]
-    mel = next((name for name in terms if "mel" in name.lower()), None)
-    if mel is None or not total:
-        return
-    weights = dict(zip(terms, span(total, [gradients[name] for name in terms])[0]))
-    for name in terms:
-        shared = gradients[name].keys() & gradients[mel].keys()
-        own, its = (abs(weights[term]) * tensors_norm([gradients[term][key] for key in shared]) for term in (name, mel))
-        if name == mel or own <= DOMINANT * its or its == 0.0:
-            continue
-
-        def without(losses: Callable, name=name) -> Callable:
-            def dropped(model, batch):
-                found = dict(losses(model, batch))     # the sum of the others, for a difference would leave the rounding of the large
-                return {**found, "total": sum(weights[other] * found[other] for other in terms if other != name)}
-            return dropped
-
-        yield Suspect("loss.imbalance", Change(f"weight of {name} set to 0", losses=without),
-                      {f"gradient of {name} over that of {mel}, shared parameters": own / its,
-                       f"weight of {name} in total": weights[name]}, f"losses[{name!r}]")
+    for term in shared_terms(lab):
+        if term.ratio > DOMINANT:
+            yield Suspect("loss.imbalance", Change(f"weight of {term.name} set to 0", losses=without_term(lab, term.name)),
+                          {f"gradient of {term.name} over that of {term.mel}, shared parameters": term.ratio,
+                           f"weight of {term.name} in total": term.weight}, f"losses[{term.name!r}]")
 
 
 @contextmanager
@@ -195,6 +175,7 @@ def growing_stack(lab: Lab) -> Iterable[Suspect]:
         return
     worst = max(grown, key=grown.get)
     stacks = {name.rpartition(".")[0] for name in grown}
+    loudest = max(loudness(lab, lab.model)[name] for name in grown)
 
     def hold(model: nn.Module) -> None:
         for name, module in model.named_modules():
@@ -203,7 +184,8 @@ def growing_stack(lab: Lab) -> Iterable[Suspect]:
                 change_output(module, lambda x: x / x.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1.0))
 
     yield Suspect("model.norm_runaway", Change(f"outputs of {' and '.join(sorted(stacks))} held at unit scale", model=hold),
-                  {"RMS of the last layer over the first": grown[worst]}, worst.rpartition(".")[0], always=grown[worst] > RUNAWAY)
+                  {"RMS of the last layer over the first": grown[worst], "RMS of the loudest": loudest}, worst.rpartition(".")[0],
+                  always=grown[worst] > RUNAWAY or loudest > LOUD_STACK)
 
 
 def drowned_text(lab: Lab) -> Iterable[Suspect]:
@@ -259,31 +241,12 @@ def added_constants(lab: Lab) -> dict[str, float]:
 
 def unusual_weights(lab: Lab) -> Iterable[Suspect]:
     """Modules whose weights are far from their default initialisation in size; all of them drawn anew."""
-    odd: dict[str, float] = {}
-    for name, module in lab.build().named_modules():
-        own = dict(module.named_parameters(recurse=False))
-        if not hasattr(module, "reset_parameters") or not any(weight.ndim > 1 and weight.is_floating_point() for weight in own.values()):
-            continue
-        twin = copy.deepcopy(module)
-        with unchanged_randomness(lab.seed):
-            twin.reset_parameters()
-        ratios = [_size_over_default(weight, default) for weight, default in zip(own.values(), twin.parameters(recurse=False))]
-        ratio = max(ratios, key=lambda ratio: abs(math.log(ratio)))
-        if not 1 / INITIAL < ratio < INITIAL:
-            odd[name] = ratio
+    odd = odd_weights(lab)
     if odd:
-        worst = max(odd, key=lambda name: abs(math.log(odd[name])))
+        worst = next(iter(odd))
         yield Suspect("model.bad_initialisation", reinitialise(odd),
                       {"modules far from their default": float(len(odd)), f"size of {worst} over its default": odd[worst]}, worst,
                       always=False)
-
-
-def _size_over_default(weight: Tensor, default: Tensor) -> float:
-    """RMS over that of the default; a vector (a bias) counts where it is larger than 1 and the default is not, else as 1."""
-    size, usual = rms(weight), rms(default)
-    if weight.ndim > 1:
-        return (size + 1e-9) / (usual + 1e-9)
-    return INITIAL * size if size > 1.0 > usual else 1.0
 
 
 def weight_decay(lab: Lab) -> Iterable[Suspect]:
@@ -299,7 +262,7 @@ def weight_decay(lab: Lab) -> Iterable[Suspect]:
 def tight_clip(lab: Lab) -> Iterable[Suspect]:
     """A clip that shrinks the gradient far below what the loss gives, where steps are small: otherwise Adam has undone it."""
     seen = observe_steps(lab)
-    if 0.0 < seen.clip_factor < 0.1 and lab.course().update_ratio < USUAL_MOVE:
+    if 0.0 < seen.clip_factor < 0.1 and lab.course().update_ratio < LAZY:
         for change in (unclipped(USUAL_CLIP), seen.unclipped):
             yield Suspect("optimizer.clip_too_tight", change, {"gradient at the optimiser over the loss's own": seen.clip_factor},
                           "train_step")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable
 
 import torch
@@ -20,6 +21,7 @@ MODE_GAP = 0.1         # in best constants: running statistics worse than batch 
 MODE_RATIO = 1.3
 SETTLING = 60           # forwards in training mode after which statistics of the usual momentum 0.1 have caught up
 MIN_UNITS = 8
+INITIAL = 3.0          # weights this many times larger or smaller than the module's default initialisation are odd
 
 
 def dead_shares(lab: Lab, model: nn.Module) -> dict[str, float]:
@@ -107,6 +109,31 @@ def reinitialise(names: Iterable[str]) -> Change:
     return Change(f"default initialisation of {', '.join(chosen[:3])}{' …' if len(chosen) > 3 else ''}", model=change)
 
 
+def odd_weights(lab: Lab) -> dict[str, float]:
+    """Modules whose weights are far from their default initialisation: size over the default's, the oddest first."""
+    odd: dict[str, float] = {}
+    for name, module in lab.build().named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        if not hasattr(module, "reset_parameters") or not any(weight.ndim > 1 and weight.is_floating_point() for weight in own.values()):
+            continue
+        twin = copy.deepcopy(module)
+        with unchanged_randomness(lab.seed):
+            twin.reset_parameters()
+        ratios = [_size_over_default(weight, default) for weight, default in zip(own.values(), twin.parameters(recurse=False))]
+        ratio = max(ratios, key=lambda ratio: abs(math.log(ratio)))
+        if not 1 / INITIAL < ratio < INITIAL:
+            odd[name] = ratio
+    return dict(sorted(odd.items(), key=lambda item: -abs(math.log(item[1]))))
+
+
+def _size_over_default(weight: Tensor, default: Tensor) -> float:
+    """RMS over that of the default; a vector (a bias) counts where it is larger than 1 and the default is not, else as 1."""
+    size, usual = rms(weight), rms(default)
+    if weight.ndim > 1:
+        return (size + 1e-9) / (usual + 1e-9)
+    return INITIAL * size if size > 1.0 > usual else 1.0
+
+
 @check("model.norm_mode")
 def running_against_batch_statistics(lab: Lab) -> Iterable[Finding]:
     """The trained model judged with its running statistics, and with those of the batch."""
@@ -149,7 +176,17 @@ def _apart(running: float, batch: float) -> bool:
 
 
 def growth(lab: Lab, model: nn.Module) -> dict[str, float]:
-    """RMS of the output of each member of a stack (modules of one kind in a row) over that of the first, by stack."""
+    """RMS of the output of each member of a stack (modules of one kind in a row) over that of the first, by the stack's last."""
+    return {rows[-1][0]: rows[-1][1] / (rows[0][1] + 1e-12) for rows in _stacks(lab, model)}
+
+
+def loudness(lab: Lab, model: nn.Module) -> dict[str, float]:
+    """RMS of the output of each stack's last member."""
+    return dict(rows[-1] for rows in _stacks(lab, model))
+
+
+def _stacks(lab: Lab, model: nn.Module) -> list[list[tuple[str, float]]]:
+    """Name and RMS of each member's output, by stack, for stacks of two and more."""
     stacks: dict[tuple, list[tuple[str, float]]] = {}
     modules = dict(model.named_modules())
     for call in lab.calls(model):
@@ -157,4 +194,4 @@ def growth(lab: Lab, model: nn.Module) -> dict[str, float]:
         if last.isdigit() and call.outputs and call.outputs[0].is_floating_point():
             key = (parent, type(modules[call.name]), tuple(call.outputs[0].shape))
             stacks.setdefault(key, []).append((call.name, rms(call.outputs[0])))
-    return {rows[-1][0]: rows[-1][1] / (rows[0][1] + 1e-12) for rows in stacks.values() if len(rows) > 1}
+    return [rows for rows in stacks.values() if len(rows) > 1]

@@ -22,7 +22,8 @@ from tts_core.diagnosis.lab import LEARNT, Lab, once_per_lab
 from tts_core.errors import WorkbookError
 from tts_core.model.modes import evaluating
 
-PARITY = 0.03        # of the best constant, mean over a frame: bf16 autocast with a cache stays below 0.004
+PARITY = 0.01        # of the best constant, mean over a frame: bf16 autocast with a cache stays below 0.004
+STEADY = 0.01        # what rounding or eval mode's own randomness may make, for a frame to be compared
 BROKEN = 0.06        # and a history that is laid out otherwise moves the worst frame by more
 UNLIKE, HALF = 0.02, 0.5   # or by this, where another history altogether changes no more than twice as much
 SHARE = 0.2          # of what another history altogether changes: rounding is far less
@@ -55,7 +56,7 @@ class Layout:
     @property
     def comparable(self) -> list[int]:
         """Frames at which rounding does not decide; none where only the first, that has no history, is left."""
-        steady = [frame for frame in self.difference if self.rounding[frame] < PARITY / 3]
+        steady = [frame for frame in self.difference if self.rounding[frame] < STEADY]
         return steady if steady != [0] else []
 
     @property
@@ -71,7 +72,7 @@ class Layout:
     @property
     def judged(self) -> bool:
         """Whether these weights decide; others may, for the code that generates is the same whatever they are."""
-        return self.sensitivity >= BLIND and self.unsteady <= PARITY / 3 and (self.broken or bool(self.comparable) and self.holds)
+        return self.sensitivity >= BLIND and self.unsteady <= STEADY and (self.broken or bool(self.comparable) and self.holds)
 
     @property
     def evidence(self) -> dict[str, float | str]:
@@ -95,7 +96,7 @@ def layout(lab: Lab) -> Iterable[Finding]:
         level, experiment = "undecided", "the prediction does not depend on the history: nothing to compare"
     elif not found.comparable:
         level, experiment = "undecided", f"the prediction moves when the history is {JITTER} off: too chaotic to compare"
-    elif found.unsteady > PARITY / 3:
+    elif found.unsteady > STEADY:
         level, experiment = "undecided", "eval mode draws at random even with dropout off: mend that first, then compare again"
     elif found.holds:
         level = "excluded"

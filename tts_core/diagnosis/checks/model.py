@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.diagnosis.anatomy import MOVED, anatomy, movement, with_frames_changed
+from tts_core.diagnosis.checks.activity import odd_weights, reinitialise
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
@@ -18,6 +19,7 @@ from tts_core.model.modes import evaluating
 
 LOCAL = 48             # frames: a look-ahead no longer than this may be an undeclared post-net
 DEAF = 1e-3            # wrong text that moves the prediction by less, in target deviations, does not reach it
+HEARD = 10.0       # times that, after a default initialisation: the text is heard again
 UNREACHED = 0.02       # share of the target's values outside the reachable range that is a fault
 DRIVES = (-100.0, -10.0, 10.0, 100.0)   # in target ranges
 
@@ -68,13 +70,28 @@ def wrong_text_moves_the_prediction(lab: Lab) -> Iterable[Finding]:
     moved = {"fresh": text_movement(lab, lab.model), "trained": text_movement(lab, lab.course().model)}
     evidence = {f"move of the prediction under other text, {name}": value for name, value in moved.items()}
     experiment = "noise on what the text embedding gives, as large as its output; fresh and after training"
-    if moved["trained"] < DEAF and moved["fresh"] < DEAF:
+    if moved["trained"] < DEAF and moved["fresh"] < DEAF and (revived := _heard_when_initialised(lab)) is not None:
+        where, evidence["move by default initialisation, fresh"] = revived
+        yield Finding("model.bad_initialisation", "confirmed", f"{experiment}; and with {where} and others of odd size drawn anew as the "
+                      "one factor", evidence, where, 1.0)
+    elif moved["trained"] < DEAF and moved["fresh"] < DEAF:
         yield Finding("model.text_ignored", "confirmed", experiment, evidence, parts.memory or parts.embeddings[0], 1.0)
     elif moved["trained"] < DEAF:
         yield Finding("model.text_ignored", "undecided", experiment + "; the text reached the fresh model and was given up in "
                       "training; next: what drove it out (memory scale, dead units)", evidence)
     else:
         yield Finding("model.text_ignored", "excluded", experiment, evidence)
+
+
+def _heard_when_initialised(lab: Lab) -> tuple[str, float] | None:
+    """The oddest module, and how far the text moves a model whose odd weights are drawn anew; None where it still does not."""
+    odd = odd_weights(lab)
+    if not odd:
+        return None
+    model = lab.build()
+    reinitialise(odd).model(model)
+    moved = text_movement(lab, model)
+    return (next(iter(odd)), moved) if moved > HEARD * DEAF else None
 
 
 def text_movement(lab: Lab, model: nn.Module) -> float:

@@ -12,7 +12,7 @@ from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import without_dropout
 from tts_core.diagnosis.lab import Lab
-from tts_core.diagnosis.trace import Call, outputs_changed, with_noise
+from tts_core.diagnosis.trace import Call, output_changed, outputs_changed, with_noise
 
 EQUIVARIANT = 1e-4     # relative: outputs that are swapped exactly, up to rounding
 MIXED = 1e-3           # relative: one place's input that moves another place's output by more is mixed in
@@ -37,7 +37,9 @@ def order_of_places(lab: Lab) -> Iterable[Finding]:
 
 
 def text_order(lab: Lab, parts: Anatomy) -> tuple[dict[str, float], str]:
-    """How far the text side's last sequence of N places is from merely swapping when two of its inputs are swapped."""
+    """How far the text side's last sequence of N places that the prediction hears (a duration predictor's is not, where durations
+    are given) is from merely swapping when two of its inputs are swapped.
+    """
     if not parts.embeddings:
         return {}, ""
     model = lab.model
@@ -57,18 +59,21 @@ def text_order(lab: Lab, parts: Anatomy) -> tuple[dict[str, float], str]:
     with outputs_changed([(embedding, lambda tensor: disturb_place(tensor, i))]):
         disturbed = lab.calls(model)
     side = set(parts.text_side)
-    worst: dict[str, float] = {}
-    where = ""
-    for old, new, moved in zip(before, after, disturbed):
+    with without_dropout(model):
+        own = lab.predict(model)
+    for old, new, moved in reversed(list(zip(before, after, disturbed))):
         if old.name not in side or old.name == parts.embeddings[0] or not _has_places(old, n_places, len(lab.target)):
+            continue
+        with without_dropout(model), output_changed(dict(model.named_modules())[old.name], lambda tensor: with_noise(tensor, 6)):
+            heard = float(movement(own, lab.predict(model), lab).max()) > MOVED
+        if not heard:
             continue
         a, b, c = old.outputs[0].float(), new.outputs[0].float(), moved.outputs[0].float()
         scale = float(a.std()) + 1e-12
         others = [place for place in range(n_places) if place not in (i, j)]
-        worst = {"text side: order noticed": float((swap(a, i, j) - b).abs().max()) / scale,
-                 "text side: places mixed": float((a - c)[:, others].abs().max()) / scale}
-        where = old.name
-    return worst, where
+        return {"text side: order noticed": float((swap(a, i, j) - b).abs().max()) / scale,
+                "text side: places mixed": float((a - c)[:, others].abs().max()) / scale}, old.name
+    return {}, ""
 
 
 def _has_places(call: Call, n_places: int, n_clips: int) -> bool:
