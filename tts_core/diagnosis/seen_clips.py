@@ -20,6 +20,7 @@ from tts_core.diagnosis.subject import Batch
 
 N_BATCHES = 12     # of `Subject.batches` that are looked at
 LIKE = 0.6         # correlation of frames with those of a clip they were made of; other clips of one voice reach 0.5
+LEAST_RUN = 4      # symbols in a row that another text is not likely to share
 RIDGE = 10.0       # frames of prior weight on the mean, for symbols that are seen seldom
 
 
@@ -153,10 +154,13 @@ def _derangements(n: int, generator: np.random.Generator) -> Iterator[np.ndarray
 def is_variant(clip: SeenClip, original: SeenClip) -> bool:
     """Whether a clip that is not `original` was made of it: by a crop, noise or the like.
 
-    The text decides where both have one (the whole, or a run of 4 or more symbols of it), else the frames at the best lag.
+    The text decides where both have one (the whole, or a run of 4 or more symbols of it), else the frames at the best lag; of a
+    shorter run of symbols both.
     """
     if clip.symbols and original.symbols:
-        return _is_run(clip.symbols, original.symbols)
+        run = _is_run(clip.symbols, original.symbols)
+        if not run or len(clip.symbols) >= LEAST_RUN:
+            return run
     a, b = clip.frames.numpy(), original.frames.numpy()
     mean = b.mean(axis=0)
     return any(_correlation(a[max(0, -lag):], b[max(0, lag):], mean) > LIKE
@@ -165,7 +169,7 @@ def is_variant(clip: SeenClip, original: SeenClip) -> bool:
 
 def _is_run(part: Sequence[str], whole: Sequence[str]) -> bool:
     part, whole = tuple(part), tuple(whole)
-    return len(part) >= 4 and any(whole[start:start + len(part)] == part for start in range(len(whole) - len(part) + 1))
+    return any(whole[start:start + len(part)] == part for start in range(len(whole) - len(part) + 1))
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, mean: np.ndarray) -> float:

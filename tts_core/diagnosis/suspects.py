@@ -25,7 +25,7 @@ from tts_core.diagnosis.lab import Change, Lab
 from tts_core.diagnosis.observe import observe_steps
 from tts_core.diagnosis.trace import change_output, outputs_changed, rms
 
-LOUD_MEMORY = 4.0        # RMS of the memory; a normalised one has 1
+LOUD_MEMORY = 2.0        # RMS of the memory; a normalised one has 1, one behind tanh gates less
 OFFSET = 1.5             # |mean| of the targets over their deviation
 SCALE = (0.3, 3.0)       # of the targets' standard deviation
 DOMINANT = 200.0         # a term's weighted gradient over the mel term's, on the parameters that both reach; sound ones have 1 to 130

@@ -30,14 +30,17 @@ def dead_shares(lab: Lab, model: nn.Module) -> dict[str, float]:
     Of a module that is called for every step the least share counts: at its first step a recurrent decoder has heard nothing.
     """
     shares: dict[str, float] = {}
+    signed: set[str] = set()
     for call in lab.calls(model):
         for side, tensors in (("", call.outputs[:1]), ("input of ", call.inputs[:1])):
             for tensor in tensors:
-                if tensor.ndim >= 2 and tensor.is_floating_point() and bool((tensor >= 0).all()) and tensor.numel():
-                    share = dead_share(tensor)
-                    if share is not None:
-                        shares[side + call.name] = min(share, shares.get(side + call.name, 1.0))
-    return shares
+                if tensor.ndim < 2 or not tensor.is_floating_point() or not tensor.numel():
+                    continue
+                if bool((tensor < 0).any()):
+                    signed.add(side + call.name)      # no rectified layer, though a first step may give zeros
+                elif (share := dead_share(tensor)) is not None:
+                    shares[side + call.name] = min(share, shares.get(side + call.name, 1.0))
+    return {name: share for name, share in shares.items() if name not in signed}
 
 
 def dead_share(tensor: Tensor) -> float | None:

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
-from tts_core.diagnosis.lab import Change, Course, Lab
+from tts_core.diagnosis.lab import LONGER, Change, Course, Lab
 from tts_core.diagnosis.suspects import Suspect, suspects
 
 MARGIN = 0.1           # in best constants, of the mean curve: a change that gains less is not the cause of anything
 AGAIN = 0.05           # what a second seed has to gain as well
 NEARLY = 0.7           # of the best gain: among changes that gain as much, the one furthest upstream is the cause
+GENERAL = 0.6          # weight of a general remedy's gain beside a specific one's
+AT_REST = 0.9          # of the value after a third of the steps: a curve that ends higher has come to rest
 OWN_STEP = Change("the workbook's own step", plain_step=True)
 CAUSES = ("data.unnormalised_target", "model.memory_scale", "model.bad_initialisation", "model.norm_runaway", "loss.imbalance",
           "optimizer.lr_too_small", "optimizer.lr_too_large", "optimizer.weight_decay", "optimizer.clip_too_tight")
@@ -37,6 +39,9 @@ def one_factor_at_a_time(lab: Lab) -> Iterable[Finding]:
                          and (suspect.always and not suspect.general or not course.learnt)]
         current = course
     found = {suspect.cause for suspect in accepted}
+    if late := _late(lab, [suspect for suspect in suspects(lab) if suspect.cause == "optimizer.weight_decay" and suspect.always], found):
+        yield late
+        found.add(late.cause)
     for cause in CAUSES:
         if cause not in found:
             yield _absolved(lab, cause, current, tried)
@@ -56,13 +61,19 @@ def _best(lab: Lab, open_suspects: list[Suspect], accepted: list[Suspect], curre
         if suspect.cause not in tried or gain > tried[suspect.cause][0]:
             tried[suspect.cause] = gain, suspect
         gains.append((gain, suspect, course))
-    best = max((gain for gain, _, _ in gains), default=0.0)
     gains = _one_dose_each(gains)
-    upstream = [row for row in gains if row[0] >= NEARLY * best]      # in the order of the rules
+    best = max(map(_weighed, gains), default=0.0)
+    upstream = [row for row in gains if _weighed(row) >= NEARLY * best]      # in the order of the rules
     for gain, suspect, course in upstream + sorted((row for row in gains if row not in upstream), key=lambda row: -row[0]):
         if gain > MARGIN and gain_of(lab, suspect, beside, lab.seed + 1) > AGAIN:
             return suspect, gain, course
     return None, 0.0, current
+
+
+def _weighed(row: tuple[float, Suspect, Course]) -> float:
+    """The gain; that of a general remedy counts less, for it may drive any fault away by force."""
+    gain, suspect, _ = row
+    return GENERAL * gain if suspect.general else gain
 
 
 def _one_dose_each(gains: list[tuple[float, Suspect, Course]]) -> list[tuple[float, Suspect, Course]]:
@@ -98,6 +109,22 @@ def _together(lab: Lab, open_suspects: list[Suspect], accepted: list[Suspect],
               for suspect in specific]
     gain, suspect = max(missed, key=lambda row: row[0])
     return (suspect, gain, lab.course(*known, suspect.change)) if gain > MARGIN else None
+
+
+def _late(lab: Lab, decays: list[Suspect], found: set[str]) -> Finding | None:
+    """A decay that lets a subject learn at first and then holds it up: the curve comes to rest where its twin's goes on falling."""
+    base = lab.course()
+    if found or not decays or not base.learnt:
+        return None
+    decay, long = decays[0], lab.course(times=LONGER)
+    if long.final < AT_REST * base.final:
+        return None
+    twin = lab.course(decay.change, times=LONGER)
+    if long.final - twin.final < MARGIN:
+        return None
+    return Finding(decay.cause, "confirmed", f"{decay.change.name} as the one factor, same seeds, {LONGER} times the steps",
+                   {**decay.evidence, "last TF L1 / best constant": base.final, f"after {LONGER} times the steps": long.final,
+                    f"after {LONGER} times the steps, {decay.change.name}": twin.final}, decay.where, long.final - twin.final)
 
 
 def _confirmed(lab: Lab, suspect: Suspect, accepted: list[Suspect], before: Course, after: Course, gain: float) -> Finding:
