@@ -4,7 +4,7 @@
 
 Every cell runs in a one-thread worker and is stored the moment it ends (runs/diagnosis); a kill loses what was running. What
 is stored, there or in the recorded result, counts as long as the source of the diagnosis is the same; `--keep` takes older
-cells too and says how many. `--record` runs nothing and records what is there. Results: benchmarks/results/diagnosis.json.
+cells too and says how many. `--record` runs nothing and records what is there. Results: benchmarks/results/diagnosis.json, and the same as a page beside it.
 """
 
 from __future__ import annotations
@@ -177,6 +177,15 @@ def finite(value):
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def write_page(result: dict, path: Path) -> Path:
+    """The result as a page beside its JSON: the numbers against their bars, the matrices, and every miss."""
+    from tts_core.workbook.benchmark_page import benchmark_page
+    from tts_core.workbook.benchmark_record import as_benchmark
+    page = path.with_suffix(".html")
+    atomic.write_text(page, benchmark_page(as_benchmark(result, str(path))))
+    return page
+
+
 def line(row: Row) -> str:
     """One row as a line of the log."""
     said = row.error or row.first or ("healthy" if row.healthy else "cannot tell")
@@ -223,9 +232,11 @@ def main() -> int:
                              "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")},
                              "source": source(), "rows_of_an_older_source": older, "complete": len(ordered) == len(wanted),
                              "seconds": round(time.perf_counter() - started)},
+              "held_out": list(HELD_OUT),
               "scores": score(ordered), "rows": [row.to_dict() for row in ordered]}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_json(options.out, result)
+    print(write_page(result, options.out), flush=True)
     half = result["scores"]["scored" if not options.smoke else "tuning"]
     if half["n"]:
         detection, root, f1 = (half[name]["value"] for name in ("detection", "root_cause", "macro_f1"))

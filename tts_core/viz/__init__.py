@@ -22,6 +22,7 @@ _HOME = {
     "ruling_plots": ("plot_effects", "plot_arm_curves", "plot_doses"),
     "stop_plots": ("plot_stop_head",),
     "diagnosis_plots": ("plot_courses",),
+    "benchmark_plots": ("plot_confusion", "plot_root_cause", "plot_alarms"),
     "data_plots": ("plot_data_report", "plot_clip_lengths", "plot_levels", "plot_silence", "plot_noise", "plot_pace",
                    "plot_transcript_match", "plot_phoneme_coverage", "plot_mel_range", "plot_clipped_mels",
                    "plot_clip_baselines"),

@@ -49,6 +49,8 @@ ADVICE: tuple[tuple[str, str, str], ...] = (
     ("theory_1", "refuted", "Leave batch size 1 in the overfit test: copies of the clip change nothing that matters."),
     ("theory_2", "refuted", "Leave the duration initialisation as it is; it does not touch the mel loss."),
     ("theory_4", "refuted", "Leave weight decay as it is."),
+    ("diagnosis_planted", "supported", "Before changing anything in a model of your own: thirty lines of adapter, then `tts-workbook diagnose`. A falling loss "
+     "can hide a part that is not trained at all."),
     ("fixed_mixed_precision_trained", "refuted", "Train in bf16 if it is faster; precision is not the cause."),
 )
 
@@ -100,11 +102,11 @@ def threshold_text(item: Mapping[str, Any]) -> str:
 
 def findings_html(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
     """Answers of the notebooks and every item, as HTML tables without script; text from files is escaped."""
-    answers = _table(("notebook", "question", "answer"),
+    answers = html_table(("notebook", "question", "answer"),
                      [(number, verdict["question"], verdict["answer"]) for number, verdict in verdicts.items()])
     rows = [(item["id"], item["claim"], MARKS[item["verdict"]], f"{effect_text(item)}; {threshold_text(item)}", item["notebook"],
              item["refuting_experiment"]) for item in all_items(verdicts)]
-    return answers + _table(("item", "claim", "verdict", "by which number", "shown in", "what would refute it"), rows)
+    return answers + html_table(("item", "claim", "verdict", "by which number", "shown in", "what would refute it"), rows)
 
 
 def seed_html(items: Sequence[Mapping[str, Any]]) -> str:
@@ -117,17 +119,17 @@ def seed_html(items: Sequence[Mapping[str, Any]]) -> str:
             continue
         rows.append((place, text, item["claim"], MARKS[item["verdict"]], f"{effect_text(item)}; {threshold_text(item)}", item["notebook"],
                      item["refuting_experiment"]))
-    return _table(("in the findings", "what they say", "claim put to the test", "verdict", "by which number", "shown in",
+    return html_table(("in the findings", "what they say", "claim put to the test", "verdict", "by which number", "shown in",
                    "what would refute it"), rows)
 
 
 def advice_html(advice: Sequence[tuple[str, str]]) -> str:
     """What to do now, with the item that each line rests on."""
-    return _table(("do this", "because of"), advice) if advice else "<p>No verdict of this run carries an advice.</p>"
+    return html_table(("do this", "because of"), advice) if advice else "<p>No verdict of this run carries an advice.</p>"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Every cell escaped; JupyterLab aligns cells to the right unless each one says otherwise."""
+def html_table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table as HTML, every cell escaped; JupyterLab aligns cells to the right unless each one says otherwise."""
     def line(cells: Sequence[Any], tag: str) -> str:
         return "".join(f"<{tag} style='text-align:left;vertical-align:top'>{html.escape('' if text is None else str(text))}</{tag}>"
                        for text in cells)

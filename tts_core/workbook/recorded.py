@@ -11,15 +11,15 @@ from tts_core.workbook.atomic import read_json
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
 
-def read_record(name: str) -> dict[str, Any]:
-    """The record `benchmarks/results/NAME.json`; raises WorkbookError naming the command that makes it."""
-    path = FOLDER / f"{name}.json"
+def read_record(name: str, command: str = "make evidence", folder: Path | None = None) -> dict[str, Any]:
+    """The record `NAME.json` of `folder` (benchmarks/results); raises WorkbookError naming the `command` that makes it."""
+    path = (folder or FOLDER) / f"{name}.json"
     try:
         record = read_json(path)
     except FileNotFoundError:
-        raise WorkbookError(f"there is no recorded result {path}; `make evidence` computes it") from None
+        raise WorkbookError(f"there is no recorded result {path}; `{command}` computes it") from None
     except ValueError as error:
-        raise WorkbookError(f"{path}: not JSON ({error}); `make evidence` computes it anew") from error
+        raise WorkbookError(f"{path}: not JSON ({error}); `{command}` computes it anew") from error
     if not isinstance(record, dict) or not record.get("provenance"):
-        raise WorkbookError(f"{path}: a recorded result without provenance is not shown; `make evidence` computes it anew")
+        raise WorkbookError(f"{path}: a recorded result without provenance is not shown; `{command}` computes it anew")
     return record
