@@ -110,6 +110,7 @@ class Lab:
                                "finite valid frames that are not all alike")
         self.courses: dict[str, Course] = {}
         self.confirmed: list[str] = []                 # causes that the checks before have confirmed
+        self.misled = ""                               # why the loss is not about the target, where a check has found that
         self.remembered: dict[Callable, Any] = {}      # of `once_per_lab`
 
     # --- models -------------------------------------------------------------------------------------------------------

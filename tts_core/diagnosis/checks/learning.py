@@ -24,6 +24,8 @@ def one_factor_at_a_time(lab: Lab) -> Iterable[Finding]:
     """Greedy forward selection over the suspects; what gains nothing beside what was found is excluded."""
     base = lab.course()
     open_suspects = [suspect for suspect in suspects(lab) if suspect.always or not (lab.learns if suspect.general else base.learnt)]
+    if lab.misled:             # what is learnt is something else, and faster or slower says nothing about the target
+        open_suspects = [suspect for suspect in open_suspects if not suspect.general]
     accepted: list[Suspect] = []
     current, tried = base, {}
     while open_suspects:

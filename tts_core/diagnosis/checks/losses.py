@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tts_core.diagnosis.anatomy import anatomy, movement
 from tts_core.diagnosis.checks.registry import check
@@ -23,6 +23,7 @@ from tts_core.speech.batch import lengths_to_mask
 
 SAME = 1e-3            # relative: what rounding, bf16 autocast and another order of summation may do to a loss
 IDENTITY_SHARE = 0.05  # a loss of the target itself above this share of the loss of shuffled frames is no distance
+OTHER_TARGET = 0.5     # of the loss of the target itself: a broadcast cannot be trained below 0.7 of it
 BLIND_SHARE = 0.02     # a loss of shuffled frames below this share of that of a wrong level does not see frames
 UNSHOWN_SHARE = 0.1    # squared share of total's gradient outside the span of the terms' gradients
 ROUNDING = 1e-6        # relative, about ten units in the last place of fp32
@@ -34,12 +35,12 @@ IGNORED = 3e-5         # a mel term that makes less of total's gradient is no pa
 PADDED = 0.5           # padding appended, as a share of the batch's frames
 
 
-def eval_losses(lab: Lab, batch: Batch | None = None, prediction: Tensor | None = None) -> dict[str, float] | None:
-    """Each term in eval mode without dropout; with `prediction` (B, T, M), as if the model had predicted that.
-
-    None where the model cannot be made to predict it.
+def eval_losses(lab: Lab, batch: Batch | None = None, prediction: Tensor | None = None,
+                model: nn.Module | None = None) -> dict[str, float] | None:
+    """Each term of a fresh model (else of `model`) in eval mode without dropout; with `prediction` (B, T, M), as if it had
+    predicted that. None where the model cannot be made to predict it.
     """
-    model = lab.model
+    model = lab.model if model is None else model
     with ExitStack() as stack:
         if prediction is not None and not stack.enter_context(predicting(lab, model, prediction)):
             return None
@@ -81,11 +82,26 @@ def loss_of_the_target_itself(lab: Lab) -> Iterable[Finding]:
                     "of the target's frames in disorder": disorder[name], "of a level off by one deviation": level[name]}
         identity = right[name] > IDENTITY_SHARE * max(disorder[name], 1e-12) and right[name] > IDENTITY_SHARE * level[name]
         blind = disorder[name] - right[name] < BLIND_SHARE * abs(level[name] - right[name])
+        if (identity or blind) and (reason := other_target(lab, name, right[name], min(disorder[name], level[name]))):
+            yield Finding("loss.wrong_reduction", "undecided", f"{experiment}; {reason}", evidence, f"losses[{name!r}]")
+            lab.misled = reason
+            return
         if identity or blind:
             yield Finding("loss.wrong_reduction", "confirmed", experiment, evidence, f"losses[{name!r}]", 1.0)
             return
     if heard:
         yield Finding("loss.wrong_reduction", "excluded", experiment, evidence)
+
+
+def other_target(lab: Lab, name: str, right: float, wrong: float) -> str:
+    """Why a term that is not smallest at the target need not be reduced wrongly: it has another target, or another sign."""
+    if wrong < right:
+        return "it falls when the prediction leaves the target; next: look at its sign, and at what it is given as its target"
+    trained = eval_losses(lab, model=lab.course().model)
+    if trained is not None and trained[name] < OTHER_TARGET * right:
+        return (f"but training brings it to {trained[name]:.3g}, far below the {right:.3g} of the target itself: it compares with "
+                "something else; next: plot what the loss is given as its target")
+    return ""
 
 
 @check("loss.padding_included", "model.padding_mask", needs=("pad",))
@@ -115,8 +131,8 @@ def appended_padding(lab: Lab) -> Iterable[Finding]:
     changes = {name: (long[name] - short[name]) / (abs(short[name]) + 1e-9) for name in short}
     worst = max((name for name in changes if name != "total"), key=lambda name: abs(changes[name]), default="total")
     evidence = {f"relative change of {name}": change for name, change in changes.items()}
-    level = "confirmed" if max(map(abs, changes.values())) > 10 * SAME else "excluded"
-    yield Finding("loss.padding_included", level, experiment, evidence, f"losses[{worst!r}]" if level == "confirmed" else "",
+    level = "excluded" if max(map(abs, changes.values())) <= 10 * SAME else "undecided" if lab.misled else "confirmed"
+    yield Finding("loss.padding_included", level, experiment if not lab.misled else f"{experiment}; {lab.misled}", evidence, f"losses[{worst!r}]" if level == "confirmed" else "",
                   min(1.0, abs(changes[worst])))
 
 
