@@ -21,7 +21,7 @@ def code(cells):
 
 
 def test_the_ordered_notebooks_are_there():
-    assert [file.stem[:2] for file in FILES] == ["01", "02", "03", "04", "05", "06", "07", "08"]
+    assert [file.stem[:2] for file in FILES] == ["01", "02", "03", "04", "05", "06", "07", "08", "09"]
 
 
 @notebooks

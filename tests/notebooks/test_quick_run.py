@@ -12,7 +12,7 @@ import pytest
 
 from tts_core.workbook.findings import SEED_ITEMS
 
-NOTEBOOKS = ("01", "02", "03", "04", "05", "06", "07", "08")
+NOTEBOOKS = ("01", "02", "03", "04", "05", "06", "07", "09", "08")      # in the order in which they run
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_the_run_is_complete_and_ends_with_the_report(run):
     record = json.loads((out / "run.json").read_text())
     assert record["status"] == "complete"
     assert process.stdout.strip().splitlines()[-1] == str(out / "report.html")
-    assert sorted(file.stem[:2] for file in (out / "notebooks").glob("*.ipynb")) == list(NOTEBOOKS)
+    assert sorted(file.stem[:2] for file in (out / "notebooks").glob("*.ipynb")) == sorted(NOTEBOOKS)
     assert not list(out.rglob(".*.part")) and not (out / "failed").exists()
 
 
@@ -136,6 +136,16 @@ def test_the_live_pair_agrees_with_the_recorded_rulings(run):
     assert all(items[name]["n"] == 8 and items[name]["interval"] for name in ("garbage_audio", "theory_1", "theory_2", "theory_3", "theory_4"))
 
 
+def test_a_model_that_is_not_ours_is_healthy_and_its_planted_fault_is_named_though_the_loss_falls(run):
+    found, items = metrics(run, "09"), {item["id"]: item["verdict"] for item in verdict(run, "09")["items"]}
+    assert items["diagnosis_healthy"] == items["diagnosis_planted"] == items["diagnosis_planted_is_silent"] == "supported"
+    assert found["sound_findings"] == 0 and found["planted_rank"] == 1
+    assert max(found["sound_tf_over_constant"], found["planted_tf_over_constant"]) < 0.5
+    page = (run[0] / "diagnosis" / "tacotron2_with_one_fault.html").read_text()
+    assert "optimizer.missing_parameters, confirmed, at <code>encoder</code>" in page and not re.search(r"<script|src=.http", page)
+    assert "named by the diagnosis" in verdict(run, "08")["answer"]
+
+
 def test_findings_come_from_the_verdicts(run):
     items = [item for number in NOTEBOOKS[:-1] for item in verdict(run, number)["items"]]
     found = metrics(run, "08")
@@ -175,7 +185,7 @@ def test_sentences_are_computed_from_the_numbers(run):
 
 def test_executed_notebooks_hold_pictures_and_players(run):
     out, _ = run
-    for name, pictures, players in (("01_check_data", 10, 1), ("03_overfit_one_clip", 8, 0), ("07_listen", 3, 1)):
+    for name, pictures, players in (("01_check_data", 10, 1), ("03_overfit_one_clip", 8, 0), ("07_listen", 3, 1), ("09_diagnose_your_model", 2, 0)):
         cells = json.loads((out / "notebooks" / f"{name}.ipynb").read_text())["cells"]
         data = [output["data"] for cell in cells for output in cell.get("outputs", []) if "data" in output]
         assert sum("image/png" in entry for entry in data) >= pictures, name

@@ -12,6 +12,7 @@ import soundfile
 from tts_core.diagnosis.findings import Finding, Report
 from tts_core.diagnosis.triage import Triage
 from tts_core.viz import plot_courses, plot_mels
+from tts_core.workbook.diagnosis_tables import YARDSTICKS
 from tts_core.workbook.pages import data_uri, format_number, render
 
 
@@ -20,7 +21,8 @@ def diagnosis_page(report: Report, title: str) -> str:
     sections = [("What was found", report.findings), ("Undecided, with what to run next", report.undecided),
                 ("Ruled out", report.excluded), ("Not applicable, with the part to supply", report.not_applicable)]
     return render("diagnosis.html.j2", title=title, verdict=report.verdict, healthy=report.healthy,
-                  headline=rows(report.headline), seconds=report.seconds, written=time.strftime("%Y-%m-%d %H:%M %Z"),
+                  headline=[(name, value, YARDSTICKS.get(name, "")) for name, value in rows(report.headline)],
+                  seconds=report.seconds, written=time.strftime("%Y-%m-%d %H:%M %Z"),
                   sections=[(head, [entry(found) for found in entries]) for head, entries in sections],
                   picture=data_uri("image/png", courses_picture(report).png()))
 
