@@ -43,6 +43,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py
 
 bench-diagnosis: $(STAMP)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/diagnosis.py
 
 clean:
