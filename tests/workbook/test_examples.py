@@ -15,6 +15,10 @@ def test_the_adapter_is_short_and_every_part_of_it_runs():
     check_subject(load_subject(f"{EXAMPLE}:subject"))
 
 
+def test_the_readme_shows_the_adapter_as_it_is():
+    assert f"```python\n{EXAMPLE.read_text('utf-8')}```" in (ROOT / "README.md").read_text("utf-8")
+
+
 def test_the_model_learns_its_clip_within_the_steps_of_the_smoke_profile():
     lab = Lab(load_subject(f"{EXAMPLE}:subject"), steps=48)
     assert lab.course().learnt and lab.course().final < 0.45
