@@ -5,7 +5,7 @@ import pytest
 
 from tts_core import WorkbookError
 from tts_core.viz import plot_loss_shares, plot_memory_scale, plot_precision, plot_short_runs, plot_updates_without
-from tts_core.viz.step_plots import LOSS_COLOURS
+from tts_core.viz.step_plots import LOSS_COLOURS, LOSS_MARKERS, loss_looks
 
 SHARE = {"mel": {"text_embedding": 0.1, "mel_projection_in": 0.6}, "duration": {"text_embedding": 0.8, "mel_projection_in": 0.0},
          "stop": {"text_embedding": 0.1, "mel_projection_in": 0.4}}
@@ -27,6 +27,14 @@ def test_an_arm_that_lacks_a_module_leaves_its_row_empty():
     without = {term: {"mel_projection_in": values["mel_projection_in"]} for term, values in SHARE.items()}
     picture = plot_loss_shares({"healthy": ARMS["healthy"], "seed": {"share": without, "cosine": {}}})
     assert len(picture.axes[0].patches) == 6 and len(picture.axes[1].patches) == 3
+
+
+def test_losses_of_another_model_have_looks_of_their_own():
+    share = {"mel": {"encoder": 0.7}, "gate": {"encoder": 0.2}, "attention": {"encoder": 0.1}}
+    picture = plot_loss_shares({"mine": {"share": share, "cosine": {("mel", "gate"): {"encoder": 0.1}, ("gate", "attention"): {"encoder": 0.2}}}})
+    colours = [bar.get_facecolor() for bar in picture.axes[0].patches]
+    assert len(set(colours)) == 3 and len(set(loss_looks(share)[1].values()) - set(LOSS_MARKERS.values())) == 2
+    assert picture.axes[1].collections[0].get_edgecolor()[0].tolist() == list(colours[1])       # gate, in both panels
 
 
 def test_shares_that_do_not_add_up_and_impossible_cosines_are_refused():

@@ -25,7 +25,8 @@ LOWEST = 1e-18          # where an exact zero stands on a log axis
 FEW = 3                 # curves of one group that are drawn in full strength; more are thin, with their mean on top
 
 
-def plot_duplication(panels: Mapping[str, Mapping], title: str = "") -> Picture:
+def plot_duplication(panels: Mapping[str, Mapping], title: str = "", x_label: str = "copies of the clip, k",
+                     y_label: str = "relative difference\nfrom one copy") -> Picture:
     """Relative difference of loss and gradient between k copies and one, a panel per precision, its bar a red line.
 
     `panels[name]`: {"bar": the largest difference that is rounding, "differences": series -> {k: difference >= 0}}. An
@@ -48,13 +49,13 @@ def plot_duplication(panels: Mapping[str, Mapping], title: str = "") -> Picture:
             axes.axhline(bars[name], color=ALARM, linewidth=1.2, zorder=3)
             axes.annotate(f"bar {decade(bars[name])}", xy=(0.01, bars[name]), xycoords=axes.get_yaxis_transform(),
                           xytext=(0, 3), textcoords="offset points", color=ALARM, fontsize=8)
-            axes.set(xlabel="copies of the clip, k")
+            axes.set(xlabel=x_label)
             legend_above(axes, [Patch(facecolor=colours[label], label=label) for label in panel],
                          width=WIDTH / len(series))
             axes.get_legend().set_title(name, {"weight": "bold", "size": 9})
             axes.get_legend().set_alignment("left")
         log_axis(axes, "y", LOWEST, max(1e-3, 10 * max(*every, *bars.values())))
-        picture.axes[0].set_ylabel("relative difference\nfrom one copy")
+        picture.axes[0].set_ylabel(y_label)
     return picture
 
 

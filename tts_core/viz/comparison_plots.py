@@ -22,8 +22,8 @@ KINDS = {   # of text use: label, colour, hatch
 }
 
 
-def plot_baselines(bars: Mapping[str, float], title: str = "", measured: Sequence[str] = ()) -> Picture:
-    """Mel L1 of each predictor as a horizontal bar, best on top, values printed: `bars[name]` in ln units.
+def plot_baselines(bars: Mapping[str, float], title: str = "", measured: Sequence[str] = (), unit: str = "ln units") -> Picture:
+    """Mel L1 of each predictor as a horizontal bar, best on top, values printed: `bars[name]` in `unit`.
 
     Bars named in `measured` (a model under study) are coloured, yardsticks stay grey.
     """
@@ -39,7 +39,7 @@ def plot_baselines(bars: Mapping[str, float], title: str = "", measured: Sequenc
         axes.set_ylim(len(order) - 0.5, -0.5)
         category_ticks(axes.yaxis, order)
         axes.set_xlim(0, 1.12 * max(values.values()) or 1)
-        axes.set_xlabel("mel L1 (ln units)")
+        axes.set_xlabel(f"mel L1 ({unit})")
     return picture
 
 

@@ -51,12 +51,14 @@ def plot_clip(samples: Any, sample_rate: float, mel: Any, hop_length: int, phone
 
 
 def plot_mels(mels: Mapping[str, Any], hop_seconds: float, title: str = "", notes: Mapping[str, str] | None = None,
-              columns: int = 1, alignment: str | None = None) -> Picture:
+              columns: int = 1, alignment: str | None = None, colour_label: str = COLOUR_LABEL,
+              x_label: str = "time (s)") -> Picture:
     """Log-mels (T, M), one panel per label in the order given, on one time axis and the colour scale of the first.
 
     `notes` puts a text such as "L1 0.053" at the right of a panel's label. Where a mel leaves the range of the first,
-    the colour bar ends in a point. Give `alignment` where the mels follow from durations. Raises WorkbookError for
-    non-finite values, for mels of different numbers of bins and for notes without a mel.
+    the colour bar ends in a point. Give `alignment` where the mels follow from durations, and labels where the mels are in
+    other units, or `hop_seconds` is 1 because it is not known. Raises WorkbookError for non-finite values, for mels of
+    different numbers of bins and for notes without a mel.
     """
     hop = _positive("hop_seconds", hop_seconds)
     arrays = {label: finite_array(f"mels[{label!r}]", mel, dimensions=2) for label, mel in named("mels", mels).items()}
@@ -84,8 +86,8 @@ def plot_mels(mels: Mapping[str, Any], hop_seconds: float, title: str = "", note
         for panel in panels[::columns]:
             panel.set_ylabel("mel bin")
         panels[0].set_xlim(0, end)
-        picture.supxlabel("time (s)", fontsize=9)
-        picture.colorbar(drawn, ax=list(panels[:len(arrays)]), label=COLOUR_LABEL, pad=0.01, aspect=14 * rows,
+        picture.supxlabel(x_label, fontsize=9)
+        picture.colorbar(drawn, ax=list(panels[:len(arrays)]), label=colour_label, pad=0.01, aspect=14 * rows,
                          fraction=0.05, extend=EXTENDS[lowest < limits[0], highest > limits[1]], extendfrac=0.02)
     return picture
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +18,7 @@ from tts_core.viz.style import GREY, INK, LEVEL, SPARE_COLOURS
 
 LOSS_COLOURS = {"mel": "#0072B2", "duration": "#E69F00", "stop": "#CC79A7", "clip": INK}
 LOSS_MARKERS = {"mel": "o", "duration": "s", "stop": "^", "clip": "x"}
+OTHER_MARKERS = ("D", "v", "P", "*")      # of losses that a model of the user's own brings
 PRECISION_MARKERS = {"bf16": ("s", "#D55E00"), "fp16": ("o", "#0072B2")}
 
 
@@ -120,6 +122,16 @@ def plot_short_runs(arms: Mapping[str, Mapping[str, Sequence[float]]], title: st
     return picture
 
 
+def loss_looks(losses: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Colour and marker of each loss: the workbook's own have theirs, others the next spare ones in the order given."""
+    others = [loss for loss in losses if loss not in LOSS_COLOURS]
+    spare = zip(others, cycle(SPARE_COLOURS), cycle(OTHER_MARKERS))
+    colours, markers = dict(LOSS_COLOURS), dict(LOSS_MARKERS)
+    for loss, colour, marker in spare:
+        colours[loss], markers[loss] = colour, marker
+    return colours, markers
+
+
 def _rows(parts: list[Mapping], modules: Sequence[str] | None) -> list[str]:
     """Modules to draw, in network order."""
     every = network_order([list(numbers) for losses in parts for numbers in losses.values()])
@@ -146,11 +158,12 @@ def _checked(name: str, arms: Mapping[str, Mapping[str, Mapping[str, float]]]) -
 def _draw_shares(axes: Axes, arm: str, share: Mapping[str, Mapping[str, float]], rows: list[str]) -> None:
     """Stacked bars; a row that this arm does not have stays empty."""
     numbers = {loss: finite_numbers(f"share[{loss!r}]", values) for loss, values in share.items()}
+    colours, _ = loss_looks(numbers)
     places = [row for row, module in enumerate(rows) if all(module in values for values in numbers.values())]
     left = np.zeros(len(places))
     for loss, values in numbers.items():
         widths = np.array([values[rows[row]] for row in places])
-        axes.barh(places, widths, 0.72, left=left, color=LOSS_COLOURS[loss], label=loss)
+        axes.barh(places, widths, 0.72, left=left, color=colours[loss], label=loss)
         left += widths
     for row, total in zip(places, left, strict=True):
         if abs(total - 1) > 1e-6:
@@ -163,13 +176,14 @@ def _draw_shares(axes: Axes, arm: str, share: Mapping[str, Mapping[str, float]],
 
 
 def _draw_cosines(axes: Axes, arm: str, cosine: Mapping[tuple[str, str], Mapping[str, float]], rows: list[str]) -> None:
+    colours, markers = loss_looks(dict.fromkeys(loss for pair in cosine for loss in pair))
     for (a, b), numbers in cosine.items():
         places = [row for row, module in enumerate(rows) if module in numbers]
         values = [numbers[rows[row]] for row in places]
         if any(not -1 - 1e-6 <= value <= 1 + 1e-6 for value in values):
             raise WorkbookError(f"cosine of {a} and {b} in {arm}: beyond ±1")
-        axes.scatter(values, places, s=22, marker=LOSS_MARKERS[b], facecolor=LOSS_COLOURS[a], edgecolor=LOSS_COLOURS[b],
-                     linewidth=1.1, label=f"{a} · {b}", zorder=3)
+        axes.scatter(values, places, s=22, marker=markers[b], facecolor=colours[a], edgecolor=colours[b], linewidth=1.1,
+                     label=f"{a} · {b}", zorder=3)
     axes.axvline(0, color=GREY, linewidth=0.8)
     axes.set_xlim(-1.08, 1.08)
     axes.xaxis.set_major_locator(FixedLocator([-1, 0, 1]))

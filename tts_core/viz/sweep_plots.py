@@ -30,11 +30,12 @@ DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.4)), (0, (6, 2, 1, 2)))   # weight decay
 
 
 def plot_sweep(grids: Mapping[str, Mapping[str, np.ndarray]], lrs: Sequence[float], weight_decays: Sequence[float],
-               framed: Mapping[str, tuple[float, float] | None], title: str = "") -> Picture:
+               framed: Mapping[str, tuple[float, float] | None], title: str = "", best_by: str = "free-running error") -> Picture:
     """Heatmaps: a row of panels per preset, a column per measure, one colour scale per measure.
 
     `grids[preset][measure]` (L, W), NaN where the training failed, which is hatched; `framed[preset]` the (learning
-    rate, weight decay) of the best cell, or None. Raises WorkbookError for grids of another shape, and for infinities.
+    rate, weight decay) of the best cell by the measure `best_by`, or None. Raises WorkbookError for grids of another shape,
+    and for infinities.
     """
     rows = {preset: {measure: _grid(f"grids[{preset!r}][{measure!r}]", values, (len(lrs), len(weight_decays)))
                      for measure, values in named(f"grids[{preset!r}]", measures).items()}
@@ -56,7 +57,7 @@ def plot_sweep(grids: Mapping[str, Mapping[str, np.ndarray]], lrs: Sequence[floa
             panel.set_ylabel("learning rate")
         for panel in panels[-1]:
             panel.set_xlabel("weight decay")
-        keys = [Patch(facecolor="none", edgecolor=ALARM, linewidth=2, label="best cell by free-running error")]
+        keys = [Patch(facecolor="none", edgecolor=ALARM, linewidth=2, label=f"best cell by {best_by}")]
         if any(np.isnan(values).any() for grids_of in rows.values() for values in grids_of.values()):
             keys.append(Patch(facecolor="white", edgecolor=GREY, hatch="////", label="training failed"))
         picture.legend(handles=keys, loc="outside upper right", ncols=len(keys))

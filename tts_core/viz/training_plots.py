@@ -22,10 +22,10 @@ LONG_SPAN = 8.0           # a linear axis that would span more than this factor 
 
 
 def plot_loss_curves(runs: Mapping[str, Mapping], baselines: Mapping[str, float], title: str = "",
-                     scale: str = "log") -> Picture:
+                     scale: str = "log", unit: str = "ln units") -> Picture:
     """Mel L1 over the steps of each run, every baseline a labelled line.
 
-    `runs`: name -> {"steps": (S,), "mel_l1": (S,)} in ln units; `baselines`: name -> L1; `scale` "log" or "linear".
+    `runs`: name -> {"steps": (S,), "mel_l1": (S,)} in `unit`; `baselines`: name -> L1; `scale` "log" or "linear".
     Runs of another mel recipe have other baselines: draw them with `plot_loss_over_constant`.
     """
     if scale not in ("log", "linear"):
@@ -41,7 +41,7 @@ def plot_loss_curves(runs: Mapping[str, Mapping], baselines: Mapping[str, float]
             log_axis(axes, "y", *log_limits(values, pad=1.25))
         else:
             axes.set_ylim(0, 1.05 * values.max())
-        axes.set(xlabel="training step", ylabel="mel L1 (ln units)")
+        axes.set(xlabel="training step", ylabel=f"mel L1 ({unit})")
         legend_above(axes)
         mark_levels(axes, levels, height=2.7)
     return picture
