@@ -122,7 +122,7 @@ def test_digest_ignores_the_places_of_data_and_output_and_nothing_else():
     assert base.digest == Parameters(data=Path("/c"), out=Path("/d")).digest
     changed = {"profile": "seed", "clip": "x", "seed": 1, "steps": 1, "lr": 0.5, "precision": "fp32",
                "gradient_checkpointing": True,
-               "threads": 1, "language": "en", "vocoder": "/v"}
+               "threads": 1, "language": "en", "vocoder": "/v", "subject": "m:s"}
     assert set(changed) == {name for name, field in FIELDS.items() if field.in_key}
     digests = {Parameters(data=Path("/a"), out=Path("/b"), **{name: value}).digest for name, value in changed.items()}
     assert len(digests | {base.digest}) == len(changed) + 1

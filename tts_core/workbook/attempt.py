@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Attempt:
         source, folder = self.source, self.folder
         values = source.injected(self.parameters)
         context = Context(secrets.token_hex(16), source.number, key_of(self.parts), str(self.parameters.data),
-                          str(folder.path))
+                          str(folder.path), os.getcwd())
         folder.clear(source.number)
         self.record.notebook(source.number, source.name, status="running", key=context.key, started=now(),
                              parameters=values)

@@ -30,6 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--data", metavar="DIR", help=FIELDS["data"].help)
     run.add_argument("--clip", metavar="ID", help=FIELDS["clip"].help)
     run.add_argument("--out", metavar="DIR", help=FIELDS["out"].help)
+    run.add_argument("--subject", metavar="pkg.module:name", help="your own model, package.module:name or file.py:name: runs the notebooks "
+                     "that can study it (02-05 and 07) on it")
     run.add_argument("--only", metavar="03,07", help="run only these notebooks, in order, in the run folder as it is")
     run.add_argument("-p", dest="parameters", metavar="name=value", action="append", default=[],
                      help="any parameter; repeatable")
@@ -85,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     explicit = read_assignments(options.parameters)
-    for name in ("profile", "data", "clip", "out"):
+    for name in ("profile", "data", "clip", "out", "subject"):
         value = getattr(options, name)
         if value and explicit.get(name, value) != value:
             raise WorkbookError(f"--{name} {value} and -p {name}={explicit[name]} contradict each other; keep one")

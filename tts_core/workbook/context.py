@@ -18,6 +18,7 @@ class Context:
     key: str        # hash of everything the execution depends on
     data: str       # absolute path
     out: str        # absolute path
+    started_in: str = ""    # folder where the command was given: a subject's modules and files are looked for there
 
     def to_environment(self) -> dict[str, str]:
         return {RUNNER_VARIABLE: json.dumps(asdict(self))}

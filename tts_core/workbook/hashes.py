@@ -1,4 +1,4 @@
-"""Hashes of what a run depends on besides its notebooks: the package's source and the data folder."""
+"""Hashes of what a run depends on besides its notebooks: the package's source, the data folder, the user's own model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_core.errors import WorkbookError
+from tts_core.workbook.addresses import source_files
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -30,6 +31,17 @@ def hash_data(folder: Path) -> dict[str, Any]:
     if not found["files"]:
         raise WorkbookError(f"the data folder {folder} is empty. {remedy}")
     return found
+
+
+def hash_subject(address: str, folder: Path, checkpoint: Path | None = None) -> dict[str, Any]:
+    """{"hash", "files", "bytes"} of the source that `address` names and imports from its own folder, and of its checkpoint."""
+    root, files = source_files(address, folder)
+    found = _hash_files(root, files)
+    if checkpoint is None or not checkpoint.is_file():
+        return found
+    weights = _hash_files(checkpoint.parent, [checkpoint])
+    return {"hash": hashlib.sha256((found["hash"] + weights["hash"]).encode()).hexdigest(),
+            **{name: found[name] + weights[name] for name in ("files", "bytes")}}
 
 
 def _walk(root: Path) -> Iterator[Path]:

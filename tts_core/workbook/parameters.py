@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from tts_core.errors import WorkbookError
+from tts_core.workbook.addresses import WANTED, absolute_address, is_address
 
 ENVIRONMENT_PREFIX = "TTS_WORKBOOK_"
 PROFILES = ("smoke", "quick", "seed")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+OF_PRESETS = ("data", "clip", "lr", "precision", "gradient_checkpointing", "language", "executor", "vocoder")   # no subject sees them
 EXECUTORS = ("auto", "inline", "workers")     # as in trials/executors.py, which the command line need not load
 
 
@@ -54,6 +56,12 @@ def _path(value: Any) -> str:
     if not isinstance(value, str | Path) or "\0" in str(value):
         raise ValueError("a path")
     return str(value)
+
+
+def _address(value: Any) -> str:
+    if isinstance(value, str) and is_address(value):
+        return value
+    raise ValueError(WANTED)
 
 
 def _integer(minimum: int) -> Callable[[Any], int]:
@@ -117,6 +125,7 @@ FIELDS = {field.name: field for field in (
           "side by side), auto. The numbers are the same", in_key=False),
     Field("vocoder", _path, "", "folder of a Vocos checkpoint (config.yaml, *.safetensors) for notebook 07 to listen through beside "
           "Griffin-Lim; default: none", is_path=True),
+    Field("subject", _address, "", f"your own model, {WANTED}: the notebooks that take it then study that; default: our presets"),
 )}
 
 
@@ -137,11 +146,11 @@ class Parameters:
     language: str = "auto"
     executor: str = "auto"
     vocoder: str = ""
+    subject: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, in the order of the schema."""
-        return {name: str(getattr(self, name)) if field.is_path else getattr(self, name)
-                for name, field in FIELDS.items()}
+        return {name: str(getattr(self, name)) if field.is_path else getattr(self, name) for name, field in FIELDS.items()}
 
     @property
     def digest(self) -> str:
@@ -197,8 +206,7 @@ def read_given(explicit: Mapping[str, Any], environment: Mapping[str, str], base
         typed = read_value(name, value, "command line")
         if value is not None and str(value).strip():
             given[name] = typed
-    return {name: str(_resolve(value, base)) if FIELDS[name].is_path and value else value
-            for name, value in given.items()}
+    return {name: _placed(name, value, base) for name, value in given.items()}
 
 
 def settle(given: Mapping[str, Any], cell: Mapping[str, Any], default_out: Path, base: Path, where: str) -> Parameters:
@@ -206,11 +214,11 @@ def settle(given: Mapping[str, Any], cell: Mapping[str, Any], default_out: Path,
 
     `base` resolves relative paths of the cell. Raises WorkbookError naming `where` for an unknown or ill-typed value.
     """
-    values = {name: read_value(name, value, where) for name, value in cell.items()}
-    values = {**{name: field.default for name, field in FIELDS.items()}, **values, **given}
+    values = {name: field.default for name, field in FIELDS.items()}
+    values |= {**{name: read_value(name, value, where) for name, value in cell.items()}, **given}
     values["data"] = _resolve(values["data"], base) if values["data"] else bundled_data()
     values["out"] = _resolve(values["out"], base) if values["out"] else default_out
-    values["vocoder"] = str(_resolve(values["vocoder"], base)) if values["vocoder"] else ""
+    values |= {name: _placed(name, values[name], base) for name in ("vocoder", "subject")}
     return Parameters(**values)
 
 
@@ -234,6 +242,13 @@ def repository_root() -> Path:
 
 def bundled_data() -> Path:
     return repository_root() / "data_samples" / "librivox"
+
+
+def _placed(name: str, value: Any, base: Path) -> Any:
+    """A path, or the file in a subject's address, made absolute; any other value as it is."""
+    if value and name == "subject":
+        return absolute_address(value, base)
+    return str(_resolve(value, base)) if value and FIELDS[name].is_path else value
 
 
 def _resolve(path: str | Path, base: Path) -> Path:

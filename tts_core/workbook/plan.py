@@ -112,11 +112,17 @@ def select(sources: Mapping[str, Source], only: str | Iterable[str] | None) -> l
     return [number for number in sources if number in numbers]
 
 
-def key_parts(source: Source, parameters: Parameters, package: str, data: str,
-              upstream: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that an execution depends on. The data counts by its content, `out` not at all."""
+def takers_of(name: str, sources: Mapping[str, Source]) -> list[str]:
+    """The notebooks that declare parameter `name`."""
+    return [number for number, source in sources.items() if name in source.declared]
+
+
+def key_parts(source: Source, parameters: Parameters, package: str, data: str, upstream: Mapping[str, str],
+              subject: str = "") -> dict[str, Any]:
+    """Everything that an execution depends on. Data and a subject's source count by their content, `out` not at all."""
     values = {name: value for name, value in source.injected(parameters).items() if FIELDS[name].in_key}
-    return {"cells": source.digest, "parameters": values, "package": package, "data": data, "upstream": dict(upstream)}
+    parts = {"cells": source.digest, "parameters": values, "package": package, "data": data, "upstream": dict(upstream)}
+    return {**parts, "subject": subject} if subject and "subject" in source.declared else parts
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
@@ -130,5 +136,6 @@ def changed_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         before, after = old.get("parameters") or {}, new["parameters"]
         names = [name for name in FIELDS if before.get(name) != after.get(name)]
         words += [f"{name} {before.get(name)} -> {after.get(name)}" for name in names]
-    labels = {"data": "the data", "cells": "its cells", "package": "the package's source", "upstream": "what it reads"}
-    return words + [label for part, label in labels.items() if old.get(part) != new[part]]
+    labels = {"data": "the data", "subject": "the subject's source", "cells": "its cells", "package": "the package's source",
+              "upstream": "what it reads"}
+    return words + [label for part, label in labels.items() if old.get(part) != new.get(part)]

@@ -21,7 +21,7 @@ class Record:
     """The content of run.json and its saving."""
 
     def __init__(self, folder: RunFolder, parameters: Parameters, given: dict[str, Any], selection: list[str],
-                 resume: bool, data: dict[str, Any], package: str) -> None:
+                 resume: bool, data: dict[str, Any], package: str, subject: dict[str, Any]) -> None:
         self._folder = folder
         self._clock = time.monotonic()
         values = parameters.to_dict()
@@ -29,7 +29,7 @@ class Record:
             "status": "running", "pid": os.getpid(), "host": socket.gethostname(), "started": now(), "finished": None,
             "seconds": None, "command": sys.argv, "selection": selection, "resume": resume,
             "parameters": values, "given": sorted(given), "config_hash": parameters.digest,
-            "data": {"path": str(parameters.data), **data}, "package_hash": package,
+            "data": {"path": str(parameters.data), **data}, "package_hash": package, "subject": subject,
             "git_commit": environment.git_commit(repository_root()), **environment.describe(),
             "notebooks": {}, "failure": None, "warnings": [],
         }

@@ -17,9 +17,11 @@ import soundfile
 
 from tts_core.errors import WorkbookError
 from tts_core.workbook import atomic
+from tts_core.workbook.addresses import short_address
 from tts_core.workbook.folder import find_defect, read_record, read_state
 from tts_core.workbook.order import in_order
 from tts_core.workbook.pages import data_uri, render
+from tts_core.workbook.parameters import OF_PRESETS
 from tts_core.workbook.verdicts import VERDICTS, read_verdict
 
 MAX_PICTURE = 3_000_000     # bytes of one embedded figure
@@ -74,7 +76,8 @@ def _headline(record: dict[str, Any] | None, sections: list[dict[str, Any]]) -> 
         return {"title": "Overfit Workbook (partly stale)", "level": "warning",
                 "banner": f"{', '.join(stale)}: made with other inputs than the rest of this page. "
                           "tts-workbook run --resume renews them."}
-    return {"title": "Overfit Workbook", "level": "good", "banner": ""}
+    subject = record.get("parameters", {}).get("subject")
+    return {"title": f"Overfit Workbook: {short_address(subject)}" if subject else "Overfit Workbook", "level": "good", "banner": ""}
 
 
 def _incomplete(what: str, cause: str) -> dict[str, str]:
@@ -111,7 +114,9 @@ def _section(folder: Path, number: str, entry: dict[str, Any], by_runner: bool,
         return section
     verdicts = [item["verdict"] for item in section["verdict"]["items"]]
     section["counts"] = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts)
-    section["parameters"] = (read_state(folder, number) or {}).get("parameters", {})
+    parameters = (read_state(folder, number) or {}).get("parameters", {})
+    hidden = OF_PRESETS if parameters.get("subject") else ("data",)
+    section["parameters"] = {name: value for name, value in parameters.items() if name not in ("out", *hidden)}
     if budget is not None:
         section["figures"] = [_picture(folder / "figures", entry, budget)
                               for entry in _manifest(folder / "figures", number)]

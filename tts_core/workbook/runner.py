@@ -21,7 +21,7 @@ from tts_core.workbook.attempt import Attempt
 from tts_core.workbook.console import Console
 from tts_core.workbook.folder import RunFolder, keep_previous, refuse_foreign
 from tts_core.workbook.hashes import hash_data, hash_package
-from tts_core.workbook.parameters import Parameters, read_given, repository_root, settle
+from tts_core.workbook.parameters import OF_PRESETS, Parameters, read_given, repository_root, settle
 from tts_core.workbook.record import Record
 from tts_core.workbook.upstream import check_upstream, find_stale, usable
 
@@ -46,11 +46,13 @@ def run(explicit: Mapping[str, Any], only: str | Iterable[str] | None = None, re
     console = console or Console()
     root = repository_root()
     sources = plan.discover(Path(notebooks_dir or root / "notebooks").absolute())
-    selection = plan.select(sources, only)
     given = read_given(explicit, os.environ if environment is None else environment, Path.cwd())
-    # Every notebook of a run has the same data and run folder, whatever its cell says for JupyterLab.
+    selection = plan.select(sources, only)
+    if given.get("subject"):
+        selection = _with_subject(explicit, sources, selection if only is not None else None)
+    # Every notebook of a run has the same data, run folder and subject, whatever its cell says for JupyterLab.
     latest = root / "runs" / "latest"
-    settled = {number: settle(given, {**source.declared, "data": None, "out": None}, latest, root, str(source.path))
+    settled = {number: settle(given, {**source.declared, **dict.fromkeys(("data", "out", "subject"))}, latest, root, str(source.path))
                for number, source in sources.items()}
     parameters = settle(given, {}, latest, root, "command line")
     _check_declared(explicit, sources, selection)
@@ -59,12 +61,14 @@ def run(explicit: Mapping[str, Any], only: str | Iterable[str] | None = None, re
         raise WorkbookError(f"--out {out} lies inside the data folder {parameters.data}; choose another place")
     data, package = hash_data(parameters.data), hash_package()
     refuse_foreign(out)
-    warnings = [] if only is None else check_upstream(sources, selection, settled, given, out, data["hash"], package)
+    subject = _inspect(given["subject"]) if given.get("subject") else {"hash": ""}
+    warnings = [] if only is None else check_upstream(sources, selection, settled, given, out, data["hash"], package,
+                                                      subject["hash"])
     kept = keep_previous(out) if only is None and not resume else None
     if kept is not None:
         console.say(f"the previous run is kept in {kept}")
     with _open(out) as folder, _signals_interrupt():
-        record = Record(folder, parameters, given, selection, resume, data, package)
+        record = Record(folder, parameters, given, selection, resume, data, package, subject)
         record.content["warnings"] += warnings
         for warning in warnings:
             console.say(f"note: {warning}")
@@ -85,10 +89,29 @@ def _check_declared(explicit: Mapping[str, Any], sources: Mapping[str, plan.Sour
     for name, value in explicit.items():
         if value is None or value == "" or name in ("data", "out"):
             continue
-        takers = [number for number, source in sources.items() if name in source.declared]
+        takers = plan.takers_of(name, sources)
         if not reached & set(takers):
             raise WorkbookError(f"{name} = {value!r}: none of the notebooks {', '.join(selection)} takes this parameter"
                                 + (f"; {', '.join(takers)} would" if takers else ""))
+
+
+def _with_subject(explicit: Mapping[str, Any], sources: Mapping[str, plan.Source], selection: list[str] | None) -> list[str]:
+    """The notebooks that study a subject: all that take one, or those of `selection`, none of which may lack it."""
+    takers = plan.takers_of("subject", sources)
+    lacking = [number for number in selection or () if number not in takers]
+    if lacking or not takers:
+        raise WorkbookError(f"subject: notebook {', '.join(lacking or sources)} cannot study a model of yours; these can: "
+                            f"{', '.join(takers) or 'none'}. Name them with --only, or leave --only out")
+    for name in OF_PRESETS:
+        if explicit.get(name) not in (None, ""):
+            raise WorkbookError(f"{name} = {explicit[name]!r} does not reach a subject, which brings its own batch, losses, optimiser "
+                                f"and precision; leave it out, or change it in the subject")
+    return selection or takers
+
+
+def _inspect(address: str) -> dict[str, Any]:
+    from tts_core.workbook.subjects import inspect_subject      # loads torch, which a run of the presets leaves to its kernels
+    return inspect_subject(address)
 
 
 class _Run:
@@ -99,6 +122,7 @@ class _Run:
         self.sources, self.selection, self.settled = sources, selection, settled
         self.folder, self.record, self.console, self.resume = folder, record, console, resume
         self.data_hash, self.package_hash = record.content["data"]["hash"], record.content["package_hash"]
+        self.subject_hash = record.content["subject"]["hash"]
 
     def go(self) -> Result:
         """Run the selected notebooks in order, whatever happens leave a record that says so."""
@@ -110,7 +134,7 @@ class _Run:
                 if fault is not None:
                     return self._stop("failed", number, fault.cause)
             number = None
-            stale = find_stale(self.sources, self.settled, self.folder.path, self.data_hash, self.package_hash)
+            stale = find_stale(self.sources, self.settled, self.folder.path, self.data_hash, self.package_hash, self.subject_hash)
             for other, changed in stale.items():
                 self.record.notebook(other, self.sources[other].name, status="stale", changed=changed)
             self.record.finish("complete")
@@ -142,7 +166,7 @@ class _Run:
         source = self.sources[number]
         needed = plan.upstream_of(number, usable(self.folder.path, self.sources))
         upstream = {other: self.folder.state(other)["key"] for other in needed}
-        parts = plan.key_parts(source, self.settled[number], self.package_hash, self.data_hash, upstream)
+        parts = plan.key_parts(source, self.settled[number], self.package_hash, self.data_hash, upstream, self.subject_hash)
         if self.resume and self._is_done(number, parts):
             self._note_done_earlier(number)
             self.console.say(f"{source.name}: done already, with the same cells, parameters, package, data, upstream")

@@ -5,11 +5,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
-from tts_core.diagnosis.subject import Subject
+from tts_core.diagnosis.isolation import unchanged_randomness
+from tts_core.diagnosis.lab import Lab
+from tts_core.diagnosis.subject import Subject, check_subject
 from tts_core.errors import WorkbookError
+from tts_core.workbook.hashes import hash_subject
 
 
 def load_subject(address: str, checkpoint: str | None = None) -> Subject:
@@ -35,6 +41,29 @@ def load_subject(address: str, checkpoint: str | None = None) -> Subject:
     if not Path(checkpoint).is_file():
         raise WorkbookError(f"--checkpoint {checkpoint}: there is no such file; wanted a safetensors file")
     return replace(found, checkpoint=checkpoint)
+
+
+def inspect_subject(address: str) -> dict[str, Any]:
+    """What a run needs to know of a subject before anything runs: {"address", "hash", "files", "bytes"} of its source.
+
+    It is loaded, and each of its required parts is run once. Raises WorkbookError for an address that leads nowhere, for code
+    that raises, and for a part that is not what it should be.
+    """
+    try:
+        subject = load_subject(address)
+    except WorkbookError:
+        raise
+    except (Exception, SystemExit) as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise WorkbookError(f"subject {address!r}: loading it raised {type(error).__name__}: {error} ({place.filename}, line "
+                            f"{place.lineno}). Nothing was run") from error
+    with unchanged_randomness(0):
+        lab = Lab(subject)
+        check_subject(lab.subject)
+        weights = Path(subject.checkpoint) if isinstance(subject.checkpoint, str | PathLike) else None
+        if weights is not None:
+            lab.checkpoint_state        # raises where it cannot be read
+    return {"address": address, **hash_subject(address, Path.cwd(), weights)}
 
 
 def _module(place: str, address: str):

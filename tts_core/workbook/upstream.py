@@ -13,7 +13,7 @@ from tts_core.workbook.folder import find_defect, read_state
 from tts_core.workbook.order import before
 from tts_core.workbook.parameters import Parameters, repository_root
 
-OPTIONS = ("profile", "data", "clip")     # these have an option of their own, the others go through -p
+OPTIONS = ("profile", "data", "clip", "subject")     # these have an option of their own, the others go through -p
 
 
 def command_for(sources: Mapping[str, plan.Source], numbers: list[str], given: Mapping[str, Any], out: Path) -> str:
@@ -36,7 +36,7 @@ def usable(out: Path, numbers: Mapping[str, Any]) -> list[str]:
 
 
 def check_upstream(sources: Mapping[str, plan.Source], selection: list[str], settled: Mapping[str, Parameters],
-                   given: Mapping[str, Any], out: Path, data_hash: str, package_hash: str) -> list[str]:
+                   given: Mapping[str, Any], out: Path, data_hash: str, package_hash: str, subject_hash: str = "") -> list[str]:
     """Raise WorkbookError, naming the command that helps, when a selected notebook reads results that are not there, or
     that were made with other parameters or other data. Returns warnings: results of another version of the package."""
     warnings = []
@@ -56,8 +56,8 @@ def check_upstream(sources: Mapping[str, plan.Source], selection: list[str], set
                 raise WorkbookError(f"notebook {number} reads the results of notebook {other} in {out}, but {defect}.\n"
                                     f"Make them with: {command}")
             state = read_state(out, other)
-            expected = _expected_parts(sources, other, settled, package_hash, data_hash, state["parts"]["upstream"])
-            inputs = {part: expected[part] for part in ("parameters", "data")}
+            expected = _expected_parts(sources, other, settled, package_hash, data_hash, state["parts"]["upstream"], subject_hash)
+            inputs = {part: expected.get(part) for part in ("parameters", "data", "subject")}
             different = plan.changed_parts(state["parts"], {**state["parts"], **inputs})
             if different:
                 raise WorkbookError(f"notebook {number} reads the results of notebook {other} in {out}, but those were "
@@ -69,19 +69,19 @@ def check_upstream(sources: Mapping[str, plan.Source], selection: list[str], set
 
 
 def find_stale(sources: Mapping[str, plan.Source], settled: Mapping[str, Parameters], out: Path, data_hash: str,
-               package_hash: str) -> dict[str, str]:
+               package_hash: str, subject_hash: str = "") -> dict[str, str]:
     """Number -> what has changed, of whole results that this run's inputs would not make again."""
     stale = {}
     done = usable(out, sources)
     for number in done:
         state = read_state(out, number)
         upstream = {other: read_state(out, other)["key"] for other in plan.upstream_of(number, done) if other in done}
-        expected = _expected_parts(sources, number, settled, package_hash, data_hash, upstream)
+        expected = _expected_parts(sources, number, settled, package_hash, data_hash, upstream, subject_hash)
         if plan.key_of(expected) != state["key"]:
             stale[number] = ", ".join(plan.changed_parts(state["parts"], expected))
     return stale
 
 
 def _expected_parts(sources: Mapping[str, plan.Source], number: str, settled: Mapping[str, Parameters],
-                    package_hash: str, data_hash: str, upstream: Mapping[str, str]) -> dict[str, Any]:
-    return plan.key_parts(sources[number], settled[number], package_hash, data_hash, upstream)
+                    package_hash: str, data_hash: str, upstream: Mapping[str, str], subject_hash: str) -> dict[str, Any]:
+    return plan.key_parts(sources[number], settled[number], package_hash, data_hash, upstream, subject_hash)
