@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tts_core.workbook.parameters import FIELDS
+from tts_core.workbook.skipped_cells import MARK, RUN, STARTS, reason_of
 
 FILES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 notebooks = pytest.mark.parametrize("cells", [json.loads(file.read_text())["cells"] for file in FILES], ids=[f.stem for f in FILES])
@@ -58,6 +59,19 @@ def test_imports_come_from_the_package_only(cells):
 @notebooks
 def test_the_last_cell_writes_the_verdict(cells):
     assert "book.verdict(" in source(code(cells)[-1])
+
+
+@notebooks
+def test_a_subject_is_studied_before_anything_and_the_cells_below_give_their_reasons(cells):
+    parameters, start, *rest = [source(cell) for cell in code(cells)]
+    if "subject =" not in parameters:
+        assert not any("study_subject" in text or MARK in text for text in (start, *rest))
+        return
+    assert "Notebook(" in start and rest[0].splitlines()[-1] == "study = study_subject(book)"
+    reasons = [reason_of(text) for text in rest[1:]]
+    assert reasons[0] and reasons[-1] and RUN not in reasons        # the first would fail, the last would write our verdict
+    for text in rest[1:]:
+        assert text.count(MARK) == bool(reason_of(text)) and not any(word in text for word in STARTS)
 
 
 @notebooks

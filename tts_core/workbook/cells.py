@@ -27,11 +27,16 @@ def parameters_among(values: Mapping[str, Any]) -> dict[str, Any]:
     IPython keeps the text of every executed cell in `In`: the last one made of literals that assigns `profile` or `out`
     is the parameters cell, and a name in it that the schema lacks is a misspelling.
     """
-    executed = [_literals(source) or {} for source in list(values.get("In") or [])]
-    parameter_cells = [assigned for assigned in executed if "profile" in assigned or "out" in assigned]
-    for name, value in (parameter_cells[-1] if parameter_cells else {}).items():
+    parameter_cells = [source for source in list(values.get("In") or []) if is_parameters_cell(source)]
+    for name, value in (_literals(parameter_cells[-1]) if parameter_cells else {}).items():
         read_value(name, value, "the notebook's parameters cell")
     return {name: values[name] for name in FIELDS if name in values}
+
+
+def is_parameters_cell(source: str) -> bool:
+    """Whether a cell is made of literals and assigns `profile` or `out`."""
+    assigned = _literals(source) or {}
+    return "profile" in assigned or "out" in assigned
 
 
 def _literals(source: str) -> dict[str, Any] | None:

@@ -129,7 +129,7 @@ class HonestClient(PapermillNotebookClient):
 
         def cell_start(cell, cell_index=None, **keywords):
             if cell.cell_type == "code":
-                lines = [line for line in cell.source.splitlines() if line.strip()]
+                lines = [line for line in cell.source.splitlines() if line.strip() and not line.startswith("#")]
                 self._cell = {"index": cell_index, "first_line": lines[0][:80] if lines else ""}
                 self.report("cell", **self._cell)
             start(cell, cell_index, **keywords)

@@ -23,8 +23,8 @@ import numpy as np
 
 from tts_core.errors import WorkbookError
 from tts_core.viz.progress import Progress
-from tts_core.workbook import atomic, cells, context, environment
-from tts_core.workbook.parameters import Parameters, settle_in_notebook
+from tts_core.workbook import atomic, cells, context, environment, skipped_cells
+from tts_core.workbook.parameters import Parameters, repository_root, settle_in_notebook
 from tts_core.workbook.order import before
 from tts_core.workbook.verdicts import Item, check_metrics, check_verdict, plain_number, read_verdict
 
@@ -43,6 +43,7 @@ class Notebook:
     def __init__(self, number: str, question: str, values: Mapping[str, Any]) -> None:
         if not re.fullmatch(r"\d\d", number):
             raise WorkbookError(f"Notebook number {number!r}: two digits, for example \"03\"")
+        skipped_cells.run_all_cells()       # of a subject that was studied before in this kernel
         self.number, self.question = number, question
         self._context = context.from_environment(os.environ)
         if self._context is not None and self._context.number != number:
@@ -67,14 +68,19 @@ class Notebook:
     def out(self) -> Path:
         return self.parameters.out
 
+    @property
+    def started_in(self) -> Path:
+        """Where a subject's modules and relative files are looked for: the command's folder, in JupyterLab the repository."""
+        return Path(self._context.started_in) if self._context is not None else repository_root()
+
     def environment_line(self) -> None:
         """Print one line: what the numbers below were computed with."""
         about = environment.describe()
         names = ("tts-overfit-workbook", "python", "torch", "torchaudio", "numpy")
         versions = ", ".join(f"{name} {about['versions'][name]}" for name in names)
         p = self.parameters
-        print(f"{versions} · device {about['device']}, {about['threads']} threads · profile {p.profile}, "
-              f"seed {p.seed}, precision {p.precision}, data {p.data.name}")
+        studied = f"subject {p.subject}" if p.subject else f"precision {p.precision}, data {p.data.name}"
+        print(f"{versions} · device {about['device']}, {about['threads']} threads · profile {p.profile}, seed {p.seed}, {studied}")
 
     # --- figures, audio, numbers -------------------------------------------------------------------------------------
 
