@@ -167,3 +167,5 @@ def test_a_misspelt_name_in_an_executed_parameters_cell_is_noticed():
     mended = [*history, "profile = 'quick'\nsteps = 5", "n_bins = 3"]
     values = {"In": mended, "profile": "quick", "steps": 5, "n_bins": 3}
     assert cells.parameters_among(values) == {"profile": "quick", "steps": 5}
+    again = {**values, "subject": object(), "lr": "a curve"}       # a notebook's own variables, when its first cells run again
+    assert cells.parameters_among(again) == {"profile": "quick", "steps": 5}

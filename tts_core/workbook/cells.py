@@ -27,10 +27,11 @@ def parameters_among(values: Mapping[str, Any]) -> dict[str, Any]:
     IPython keeps the text of every executed cell in `In`: the last one made of literals that assigns `profile` or `out`
     is the parameters cell, and a name in it that the schema lacks is a misspelling.
     """
-    parameter_cells = [source for source in list(values.get("In") or []) if is_parameters_cell(source)]
-    for name, value in (_literals(parameter_cells[-1]) if parameter_cells else {}).items():
+    parameter_cells = [_literals(source) for source in list(values.get("In") or []) if is_parameters_cell(source)]
+    for name, value in (parameter_cells[-1] if parameter_cells else {}).items():
         read_value(name, value, "the notebook's parameters cell")
-    return {name: values[name] for name in FIELDS if name in values}
+    declared = set().union(*parameter_cells) if parameter_cells else values     # others are variables that happen to be called so
+    return {name: values[name] for name in FIELDS if name in values and name in declared}
 
 
 def is_parameters_cell(source: str) -> bool:
