@@ -41,7 +41,8 @@ def test_the_update_is_that_of_the_subjects_own_step():
     norm = min(1.0, 1.0 / tensors_norm(gradient.values()))      # the workbook's own step clips at 1
     names = ("out.weight", "out.bias")
     moved = 0.05 * norm * tensors_norm([gradient[name] for name in names])
-    assert found["out"] == pytest.approx(moved / tensors_norm([dict(before.named_parameters())[name].detach() for name in names]), rel=1e-4)
+    weights = tensors_norm([dict(before.named_parameters())[name].detach() for name in names])
+    assert found["out"] == pytest.approx(moved / weights, rel=1e-4)
     nothing = audit_modules(lab(train_step=lambda model, optimizer, batch: None))
     assert nothing.update_ratio == {}
 

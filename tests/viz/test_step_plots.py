@@ -31,7 +31,8 @@ def test_an_arm_that_lacks_a_module_leaves_its_row_empty():
 
 def test_losses_of_another_model_have_looks_of_their_own():
     share = {"mel": {"encoder": 0.7}, "gate": {"encoder": 0.2}, "attention": {"encoder": 0.1}}
-    picture = plot_loss_shares({"mine": {"share": share, "cosine": {("mel", "gate"): {"encoder": 0.1}, ("gate", "attention"): {"encoder": 0.2}}}})
+    cosine = {("mel", "gate"): {"encoder": 0.1}, ("gate", "attention"): {"encoder": 0.2}}
+    picture = plot_loss_shares({"mine": {"share": share, "cosine": cosine}})
     colours = [bar.get_facecolor() for bar in picture.axes[0].patches]
     assert len(set(colours)) == 3 and len(set(loss_looks(share)[1].values()) - set(LOSS_MARKERS.values())) == 2
     assert picture.axes[1].collections[0].get_edgecolor()[0].tolist() == list(colours[1])       # gate, in both panels

@@ -11,7 +11,8 @@ def labels(picture):
 
 def test_labels_are_those_that_were_given():
     run = {"mine": {"steps": [1, 2], "mel_l1": [2.0, 1.0]}}
-    for picture in (plot_loss_curves(run, {"best constant": 1.0}, unit="of the best constant"), plot_baselines({"a": 1.0}, unit="of the best constant")):
+    unit = "of the best constant"
+    for picture in (plot_loss_curves(run, {"best constant": 1.0}, unit=unit), plot_baselines({"a": 1.0}, unit=unit)):
         assert "mel L1 (of the best constant)" in labels(picture) and not any("ln units" in label for label in labels(picture))
     seen = labels(plot_mels({"target": np.eye(4)}, 1.0, colour_label="target units", x_label="frame"))
     assert {"target units", "frame"} <= seen and not {"time (s)", "log-mel (ln units)"} & seen

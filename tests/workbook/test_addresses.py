@@ -30,7 +30,8 @@ def test_what_is_written_like_an_address():
 
 
 def test_files_are_absolute_and_modules_stay_through_every_door(tmp_path):
-    assert absolute_address("b/mine.py:s", Path("/a")) == "/a/b/mine.py:s" and absolute_address("pkg.mine:s", Path("/a")) == "pkg.mine:s"
+    assert absolute_address("b/mine.py:s", Path("/a")) == "/a/b/mine.py:s"
+    assert absolute_address("pkg.mine:s", Path("/a")) == "pkg.mine:s"
     assert absolute_address("~/mine.py:s", Path("/a")) == f"{Path.home()}/mine.py:s"
     assert read_given({"subject": "mine.py:s"}, {}, tmp_path)["subject"] == f"{tmp_path}/mine.py:s"
     assert read_given({}, {"TTS_WORKBOOK_SUBJECT": "../mine.py:s"}, tmp_path)["subject"] == f"{tmp_path.parent}/mine.py:s"
@@ -42,18 +43,20 @@ def test_files_are_absolute_and_modules_stay_through_every_door(tmp_path):
 
 def test_source_is_the_file_and_what_it_imports_from_its_folder(tmp_path):
     write(tmp_path, {
-        "mine": "import json, torch, tts_core\nfrom parts import a\nimport pkg.deep\ndef f():\n    import lazy", "parts": "import mine",
-        "lazy": "", "unused": "", "pkg/__init__": "", "pkg/deep": "from . import near\nfrom .. import beyond",
+        "mine": "import json, torch, tts_core\nfrom parts import a\nimport pkg.deep\ndef f():\n    import lazy",
+        "parts": "import mine", "lazy": "", "unused": "", "pkg/__init__": "", "pkg/deep": "from . import near\nfrom .. import beyond",
         "pkg/near": "from pkg.far import x", "pkg/far": "(", "pkg/unread": "", "tts_core/__init__": ""})
     assert names(Path("/elsewhere"), f"{tmp_path}/mine.py:s") == [
         "lazy.py", "mine.py", "parts.py", "pkg/__init__.py", "pkg/deep.py", "pkg/far.py", "pkg/near.py"]
     assert names(tmp_path, "pkg.near:s") == ["pkg/__init__.py", "pkg/far.py", "pkg/near.py"]
-    assert names(tmp_path, "pkg:s") == ["pkg/__init__.py"] and names(tmp_path, "pkg.missing:s") == [] == names(tmp_path, "none.py:s")
+    assert names(tmp_path, "pkg:s") == ["pkg/__init__.py"]
+    assert names(tmp_path, "pkg.missing:s") == [] == names(tmp_path, "none.py:s")
 
 
 def test_installed_packages_are_not_read_through(tmp_path, monkeypatch):
     installed = tmp_path / "site-packages"
-    write(installed, {"theirs/__init__": "import torch_like\nfrom theirs import more", "theirs/more": "", "torch_like/__init__": ""})
+    write(installed, {"theirs/__init__": "import torch_like\nfrom theirs import more", "theirs/more": "",
+                      "torch_like/__init__": ""})
     monkeypatch.setattr(sys, "path", [str(installed)])
     assert names(tmp_path, "theirs:s") == ["theirs/__init__.py", "theirs/more.py"]
     write(tmp_path, {"mine": "import theirs"})

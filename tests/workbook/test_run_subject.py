@@ -1,4 +1,4 @@
-"""`tts-workbook run --subject`: which notebooks run, what is refused beforehand, what a resumed run goes by, and the run itself."""
+"""`tts-workbook run --subject`: which notebooks run, what is refused beforehand, what a resumed run goes by, and the run."""
 
 import json
 import re
@@ -50,7 +50,8 @@ def tokens(out):
 
 def said_in(out, name):
     cells = nbformat.read(out / "notebooks" / f"{name}.ipynb", as_version=4).cells
-    return [(cell.source, "".join(output.get("text", "") for output in cell.outputs)) for cell in cells if cell.cell_type == "code"]
+    return [(cell.source, "".join(output.get("text", "") for output in cell.outputs))
+            for cell in cells if cell.cell_type == "code"]
 
 
 def test_the_notebooks_that_take_a_subject_run_on_its_absolute_address(home):

@@ -1,4 +1,4 @@
-"""Cells below a subject's study say why they do not apply, in a kernel as in the transformer itself; what starts a notebook runs."""
+"""Cells below a subject's study say why they do not apply, in a kernel as in the transformer; what starts a notebook runs."""
 
 import re
 
@@ -23,7 +23,8 @@ def test_a_cell_becomes_the_line_that_says_why():
     assert reason_of("\n# Subject: a\n# Subject: b") == "a" and reason_of("x = 1\n# Subject: a") == ""
 
 
-@pytest.mark.parametrize("source", ["", "   \n", 'profile = "quick"\nsubject = ""', 'out = ""', 'book = Notebook("03", "Can it?", globals())',
+@pytest.mark.parametrize("source", ["", "   \n", 'profile = "quick"\nsubject = ""', 'out = ""',
+                                    'book = Notebook("03", "Can it?", globals())',
                                     "study = study_subject(book)", "# Subject: run\nprint(study.lab.courses)"])
 def test_what_starts_a_notebook_runs(source):
     lines = source.splitlines(keepends=True)
@@ -35,7 +36,8 @@ def test_in_a_kernel_cells_are_skipped_from_the_study_on_until_a_notebook_starts
     try:
         def run(source):
             said = []
-            reply = client.execute_interactive(source, timeout=60, output_hook=lambda message: said.append(message["content"].get("text", "")))
+            reply = client.execute_interactive(
+                source, timeout=60, output_hook=lambda message: said.append(message["content"].get("text", "")))
             assert reply["content"]["status"] == "ok", source
             return "".join(said)
 

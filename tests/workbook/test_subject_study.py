@@ -141,7 +141,8 @@ def test_an_absent_part_is_named_with_what_it_has_to_be(mine, tmp_path, capsys):
     for number in STUDIES:
         verdict, items, _ = studied(mine, out, number, "bare")
         said |= {name: item["provenance"] for name, item in items.items() if item["verdict"] == "undecided"}
-    assert said["copies_change_nothing"] == "not applicable: supply Subject.duplicate = (batch, k) -> the batch with every clip k times"
+    assert said["copies_change_nothing"] == (
+        "not applicable: supply Subject.duplicate = (batch, k) -> the batch with every clip k times")
     for id, field in (("padding_changes_nothing", "pad"), ("overfit_free_running", "generate"), ("text_used", "shuffle_text"),
                       ("generation_fed_as_training", "continue_from"), ("copy_synthesis", "vocode"), ("understood", "generate")):
         assert said[id].startswith("not applicable: supply Subject.") and f"Subject.{field} = " in said[id]
@@ -157,7 +158,8 @@ def test_a_loss_that_is_not_finite_is_reported_by_every_notebook(mine, tmp_path)
 
 
 def test_parts_that_raise_leave_the_rest_standing(mine, tmp_path):
-    _, items, _ = studied(mine, tmp_path / "out", "04", "breaks_off")
+    verdict, items, _ = studied(mine, tmp_path / "out", "04", "breaks_off")
+    assert verdict["answer"].startswith("mine.py:breaks_off: Copies could not be measured: KeyError")
     assert items["copies_change_nothing"]["provenance"] == "could not be measured: KeyError: 'nothing'"
     assert "Subject.pad: a batch with a loss of" in items["padding_changes_nothing"]["provenance"]
     studied(mine, tmp_path / "out", "03", "breaks_off")

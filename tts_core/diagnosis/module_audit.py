@@ -69,7 +69,8 @@ def audit_modules(lab: Lab) -> ModuleAudit:
     explained = alive and sizes[-1] > 0 and all(map(math.isfinite, sizes))
     coefficients, unshown = span(gradients["total"], [gradients[name] for name in alive]) if explained else ([], 0.0)
     weights = {name: 0.0 for name in gradients if name != "total"} | dict(zip(alive, coefficients))
-    trained = [name for name, parameter in parameters.items() if parameter.requires_grad and not declared(name, lab.subject.frozen)]
+    trained = [name for name, parameter in parameters.items()
+               if parameter.requires_grad and not declared(name, lab.subject.frozen)]
     return ModuleAudit(modules, norm, weights, unshown, _shares(norm, weights), _cosines(modules, gradients, norm),
                        tuple(name for name in trained if not gradients["total"].get(name, parameters[name].new_zeros(1)).any()),
                        len(trained), _update_ratio(lab, modules))
@@ -100,10 +101,13 @@ def _shares(norm: Mapping[str, PerModule], weights: Mapping[str, float]) -> dict
 
 def _cosines(modules: Mapping[str, list[str]], gradients: Mapping[str, Mapping[str, Tensor]],
              norm: Mapping[str, PerModule]) -> dict[tuple[str, str], PerModule]:
-    pairs = combinations([name for name in gradients if name != "total"], 2)
-    return {(a, b): {path: dot_product(gradients[a], gradients[b], [name for name in names if name in gradients[a] and name in gradients[b]])
-                     / (norm[a][path] * norm[b][path])
-                     for path, names in modules.items() if norm[a][path] > 0 and norm[b][path] > 0} for a, b in pairs}
+    found = {}
+    for a, b in combinations([name for name in gradients if name != "total"], 2):
+        both = gradients[a].keys() & gradients[b].keys()
+        found[a, b] = {path: dot_product(gradients[a], gradients[b], [name for name in names if name in both])
+                       / (norm[a][path] * norm[b][path])
+                       for path, names in modules.items() if norm[a][path] > 0 and norm[b][path] > 0}
+    return found
 
 
 def _update_ratio(lab: Lab, modules: Mapping[str, list[str]]) -> PerModule:

@@ -30,8 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--data", metavar="DIR", help=FIELDS["data"].help)
     run.add_argument("--clip", metavar="ID", help=FIELDS["clip"].help)
     run.add_argument("--out", metavar="DIR", help=FIELDS["out"].help)
-    run.add_argument("--subject", metavar="pkg.module:name", help="your own model, package.module:name or file.py:name: runs the notebooks "
-                     "that can study it (02-05 and 07) on it")
+    run.add_argument("--subject", metavar="pkg.module:name", help="your own model, package.module:name or file.py:name: runs the "
+                     "notebooks that can study it (02-05 and 07) on it")
     run.add_argument("--only", metavar="03,07", help="run only these notebooks, in order, in the run folder as it is")
     run.add_argument("-p", dest="parameters", metavar="name=value", action="append", default=[],
                      help="any parameter; repeatable")

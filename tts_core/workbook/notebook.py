@@ -80,7 +80,8 @@ class Notebook:
         versions = ", ".join(f"{name} {about['versions'][name]}" for name in names)
         p = self.parameters
         studied = f"subject {p.subject}" if p.subject else f"precision {p.precision}, data {p.data.name}"
-        print(f"{versions} · device {about['device']}, {about['threads']} threads · profile {p.profile}, seed {p.seed}, {studied}")
+        print(f"{versions} · device {about['device']}, {about['threads']} threads · profile {p.profile}, "
+              f"seed {p.seed}, {studied}")
 
     # --- figures, audio, numbers -------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from tts_core.workbook.addresses import WANTED, absolute_address, is_address
 ENVIRONMENT_PREFIX = "TTS_WORKBOOK_"
 PROFILES = ("smoke", "quick", "seed")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-OF_PRESETS = ("data", "clip", "lr", "precision", "gradient_checkpointing", "language", "executor", "vocoder")   # no subject sees them
+OF_PRESETS = ("data", "clip", "lr", "precision", "gradient_checkpointing", "language", "executor", "vocoder")   # not a subject's
 EXECUTORS = ("auto", "inline", "workers")     # as in trials/executors.py, which the command line need not load
 
 

@@ -77,7 +77,8 @@ def _headline(record: dict[str, Any] | None, sections: list[dict[str, Any]]) -> 
                 "banner": f"{', '.join(stale)}: made with other inputs than the rest of this page. "
                           "tts-workbook run --resume renews them."}
     subject = record.get("parameters", {}).get("subject")
-    return {"title": f"Overfit Workbook: {short_address(subject)}" if subject else "Overfit Workbook", "level": "good", "banner": ""}
+    studied = f": {short_address(subject)}" if subject else ""
+    return {"title": f"Overfit Workbook{studied}", "level": "good", "banner": ""}
 
 
 def _incomplete(what: str, cause: str) -> dict[str, str]:

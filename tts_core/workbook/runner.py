@@ -52,7 +52,8 @@ def run(explicit: Mapping[str, Any], only: str | Iterable[str] | None = None, re
         selection = _with_subject(explicit, sources, selection if only is not None else None)
     # Every notebook of a run has the same data, run folder and subject, whatever its cell says for JupyterLab.
     latest = root / "runs" / "latest"
-    settled = {number: settle(given, {**source.declared, **dict.fromkeys(("data", "out", "subject"))}, latest, root, str(source.path))
+    of_the_run = dict.fromkeys(("data", "out", "subject"))
+    settled = {number: settle(given, {**source.declared, **of_the_run}, latest, root, str(source.path))
                for number, source in sources.items()}
     parameters = settle(given, {}, latest, root, "command line")
     _check_declared(explicit, sources, selection)
@@ -104,8 +105,8 @@ def _with_subject(explicit: Mapping[str, Any], sources: Mapping[str, plan.Source
                             f"{', '.join(takers) or 'none'}. Name them with --only, or leave --only out")
     for name in OF_PRESETS:
         if explicit.get(name) not in (None, ""):
-            raise WorkbookError(f"{name} = {explicit[name]!r} does not reach a subject, which brings its own batch, losses, optimiser "
-                                f"and precision; leave it out, or change it in the subject")
+            raise WorkbookError(f"{name} = {explicit[name]!r} does not reach a subject, which brings its own batch, losses, "
+                                f"optimiser and precision; leave it out, or change it in the subject")
     return selection or takers
 
 

@@ -23,16 +23,23 @@ def study(study: Study) -> Verdict:
     copies, copies_item = _copies(study)
     padded, padded_item = _padding(study)
     found = {"copies": copies, "padded frames": padded}
-    answer = ". ".join(
-        f"{name.capitalize()} {SAID[one.verdict]}: {one.largest:.1e} at most, where rounding makes up to {one.bar:.1e}" if one else
-        f"{name.capitalize()}: {item.provenance.partition(' = ')[0]}" for (name, one), item in zip(found.items(), (copies_item, padded_item)))
+    items = (copies_item, padded_item)
+    answer = ". ".join(f"{name.capitalize()} {_said(one, item)}" for (name, one), item in zip(found.items(), items))
     metrics = {}
     for name, one in (("copies", copies), ("padding", padded)):
         if one:
             metrics |= {f"{name}_{key}_loss": change.loss for key, change in one.changes.items()}
             metrics |= {f"{name}_{key}_gradient": change.gradient for key, change in one.changes.items()}
-            metrics |= {f"{name}_bar": one.bar, f"{name}_floor_loss": one.floor.loss, f"{name}_floor_gradient": one.floor.gradient}
-    return Verdict(f"{answer}.", metrics, (copies_item, padded_item))
+            metrics |= {f"{name}_bar": one.bar, f"{name}_floor_loss": one.floor.loss,
+                        f"{name}_floor_gradient": one.floor.gradient}
+    return Verdict(f"{answer}.", metrics, items)
+
+
+def _said(found: Equivalence | None, item: Item) -> str:
+    if found is None:
+        reason = item.provenance.partition(" = ")[0]
+        return f"are {reason}" if reason.startswith("not applicable") else reason
+    return f"{SAID[found.verdict]}: {found.largest:.1e} at most, where rounding makes up to {found.bar:.1e}"
 
 
 def _copies(study: Study) -> tuple[Equivalence | None, Item]:
@@ -43,8 +50,8 @@ def _copies(study: Study) -> tuple[Equivalence | None, Item]:
     if found is None:
         return None, study.unmeasured("copies_change_nothing", COPIES_CLAIM, reason)
     _show(study, found, "copies", f"{study.name}: what k copies of every clip change, dropout off", "copies of every clip, k",
-          "Relative difference of the total loss and of its whole gradient between k copies and one. Below the red line it is rounding; a "
-          "loss that sums over clips would stand at k - 1.", "\nfrom one copy")
+          "Relative difference of the total loss and of its whole gradient between k copies and one. Below the red line it is "
+          "rounding; a loss that sums over clips would stand at k - 1.", "\nfrom one copy")
     return found, _item(study, "copies_change_nothing", COPIES_CLAIM, found, "numbers of copies")
 
 
@@ -55,8 +62,8 @@ def _padding(study: Study) -> tuple[Equivalence | None, Item]:
     if found is None:
         return None, study.unmeasured("padding_changes_nothing", PADDING_CLAIM, reason)
     _show(study, found, "padding", f"{study.name}: what padding behind the clips changes, dropout off", "padded frames appended",
-          "Relative difference of the total loss and of its whole gradient between a padded batch and the batch as it is. Below the red line "
-          "it is rounding; a loss that averages over padding falls with every frame appended.", "\nfrom no padding")
+          "Relative difference of the total loss and of its whole gradient between a padded batch and the batch as it is. Below "
+          "the red line it is rounding; a loss that averages over padding falls with every frame appended.", "\nfrom no padding")
     return found, _item(study, "padding_changes_nothing", PADDING_CLAIM, found, "amounts of padding")
 
 
@@ -86,6 +93,7 @@ def _show(study: Study, found: Equivalence, name: str, title: str, x_label: str,
 
 
 def _item(study: Study, id: str, claim: str, found: Equivalence, repeated: str) -> Item:
-    return study.item(id, claim, found.verdict, "a batch, or weights later in training, at which loss or gradient differ by more than the bar",
+    return study.item(id, claim, found.verdict,
+                      "a batch, or weights later in training, at which loss or gradient differ by more than the bar",
                       effect=found.largest, unit="largest relative difference", threshold=found.bar, n=len(found.changes),
                       unit_of_replication=f"{repeated}, one set of weights")

@@ -47,7 +47,9 @@ def study(study: Study) -> Verdict:
     scores = {name: score for name, score in _stoi(found).items() if math.isfinite(score)}
     _draw(study, found, scores)
     _play(study, found)
-    fed, note = study.attempt(lambda: layout_of(StudyLab(study.book, judged, seed))) if judged.has("continue_from") else (None, "")
+    fed, note = None, ""
+    if judged.has("continue_from"):
+        fed, note = study.attempt(lambda: layout_of(StudyLab(study.book, judged, seed)))
     items = [_restored(study, found, trained["metrics"])] if not own else []
     items += [_fed(study, fed, note), _copy(study, found), _heard(study, found, scores)]
     return Verdict(_answer(found, scores, fed), _metrics(found, scores, fed), tuple(items))
@@ -83,12 +85,12 @@ def _draw(study: Study, found: Triage, scores: Mapping[str, float]) -> None:
     mels = {name: np.nan_to_num(mel.cpu().numpy()) for name, mel in found.mels.items() if len(mel)}
     study.book.save_figure(plot_mels(mels, hop, f"{study.name}: the first clip", notes, colour_label="target units",
                                      x_label="time (s)" if known else "frame (no audio is supplied)"), "subject_mels",
-                           "Target first, then the model fed with the true history, with itself, and on its own from the text alone, as far "
-                           "as the subject supplies them.")
+                           "Target first, then the model fed with the true history, with itself, and on its own from the text "
+                           "alone, as far as the subject supplies them.")
     if scores:
         study.book.save_figure(plot_intelligibility({}, scores, f"{study.name}: through its own vocoder", order=list(scores)),
-                               "subject_intelligibility", "STOI against the copy-synthesis of the target: 1 is as intelligible as this vocoder "
-                               "lets anything be.")
+                               "subject_intelligibility", "STOI against the copy-synthesis of the target: 1 is as intelligible "
+                               "as this vocoder lets anything be.")
 
 
 def _play(study: Study, found: Triage) -> None:
@@ -105,7 +107,8 @@ def _play(study: Study, found: Triage) -> None:
 # --- what was put to the test ---------------------------------------------------------------------------------------------
 
 def _silent(study: Study) -> list[Item]:
-    return [study.item(id, claim, "undecided", "a training of notebook 03 that does not break", n=0, provenance="notebook 03 left no model")
+    return [study.item(id, claim, "undecided", "a training of notebook 03 that does not break", n=0,
+                       provenance="notebook 03 left no model")
             for id, claim in (("generation_fed_as_training", FED_CLAIM), ("understood", HEARD_CLAIM))]
 
 
@@ -113,7 +116,8 @@ def _restored(study: Study, found: Triage, trained: Mapping[str, float]) -> Item
     """Whether the saved weights are the model that notebook 03 judged: a state dict may lack a part of it."""
     now, then = found.headline["TF L1 / best constant"], trained["teacher_forced"]
     off = abs(now - then) / then
-    return study.item("weights_restored", "the state dict holds the whole model: loaded again, it has the error that notebook 03 measured",
+    return study.item("weights_restored",
+                      "the state dict holds the whole model: loaded again, it has the error that notebook 03 measured",
                       "supported" if off <= SAME_MODEL else "refuted", "loading it in another process, with other threads",
                       effect=off, unit="relative difference of the teacher-forced error", threshold=SAME_MODEL)
 
@@ -126,27 +130,28 @@ def _fed(study: Study, fed, note: str) -> Item:
     print("generation on the true history against teacher forcing, over the best constant: "
           + ", ".join(f"{name} {value if isinstance(value, str) else f'{value:.3g}'}" for name, value in fed.evidence.items()))
     verdict = "supported" if fed.holds else "refuted" if fed.comparable and math.isfinite(fed.worst) else "undecided"
-    return study.item("generation_fed_as_training", FED_CLAIM, verdict, "a frame, or another batch, at which the two part", effect=fed.worst,
-                      unit=f"largest difference of a frame, {UNIT}", n=len(fed.difference), unit_of_replication="frames of one batch",
+    return study.item("generation_fed_as_training", FED_CLAIM, verdict, "a frame, or another batch, at which the two part",
+                      effect=fed.worst, unit=f"largest difference of a frame, {UNIT}", n=len(fed.difference),
+                      unit_of_replication="frames of one batch",
                       provenance=study.where + (f"; nearest: {fed.looks_like}" if fed.looks_like else ""))
 
 
 def _copy(study: Study, found: Triage) -> Item:
     if not study.subject.has("audio", "vocode"):
-        return study.absent_item("copy_synthesis", COPY_CLAIM, *(name for name in ("audio", "vocode") if not study.subject.has(name)))
+        return study.absent_item("copy_synthesis", COPY_CLAIM, "audio", "vocode")
     (copy, copy_rate), (recording, rate) = found.sounds["copy-synthesis"], found.sounds["recording"]
     beside = compare(copy, copy_rate, recording, rate)
-    print(f"copy-synthesis beside the recording: {beside.seconds:.3f} times as long, frequencies × {beside.frequency:.3f}, dynamics × "
-          f"{beside.slope:.2f}, STOI {beside.stoi:.3f}")
+    print(f"copy-synthesis beside the recording: {beside.seconds:.3f} times as long, frequencies × {beside.frequency:.3f}, "
+          f"dynamics × {beside.slope:.2f}, STOI {beside.stoi:.3f}")
     score = _told(beside.stoi)
     verdict = "undecided" if math.isnan(score) else "supported" if score >= COPY_BAR else "refuted"
-    return study.item("copy_synthesis", COPY_CLAIM, verdict, "listening to the pair; area data of `tts-workbook diagnose`", effect=score,
-                      unit="STOI against the recording", threshold=COPY_BAR, unit_of_replication="clip")
+    return study.item("copy_synthesis", COPY_CLAIM, verdict, "listening to the pair; area data of `tts-workbook diagnose`",
+                      effect=score, unit="STOI against the recording", threshold=COPY_BAR, unit_of_replication="clip")
 
 
 def _heard(study: Study, found: Triage, scores: Mapping[str, float]) -> Item:
     if not study.subject.has("generate", "vocode"):
-        return study.absent_item("understood", HEARD_CLAIM, *(name for name in ("generate", "vocode") if not study.subject.has(name)))
+        return study.absent_item("understood", HEARD_CLAIM, "generate", "vocode")
     score = scores.get("free-running", math.nan)
     verdict = "undecided" if math.isnan(score) else "supported" if score >= SOUND else "refuted"
     return study.item("understood", HEARD_CLAIM, verdict, "listening; other clips, or a longer training", effect=score,
@@ -158,7 +163,8 @@ def _answer(found: Triage, scores: Mapping[str, float], fed) -> str:
     layout = "" if fed is None else (" Generation is fed what training fed." if fed.holds else
                                      f" On the true history generation is {fed.worst:.2f} {UNIT} away from teacher forcing.")
     lacking = sorted({reason.split("Subject.")[1] for reason in found.missing.values() if "Subject." in reason})
-    return (f"{found.advice[0].upper()}{found.advice[1:]}." + (f" STOI against its copy-synthesis: {heard}." if heard else "") + layout
+    stoi_of = f" STOI against its copy-synthesis: {heard}." if heard else ""
+    return (f"{found.advice[0].upper()}{found.advice[1:]}.{stoi_of}{layout}"
             + (f" Not applicable without Subject.{', Subject.'.join(lacking)}." if lacking else ""))
 
 

@@ -27,7 +27,8 @@ def study(study: Study) -> Verdict:
     findings = one_step_findings(study)
     for found in findings:
         print(f"{found.level:14s} {found.cause:32s} {found.where or '-'}\n    {evidence_of(found)}")
-    return Verdict(_answer(audit, findings), _metrics(audit), (_reached(study, audit), *(_item(study, found) for found in findings)))
+    items = (_reached(study, audit), *(_item(study, found) for found in findings))
+    return Verdict(_answer(audit, findings), _metrics(audit), items)
 
 
 def one_step_findings(study: Study) -> tuple[Finding, ...]:
@@ -43,32 +44,36 @@ def one_step_findings(study: Study) -> tuple[Finding, ...]:
 
 def evidence_of(found: Finding) -> str:
     """What was run and the numbers of it, in one line."""
-    numbers = ", ".join(f"{name} {value if isinstance(value, str) else format_number(value)}" for name, value in found.evidence.items())
+    numbers = ", ".join(f"{name} {value if isinstance(value, str) else format_number(value)}"
+                        for name, value in found.evidence.items())
     return f"{found.experiment}: {numbers}" if numbers else found.experiment
 
 
 def _draw(study: Study, audit: ModuleAudit) -> None:
-    book, kinds = study.book, {name: _finite(audit.norm[name]) for name in (*audit.mel_terms, "total") if _finite(audit.norm[name])}
+    book, norms = study.book, {name: _finite(audit.norm[name]) for name in (*audit.mel_terms, "total")}
+    kinds = {name: values for name, values in norms.items() if values}
     print(f"{audit.n_trained} trained tensors in {len(audit.modules)} modules; without a gradient of the total: "
           f"{', '.join(audit.unreached) or 'none'}")
     if kinds:
         book.save_figure(plot_gradient_norms(kinds, f"{study.name}: gradient of one step, fresh weights"), "subject_gradient",
-                         f"Norm of the gradient per module of {' and '.join(kinds)}, before any clip, dropout off. A cross at the left end is "
-                         "a gradient of exactly zero: that loss does not reach the module.")
+                         f"Norm of the gradient per module of {' and '.join(kinds)}, before any clip, dropout off. A cross at "
+                         "the left end is a gradient of exactly zero: that loss does not reach the module.")
     else:
         print("gradient: no module has a finite one")
     if _finite(audit.update_ratio):
         book.save_figure(plot_update_ratios({study.name: _finite(audit.update_ratio)}, f"{study.name}: size of the first update"),
-                         "subject_update", "How far the subject's first optimiser step moves each module, relative to its weights. Grey: "
-                         "where training usually goes well; a cross: a module that does not move.")
+                         "subject_update", "How far the subject's first optimiser step moves each module, relative to its "
+                         "weights. Grey: where training usually goes well; a cross: a module that does not move.")
     else:
         print("update ratio: no optimiser step with finite weights was seen, so there is none")
     if audit.shared:
         share = {term: {path: audit.share[term][path] for path in audit.shared} for term in audit.terms}
-        cosine = {pair: {path: value for path, value in values.items() if path in audit.shared} for pair, values in audit.cosine.items()}
-        book.save_figure(plot_loss_shares({study.name: {"share": share, "cosine": cosine}}, f"{study.name}: who pulls where", audit.shared),
-                         "subject_shares", "Modules that more than one loss reaches: each loss's share of the sum of the weighted "
-                         "gradients' norms, and the cosine between losses. Weights are those found in the total's own gradient: "
+        cosine = {pair: {path: value for path, value in values.items() if path in audit.shared}
+                  for pair, values in audit.cosine.items()}
+        arm = {study.name: {"share": share, "cosine": cosine}}
+        book.save_figure(plot_loss_shares(arm, f"{study.name}: who pulls where", audit.shared), "subject_shares",
+                         "Modules that more than one loss reaches: each loss's share of the sum of the weighted gradients' "
+                         "norms, and the cosine between losses. Weights are those found in the total's own gradient: "
                          + ", ".join(f"{term} × {weight:.3g}" for term, weight in audit.weights.items()) + ".")
     else:
         print("share of each loss: no module is reached by two losses")
@@ -89,21 +94,23 @@ def _answer(audit: ModuleAudit, findings: tuple[Finding, ...]) -> str:
     named = {level: [found.cause for found in findings if found.level == level] for level in ("confirmed", "suspected")}
     blamed = "; ".join(f"{level}: {', '.join(causes)}" for level, causes in named.items() if causes)
     ruled_out = sum(found.level == "excluded" for found in findings)
-    return (f"At fresh weights {reached}, and {moved}. Of {len(findings)} faults that one step can show, {ruled_out} are ruled out"
-            + (f". {blamed[0].upper()}{blamed[1:]}." if blamed else " and none is found."))
+    return (f"At fresh weights {reached}, and {moved}. Of {len(findings)} faults that one step can show, {ruled_out} are "
+            "ruled out" + (f". {blamed[0].upper()}{blamed[1:]}." if blamed else " and none is found."))
 
 
 def _metrics(audit: ModuleAudit) -> dict[str, float]:
     moves = _finite(audit.update_ratio).values()
-    return {"trained_tensors": audit.n_trained, "unreached_tensors": len(audit.unreached), "unexplained_share_of_total": audit.unshown,
+    return {"trained_tensors": audit.n_trained, "unreached_tensors": len(audit.unreached),
+            "unexplained_share_of_total": audit.unshown,
             **{f"gradient_norm_{name}": math.hypot(*norms.values()) for name, norms in audit.norm.items()},
             **{f"weight_{term}": weight for term, weight in audit.weights.items()},
             **({"smallest_update_ratio": min(moves), "largest_update_ratio": max(moves)} if moves else {})}
 
 
 def _reached(study: Study, audit: ModuleAudit) -> Item:
+    verdict = "refuted" if audit.unreached else "supported" if _finite(audit.norm["total"]) else "undecided"
     return study.item("gradient_reaches_everything", "the loss reaches every trained tensor that is not declared frozen",
-                      "refuted" if audit.unreached else "supported" if _finite(audit.norm["total"]) else "undecided", "a tensor without a gradient in a later step, or with another batch",
+                      verdict, "a tensor without a gradient in a later step, or with another batch",
                       effect=len(audit.unreached), unit="tensors without a gradient", threshold=1)
 
 
@@ -112,5 +119,6 @@ def _item(study: Study, found: Finding) -> Item:
     level = "" if found.level == "not applicable" else f"{found.level}. "       # which its experiment says itself
     where = f" (looked for at {found.where})" if found.where else ""
     return study.item(found.cause.replace(".", "_"), f"this fault is absent: {CATALOGUE[found.cause].title}{where}",
-                      VERDICTS.get(found.level, "undecided"), f"on another batch, or later in training: {CATALOGUE[found.cause].experiment}",
+                      VERDICTS.get(found.level, "undecided"),
+                      f"on another batch, or later in training: {CATALOGUE[found.cause].experiment}",
                       provenance=level + evidence_of(found) + (f". Fix: {found.fix}" if found.level == "confirmed" else ""))

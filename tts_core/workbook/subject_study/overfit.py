@@ -31,9 +31,10 @@ def study(study: Study) -> Verdict:
         _judge(study, course, judged)
         _keep(study, course)
     bars = {name: judged[name] for name in ERRORS if math.isfinite(judged.get(name, math.nan))}
-    study.book.save_figure(plot_baselines({**lines, **bars}, f"{study.name}: judged after training", list(bars), unit=UNIT),
-                           "subject_judged", "The trained model beside what needs no training. Shuffled text that costs nothing says that the "
-                           "text is not read; a free-running error far above the teacher-forced one is what a listener hears.")
+    picture = plot_baselines({**lines, **bars}, f"{study.name}: judged after training", list(bars), unit=UNIT)
+    study.book.save_figure(picture, "subject_judged", "The trained model beside what needs no training. Shuffled text that costs "
+                           "nothing says that the text is not read; a free-running error far above the teacher-forced one is what "
+                           "a listener hears.")
     return _verdict(study, course, judged, lines["copy the previous frame"])
 
 
@@ -61,8 +62,8 @@ def _judge(study: Study, course: Course, judged: dict[str, float]) -> None:
     study.book.save_figure(
         plot_mels(mels, 1.0, f"{study.name}: the first clip after {course.steps[-1]} steps", notes, colour_label="target units",
                   x_label="frame"), "subject_mels",
-        "The target sets the colour scale. Below it the model fed with the true history and, where Subject.generate is supplied, with itself. "
-        "Numbers are over the whole batch.")
+        "The target sets the colour scale. Below it the model fed with the true history and, where Subject.generate is supplied, "
+        "with itself. Numbers are over the whole batch.")
 
 
 def _keep(study: Study, course: Course) -> None:
@@ -77,8 +78,8 @@ def _draw_course(study: Study, course: Course, lines: dict[str, float]) -> None:
     if points:
         run = {"steps": [step for step, _ in points], "mel_l1": [value for _, value in points]}
         study.book.save_figure(plot_loss_curves({study.name: run}, lines, f"{study.name}: overfitting its own batch", unit=UNIT),
-                               "subject_course", "Teacher-forced mel L1 in eval mode over the steps, as a share of the best constant, one "
-                               "spectrum for every frame. A model at the copy-previous line needs no text at all.")
+                               "subject_course", "Teacher-forced mel L1 in eval mode over the steps, as a share of the best "
+                               "constant, one spectrum for every frame. A model at the copy-previous line needs no text at all.")
 
 
 def _verdict(study: Study, course: Course, judged: dict[str, float], copied: float) -> Verdict:
@@ -86,8 +87,8 @@ def _verdict(study: Study, course: Course, judged: dict[str, float], copied: flo
     learnt = tf < LEARNT and not course.broke
     broke = f" The training broke: {course.broke}." if course.broke else ""
     others = [f"{name} {judged[name]:.3f}" for name in ("free-running", "text use") if name in judged]
-    answer = (f"{'It learns' if learnt else 'It does not learn'} its batch in {n_steps} steps: teacher-forced mel L1 {tf:.3f} {UNIT}"
-              f"{''.join(f', {other}' for other in others)}; copying the previous frame has {copied:.3f}.{broke}")
+    answer = (f"{'It learns' if learnt else 'It does not learn'} its batch in {n_steps} steps: teacher-forced mel L1 {tf:.3f} "
+              f"{UNIT}{''.join(f', {other}' for other in others)}; copying the previous frame has {copied:.3f}.{broke}")
     items = (study.item("overfit_gate", f"within {n_steps} steps its teacher-forced mel L1 falls below {LEARNT} {UNIT}",
                         "supported" if learnt else "refuted", "a longer run, or another seed, that ends on the other side",
                         effect=tf, unit=UNIT, threshold=LEARNT),
@@ -111,11 +112,12 @@ def _reads(study: Study, judged: dict[str, float]) -> Item:
     if "text use" not in judged:
         return _not_judged(study, "text_used", claim, "shuffle_text")
     return study.item("text_used", claim, "supported" if judged["text use"] > READS else "refuted",
-                      "a longer training; other permutations", effect=judged["text use"], unit="text use (1: ignored)", threshold=READS,
-                      n=N_PERMUTATIONS, unit_of_replication="permutations of one batch, one training")
+                      "a longer training; other permutations", effect=judged["text use"], unit="text use (1: ignored)",
+                      threshold=READS, n=N_PERMUTATIONS, unit_of_replication="permutations of one batch, one training")
 
 
 def _not_judged(study: Study, id: str, claim: str, field: str) -> Item:
     if study.subject.has(field):
-        return study.item(id, claim, "undecided", "a training that does not break", provenance="the training broke: nothing to judge")
+        return study.item(id, claim, "undecided", "a training that does not break",
+                          provenance="the training broke: nothing to judge")
     return study.absent_item(id, claim, field)

@@ -104,10 +104,10 @@ class Study:
         return Item(id=id, claim=claim, verdict=verdict, refuting_experiment=refuting, **facts)
 
     def absent_item(self, id: str, claim: str, *fields: str) -> Item:
-        """The item of an experiment that the subject supplies nothing for."""
-        reason = self.missing(*fields)
+        """The item of an experiment for which the subject lacks one of `fields` or more."""
+        reason, absent = self.missing(*fields), [name for name in fields if not self.subject.has(name)]
         print(f"{id}: {reason}")
-        return self.item(id, claim, "undecided", f"the experiment itself, with Subject.{' and Subject.'.join(fields)}", n=0,
+        return self.item(id, claim, "undecided", f"the experiment itself, with Subject.{' and Subject.'.join(absent)}", n=0,
                          provenance=reason)
 
     def unmeasured(self, id: str, claim: str, reason: str) -> Item:

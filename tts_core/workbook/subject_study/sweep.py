@@ -14,10 +14,9 @@ from tts_core.diagnosis.observe import observe_steps
 from tts_core.trials.rulings import MARGINS
 from tts_core.viz import plot_courses, plot_sweep
 from tts_core.workbook.subject_study.study import Study, Verdict
-from tts_core.workbook.verdicts import Item
 
 REASON = "it sweeps our presets; your model's own sweep is above"
-FACTORS = {"smoke": (0.1, 1.0, 10.0), "quick": (0.1, 1.0, 10.0), "seed": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)}   # of the learning rate
+FACTORS = {"smoke": (0.1, 1.0, 10.0), "quick": (0.1, 1.0, 10.0), "seed": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)}    # of the rate
 MEASURES = {"mean": "mean TF L1 / best constant", "tf": "TF L1 / best constant", "fr": "FR L1 / best constant", "use": "text use"}
 CLAIM = "another learning rate or no weight decay brings its {measure} down by more than {margin:g}, against the subject as it is"
 
@@ -48,8 +47,8 @@ def study(study: Study) -> Verdict:
                                    "a sweep, once it steps", n=0, provenance="no optimiser step with a learning rate was seen"),))
     cells = [Cell(factor, undecayed) for factor in FACTORS[study.book.parameters.profile]
              for undecayed in ((False, True) if decay and not study.smoke else (False,))]
-    print(f"{len(cells)} trainings of {study.lab.n_steps} steps; as it is: learning rate {lr:g}, weight decay {decay:g} (the largest of its groups)"
-          + ("" if decay else ": there is none to take away"))
+    print(f"{len(cells)} trainings of {study.lab.n_steps} steps; as it is: learning rate {lr:g}, weight decay {decay:g} "
+          "(the largest of its groups)" + ("" if decay else ": there is none to take away"))
     courses = {cell: study.lab.course(*cell.changes) for cell in cells}
     measured = {cell: _measure(study, course) for cell, course in courses.items()}
     by = "fr" if study.subject.has("generate") else "tf"
@@ -74,7 +73,8 @@ def _measure(study: Study, course: Course) -> dict[str, float]:
 def _draw(study: Study, measured: dict[Cell, dict[str, float]], lr: float, decay: float, best: Cell | None, by: str) -> None:
     rates = sorted({lr * cell.factor for cell in measured})
     decays = sorted({0.0 if cell.undecayed else decay for cell in measured})
-    grids = {label: np.full((len(rates), len(decays)), np.nan) for name, label in MEASURES.items() if name in next(iter(measured.values()))}
+    names = next(iter(measured.values()))
+    grids = {MEASURES[name]: np.full((len(rates), len(decays)), np.nan) for name in names}
     for cell, values in measured.items():
         place = rates.index(lr * cell.factor), decays.index(0.0 if cell.undecayed else decay)
         for name, value in values.items():
@@ -83,10 +83,12 @@ def _draw(study: Study, measured: dict[Cell, dict[str, float]], lr: float, decay
     study.book.save_figure(
         plot_sweep({study.name: grids}, rates, decays, framed, best_by=MEASURES[by]), "subject_sweep",
         f"After {study.lab.n_steps} steps each, one seed: the learning rate times {', '.join(f'{rate / lr:g}' for rate in rates)}"
-        f"{', weight decay as it is and 0' * (len(decays) > 1)}. A cell whose text use is 1 does not read, however low its error.")
-    study.book.save_figure(plot_courses({name: list(zip(course.steps, course.tf)) for name, course in study.lab.courses.items()},
-                                        [name for name in study.lab.courses if name != "as it is"], f"{study.name}: every training of the sweep"),
-                           "subject_sweep_curves", "Teacher-forced L1 over the best constant by step; in black the subject as it is.")
+        f"{', weight decay as it is and 0' * (len(decays) > 1)}. "
+        "A cell whose text use is 1 does not read, however low its error.")
+    curves = {name: list(zip(course.steps, course.tf)) for name, course in study.lab.courses.items()}
+    changed = [name for name in curves if name != "as it is"]
+    study.book.save_figure(plot_courses(curves, changed, f"{study.name}: every training of the sweep"), "subject_sweep_curves",
+                           "Teacher-forced L1 over the best constant by step; in black the subject as it is.")
 
 
 def _verdict(study: Study, measured: dict[Cell, dict[str, float]], best: Cell | None, by: str) -> Verdict:
@@ -101,10 +103,12 @@ def _verdict(study: Study, measured: dict[Cell, dict[str, float]], best: Cell | 
         f"the best cell, {best.label}, has {measured[best][by]:.3f}; as it is {'it breaks' if math.isnan(own) else f'{own:.3f}'}")
     broken = sum(math.isnan(values["tf"]) for values in measured.values())
     near = f", within the margin of {margin:g}" if better == "refuted" and best != Cell(1.0, False) else ""
-    answer = (f"By {measure} after {study.lab.n_steps} steps, {beside}{near}{f'; {broken} of {len(measured)} trainings broke' if broken else ''}. "
+    lost = f"; {broken} of {len(measured)} trainings broke" if broken else ""
+    answer = (f"By {measure} after {study.lab.n_steps} steps, {beside}{near}{lost}. "
               "One seed, one batch: this describes the grid and no more.")
-    item: Item = study.item("another_rate_learns_better", claim, better, "the same grid over several seeds and batches, or a longer budget",
-                            effect=gain, unit=measure, threshold=margin)
-    metrics = {"trainings": len(measured), "broke": broken, "steps": study.lab.n_steps, "as_it_is": own, "best": measured[best][by],
-               "best_lr_factor": best.factor, "best_without_decay": int(best.undecayed)}
+    item = study.item("another_rate_learns_better", claim, better,
+                      "the same grid over several seeds and batches, or a longer budget", effect=gain, unit=measure,
+                      threshold=margin)
+    metrics = {"trainings": len(measured), "broke": broken, "steps": study.lab.n_steps, "as_it_is": own,
+               "best": measured[best][by], "best_lr_factor": best.factor, "best_without_decay": int(best.undecayed)}
     return Verdict(answer, metrics, (item,))
