@@ -33,7 +33,6 @@ from seed_size import processor  # noqa: E402
 from tts_core.diagnosis.benchmark import N_CLEAN, Cell, Row, build, cells, score, setting_of  # noqa: E402
 from tts_core.workbook import atomic  # noqa: E402
 from tts_core.workbook.environment import git_commit, versions  # noqa: E402
-from tts_core.workbook.hashes import hash_package  # noqa: E402
 
 STORE = ROOT / "runs" / "diagnosis"
 RESULT = ROOT / "benchmarks" / "results" / "diagnosis.json"
@@ -42,6 +41,7 @@ HELD_OUT = ("gru",)
 SMOKE_STEPS = 64       # of a training run there
 CELLS_PER_PROCESS = 12
 OWN = threading.local()
+BESIDE = ("module_audit.py", "triage.py")      # of tts_core/diagnosis: for notebooks and the command line, no part of a diagnosis
 SMOKE_FAULTS = ("data.token_collapse", "model.no_causal_mask", "model.text_ignored", "loss.padding_included", "loss.detached",
                 "optimizer.missing_parameters", "loop.no_zero_grad", "generation.layout")
 
@@ -54,9 +54,11 @@ def architecture(name: str):
 @functools.cache
 def source() -> str:
     """Hash of what a cell depends on: the diagnosis, what it stands on, and the held-out architecture."""
-    parts = [hash_package(ROOT / "tts_core" / name) for name in ("diagnosis", "model", "probes", "speech", "training")]
-    files = [ROOT / "tts_core" / "config.py", *sorted((ROOT / "tests" / "diagnosis").glob("gru_*.py"))]
-    return hashlib.sha256("".join([*parts, *(file.read_text(encoding="utf-8") for file in files)]).encode()).hexdigest()
+    folders = [ROOT / "tts_core" / name for name in ("diagnosis", "model", "probes", "speech", "training")]
+    files = [file for folder in folders for file in folder.rglob("*.py") if file.name not in BESIDE]
+    files += [ROOT / "tts_core" / "config.py", *(ROOT / "tests" / "diagnosis").glob("gru_*.py")]
+    contents = [f"{file.relative_to(ROOT)}\0{file.read_text(encoding='utf-8')}" for file in sorted(files)]
+    return hashlib.sha256("\0".join(contents).encode()).hexdigest()
 
 
 def known_rows(wanted: list[Cell], recorded: Path, keep: bool) -> tuple[dict[Cell, Row], int]:

@@ -34,7 +34,7 @@ def pinned() -> dict[str, str]:
 def test_distribution_package_script_and_extras():
     assert PROJECT["name"] == "tts-overfit-workbook"
     assert PROJECT["scripts"] == {"tts-workbook": "tts_core.workbook.cli:main"}
-    assert set(PROJECT["optional-dependencies"]) == {"notebooks", "test", "cluster", "phonemes", "vocoder"}
+    assert set(PROJECT["optional-dependencies"]) == {"notebooks", "test", "bench", "cluster", "phonemes", "vocoder"}
 
 
 def test_environment_yml_shows_the_card_and_installs_the_package_with_its_extras():
