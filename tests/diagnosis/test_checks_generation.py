@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+import tests.diagnosis.tiny_speaker as tiny
 import tts_core.diagnosis.checks.generation as checks
 from tests.diagnosis.test_checks_data import found, level
+from tests.diagnosis.tiny_subject import M, Tiny, make_batch, sgd
 from tts_core.diagnosis import ours, tacotron
 from tts_core.diagnosis.cases import draw_setting
 from tts_core.diagnosis.checks.stopping import stopping
@@ -156,3 +160,75 @@ def test_stopping_does_not_accuse_a_head_that_is_not_trained_yet(subject):
 
 def test_stopping_is_excluded_once_the_head_tells_the_last_frame():
     assert level(build(draw_setting(0, batch_size=1)), stopping) == "excluded"
+
+
+# --- weights that cannot decide, and real drift ---------------------------------------------------------------------------
+
+def continued(feed=lambda history: history):
+    """Frame t of a tiny model from `feed` of the frames before."""
+    def frame(model, batch, history):
+        missing = batch["mel"].shape[1] - history.shape[1]
+        return model({**batch, "mel": F.pad(feed(history), (0, 0, 0, missing))})[:, history.shape[1]].float()
+    return frame
+
+
+def lagged(history):
+    return torch.cat([history[:, :1], history[:, :-1]], dim=1)
+
+
+def silenced(model, value):
+    """The model with a history that says nothing, or no number."""
+    for parameter in model.history.parameters():
+        torch.nn.init.constant_(parameter, value)
+    return model
+
+
+@pytest.mark.parametrize("value", (0.0, math.nan), ids=("deaf to the history", "not finite"))
+@pytest.mark.parametrize("feed, wanted", ((lambda history: history, "excluded"), (lagged, "confirmed")))
+def test_layout_is_judged_on_fresh_weights_where_the_trained_ones_cannot_decide(value, feed, wanted):
+    bench = tiny.speaker_lab(continue_from=continued(feed))
+    bench.trained = silenced(bench.build(), value)
+    assert found(bench.subject, checks.layout, bench)["layout"].level == wanted
+
+
+@pytest.mark.parametrize("value, said", ((0.0, "does not depend on the history"), (math.nan, "not finite")))
+def test_layout_is_undecided_where_fresh_weights_cannot_decide_either(value, said):
+    bench = tiny.speaker_lab(continue_from=continued(lagged))
+    bench.trained = bench.model = silenced(bench.build(), value)
+    entry = found(bench.subject, checks.layout, bench)["layout"]
+    assert entry.level == "undecided" and said in entry.experiment
+
+
+def test_layout_keeps_to_the_trained_weights_where_they_decide():
+    bench = tiny.speaker_lab(continue_from=continued(lagged))
+    bench.model = silenced(bench.build(), 0.0)
+    assert found(bench.subject, checks.layout, bench)["layout"].level == "confirmed"
+
+
+def free_running(model, batch):
+    mel = batch["mel"][:, :0]
+    for _ in range(batch["mel"].shape[1]):
+        mel = torch.cat([mel, continued()(model, batch, mel)[:, None]], dim=1)
+    return mel
+
+
+def wandering(n_frames=60):
+    """Frames that only the frames before foretell: a text of one symbol says nothing of them."""
+    mel = torch.randn(2, n_frames, M, generator=torch.Generator().manual_seed(0)).cumsum(1)
+    mel = (mel - mel.mean((0, 1))) / mel.std((0, 1))
+    return {"text": torch.ones(2, n_frames // 2, dtype=torch.long), "mel": mel, "lengths": torch.tensor([n_frames] * 2)}
+
+
+DRIFT = {"frames that nothing but frames foretell": ("confirmed", 2, dict(build=Tiny, batch=wandering(), steps=96)),
+         "a gap that longer training closes": ("excluded", 2, dict(build=Tiny, batch=make_batch(), make_optimizer=sgd)),
+         "frames that follow from the text": ("excluded", 1, {})}
+
+
+@pytest.mark.parametrize("name", DRIFT)
+def test_drift_of_tiny_models(monkeypatch, name):
+    """The whole check with its longer training, whatever the pace of the machine."""
+    monkeypatch.setattr(checks, "LONG_SECONDS", {"fast": math.inf})
+    wanted, courses, fields = DRIFT[name]
+    bench = tiny.speaker_lab(generate=free_running, continue_from=continued(), **fields)
+    entry = tiny.findings(bench, "generation")["generation.exposure_gap"]
+    assert entry.level == wanted and len(bench.courses) == courses and entry.evidence["TF L1 / best constant"] < 0.5
