@@ -92,7 +92,7 @@ def run_cell(cell: Cell, smoke: bool = False) -> tuple[Row, dict]:
     spoilt = "" if cell.kind == "clean" else harm(signs(lab) | against_twin(subject, kind.clean(setting)),
                                                  twin_signs(cell, setting, lab.n_steps))
     numbers = {name: value for name, value in report.headline.items() if not isinstance(value, str) and math.isfinite(value)}
-    alarms = {"loss below half of the best constant": not report.passed, "gradient norm": gradient_alarm(subject, cell.seed)}
+    alarms = {"loss below half of the best constant": not report.passed, "gradient norm": gradient_alarm(lab)}
     alarm = torchtest_alarm(subject)
     return Row(cell, *names, report.healthy, report.passed, numbers, {**alarms, **({} if alarm is None else {"torchtest": alarm})},
                spoilt, report.seconds), report.to_dict()
@@ -116,11 +116,9 @@ def twin_signs(cell: Cell, setting, steps: int) -> dict[str, float]:
     return found
 
 
-def gradient_alarm(subject, seed: int) -> bool:
+def gradient_alarm(lab) -> bool:
     """A watch on the gradient norm of the first step: not finite, above 100, or below 1e-6."""
-    from tts_core.diagnosis.lab import Lab
     from tts_core.probes.gradients import tensors_norm
-    lab = Lab(subject, seed=seed)
     try:
         norm = tensors_norm(lab.gradient(lab.build()).values())
     except Exception:      # a watch that cannot even be asked is an alarm
@@ -170,15 +168,6 @@ def in_recycled_process(cell: Cell, smoke: bool) -> tuple[Row, dict]:
     return OWN.pool.submit(run_cell, cell, smoke).result()
 
 
-def finite(value):
-    """JSON values, numbers that are not finite as their names."""
-    if isinstance(value, dict):
-        return {key: finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(part) for part in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def write_page(result: dict, path: Path) -> Path:
     """The result as a page beside its JSON: the numbers against their bars, the matrices, and every miss."""
     from tts_core.workbook.benchmark_page import benchmark_page
@@ -225,7 +214,7 @@ def main() -> int:
             cell = running[future]
             rows[cell], report = future.result()
             if not options.smoke:
-                atomic.write_json(STORE / f"{cell.name}.json", {"source": source(), "row": rows[cell].to_dict(), "report": finite(report)})
+                atomic.write_json(STORE / f"{cell.name}.json", {"source": source(), "row": rows[cell].to_dict(), "report": report})
             print(f"{datetime.datetime.now():%H:%M:%S} {len(rows)}/{len(wanted)} {line(rows[cell])}", flush=True)
     ordered = [rows[cell] for cell in wanted if cell in rows]
     result = {"provenance": {"command": "python benchmarks/diagnosis.py" + (" --smoke" if options.smoke else ""), "commit": git_commit(ROOT),

@@ -56,6 +56,8 @@ def test_confusion_and_pairs():
     group = ("a.x", "b.y")
     table = confusion([row("a.x"), row("a.x", first="b.y"), row("a.x", first="q.q"), row("b.y", first="")], group)
     assert table == {"a.x": {"a.x": 1, "b.y": 1, "other": 1}, "b.y": {"cannot tell": 1}}
+    masked = [row("model.text_ignored"), row("model.text_ignored", first="", harm="")]
+    assert score(masked)["confusion"]["ignores the text"]["model.text_ignored"] == {"model.text_ignored": 1}
     both = row("a.x & b.y", kind="pair", first="a.x", suspected=("b.y",))
     assert pair_scores([both, replace(both, suspected=())])["both"] == 1
 

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.diagnosis.tiny_speaker import D, Gain, Speaker, adam, blamed, findings, speaker_lab, spoken, with_parts
+from tests.diagnosis.tiny_speaker import D, Branch, Gain, Speaker, adam, blamed, findings, speaker_lab, spoken, with_parts
 from tests.diagnosis.tiny_subject import M
-from tts_core.diagnosis.checks.activity import DEAD_SHARE, SETTLING, dead_share, dead_shares
+from tts_core.diagnosis.checks.activity import DEAD_SHARE, MOST_FORWARDS, dead_share, dead_shares, forwards_to_settle
 
 
 # --- model.dead_units -------------------------------------------------------------------------------------------------
@@ -32,6 +32,50 @@ def test_a_layer_that_never_fires(bias):
     assert (found.level, found.where) == ("confirmed", "prenet.0")
     assert found.evidence["dead share of the worst layer, fresh"] == 1.0 and found.evidence["after re-initialising"] < 0.1
     assert found.evidence["outcome re-initialised"] < found.evidence["outcome as it is"] - 0.1
+
+
+@pytest.mark.parametrize("share", [0.75, 0.95])
+def test_a_layer_that_is_dead_for_the_most_part(share):
+    """The living units fire along the whole clip; they do not hide the others."""
+    found = dead(speaker_lab(with_parts(prenet=prenet(-30.0, share=share))))
+    assert (found.level, found.where) == ("confirmed", "prenet.0")
+    assert 0.7 < found.evidence["dead share of the worst layer, fresh"] < 1.0 and found.evidence["after training"] >= DEAD_SHARE
+
+
+class ConvPrenet(nn.Module):
+    """A rectified convolution over (B, C, T), most of whose channels are dead."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.narrow = nn.Conv1d(D, 32, 3, padding=2), nn.Linear(32, D)
+        with torch.no_grad():
+            self.wide.bias[:26] -= 30.0
+
+    def forward(self, x):
+        return self.narrow(self.wide(x.transpose(1, 2))[..., :x.shape[1]].relu().transpose(1, 2))
+
+
+def test_channels_of_a_convolution_are_units_too():
+    assert (found := dead(speaker_lab(with_parts(prenet=ConvPrenet)))).level == "confirmed" and found.where == "prenet.wide"
+
+
+class SilentBranch(Branch):
+    """A residual branch whose last layer starts at zero, as many do on purpose."""
+
+    def __init__(self):
+        super().__init__()
+        nn.init.zeros_(self.down.weight), nn.init.zeros_(self.down.bias)
+
+
+class SilentOutput(Speaker):
+    def __init__(self):
+        super().__init__()
+        nn.init.zeros_(self.out.weight), nn.init.zeros_(self.out.bias)
+
+
+@pytest.mark.parametrize("kind", [with_parts(layers=lambda: [SilentBranch(), SilentBranch()]), SilentOutput], ids=["branches", "output"])
+def test_layers_that_start_at_zero_are_not_dead(kind):
+    assert dead(speaker_lab(kind)).level == "excluded"
 
 
 class Bare(nn.Module):
@@ -87,7 +131,7 @@ class OneHot(Speaker):
 
 def test_symbols_that_do_not_occur_are_no_dead_units():
     bench = speaker_lab(OneHot)
-    assert "input of wide" in dead_shares(bench, bench.model) and dead(bench).level == "excluded"
+    assert "input of wide" not in dead_shares(bench, bench.model) and dead(bench).level == "excluded"
 
 
 # --- model.output_range -----------------------------------------------------------------------------------------------
@@ -154,17 +198,23 @@ def modes(bench):
 def test_statistics_that_never_arrive(momentum):
     found = modes(speaker_lab(with_parts(Normed, momentum=momentum)))
     assert (found.level, found.where) == ("confirmed", "norm")
-    gap = found.evidence[f"with running statistics after {SETTLING} forwards more"] - found.evidence["with batch statistics then"]
+    gap = found.evidence[f"with running statistics after {MOST_FORWARDS} forwards more"] - found.evidence["with batch statistics then"]
     assert gap > 0.2
 
 
-def test_statistics_that_only_lag_behind_the_weights_are_silent():
-    """Apart when training ends, together once the weights are held for a while."""
-    found = modes(speaker_lab(with_parts(Normed, momentum=0.02)))
+@pytest.mark.parametrize("momentum, n_forwards", [(0.02, 300), (0.01, 600)])
+def test_statistics_that_only_lag_behind_the_weights_are_silent(momentum, n_forwards):
+    """Apart when training ends, together once the weights are held for as long as their momentum needs."""
+    found = modes(speaker_lab(with_parts(Normed, momentum=momentum)))
     evidence = found.evidence
     assert evidence["TF L1 / best constant with running statistics"] - evidence["with batch statistics"] > 0.1
     assert found.level == "excluded" and "only lagged" in found.experiment
-    assert evidence[f"with running statistics after {SETTLING} forwards more"] - evidence["with batch statistics then"] < 0.1
+    assert evidence[f"with running statistics after {n_forwards} forwards more"] - evidence["with batch statistics then"] < 0.1
+
+
+def test_the_slowest_momentum_says_how_long_statistics_settle():
+    assert forwards_to_settle([nn.BatchNorm1d(D), nn.BatchNorm1d(D, momentum=0.5)]) == 60
+    assert forwards_to_settle([nn.BatchNorm1d(D, momentum=None)]) == MOST_FORWARDS
 
 
 def test_judging_the_statistics_leaves_the_trained_model_alone():

@@ -13,10 +13,12 @@ import tests.diagnosis.tiny_speaker as tiny
 import tts_core.diagnosis.checks.generation as checks
 from tests.diagnosis.test_checks_data import found, level
 from tests.diagnosis.tiny_subject import M, Tiny, make_batch, sgd
+from tts_core.diagnosis import lab as laboratory
 from tts_core.diagnosis import ours, tacotron
 from tts_core.diagnosis.cases import draw_setting
 from tts_core.diagnosis.checks.stopping import stopping
-from tts_core.diagnosis.lab import Course, Lab
+from tts_core.diagnosis.course import Course
+from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.ours import lagging, seed_layout
 from tts_core.diagnosis.ours_twin import build, next_frame
 
@@ -225,10 +227,21 @@ DRIFT = {"frames that nothing but frames foretell": ("confirmed", 2, dict(build=
 
 
 @pytest.mark.parametrize("name", DRIFT)
-def test_drift_of_tiny_models(monkeypatch, name):
-    """The whole check with its longer training, whatever the pace of the machine."""
-    monkeypatch.setattr(checks, "LONG_SECONDS", {"fast": math.inf})
+def test_drift_of_tiny_models(name):
+    """The whole check with its longer training."""
     wanted, courses, fields = DRIFT[name]
     bench = tiny.speaker_lab(generate=free_running, continue_from=continued(), **fields)
     entry = tiny.findings(bench, "generation")["generation.exposure_gap"]
     assert entry.level == wanted and len(bench.courses) == courses and entry.evidence["TF L1 / best constant"] < 0.5
+
+
+def test_drift_without_time_for_a_longer_training_says_what_to_run(monkeypatch):
+    """The budget has no time for it: what was measured stays, and nothing is blamed. Where the steps are given, time is no matter."""
+    monkeypatch.setattr(laboratory, "LONGEST", {"fast": 0.0})
+    levels = {}
+    for steps in (None, 96):
+        bench = tiny.speaker_lab(generate=free_running, continue_from=continued(), build=Tiny, batch=wandering(), steps=steps)
+        bench.__dict__["n_steps"] = 96
+        levels[steps] = tiny.findings(bench, "generation")["generation.exposure_gap"]
+    assert levels[None].level == "undecided" and "train 480 steps" in levels[None].experiment and 'budget "full"' in levels[None].experiment
+    assert levels[None].evidence["FR L1 / best constant"] > 0.6 and levels[96].level == "confirmed"

@@ -12,8 +12,9 @@ from tests.diagnosis.tiny_speaker import (
 from tests.diagnosis.tiny_subject import Tiny, losses, subject
 from tts_core.diagnosis.checks import learning
 from tts_core.diagnosis.findings import merged
+from tts_core.diagnosis.course import Change, Course
 from tts_core.diagnosis.lab import Lab
-from tts_core.diagnosis.suspects import suspects
+from tts_core.diagnosis.suspects import Suspect, suspects
 
 JUDGES = ("learning", "order")
 
@@ -63,6 +64,23 @@ def test_learning_rate_too_large(lr, factor):
     assert f"× {factor} " in confirmed(tiny_lab(make_optimizer=sgd_at(lr)), "optimizer.lr_too_large").experiment
 
 
+def dose(cause, gain, learnt, name):
+    """A row of what was tried: its gain, the suspect, and the course it led to."""
+    course = Course((1,), (0.1 if learnt else 0.9,), "", 0.0, 0.0, 0.0, 0.0, None)
+    return gain, Suspect(cause, Change(name), {}), course
+
+
+@pytest.mark.parametrize("rows, wanted", [
+    ([(0.2, False), (0.25, False)], 0),      # none learns: the mildest that gains nearly the most
+    ([(0.1, False), (0.3, False)], 1),       # it does not
+    ([(0.1, True), (0.5, True)], 0),         # it learns: no need for more
+    ([(0.2, False), (0.1, True)], 1),        # only the stronger learns
+    ([(-0.1, False), (-0.2, True)], 0)])     # one that learns and loses is no remedy
+def test_of_several_doses_the_mildest_that_does(rows, wanted):
+    given = [dose("optimizer.lr_too_small", gain, learnt, str(number)) for number, (gain, learnt) in enumerate(rows)]
+    assert learning._one_dose_each([*given, other := dose("model.memory_scale", 0.1, False, "other")]) == [given[wanted], other]
+
+
 def test_clip_too_tight_is_no_small_learning_rate():
     bench = tiny_lab(train_step=step_with(clip=1e-4))
     confirmed(bench, "optimizer.clip_too_tight")
@@ -94,6 +112,21 @@ def test_swallowed_updates_come_before_the_learning_rate():
     assert merged(found.values())[0].cause == "precision.low_precision_weights"
 
 
+class HalfSpeaker(Speaker):
+    """Reads fp32 frames with 16-bit weights."""
+
+    def forward(self, batch):
+        return super().forward({**batch, "mel": batch["mel"].bfloat16()})
+
+
+def test_swallowed_updates_beside_another_fault_are_not_blamed_for_it():
+    """Some updates of the 16-bit weights are lost, but with fp32 weights nothing more is learnt: the memory is too loud."""
+    bench = speaker_lab(lambda: HalfSpeaker(memory=lambda: Gain(1000.0)).bfloat16(), make_optimizer=adam(0.002))
+    found = findings(bench, "precision")["precision.low_precision_weights"]
+    assert found.evidence["share of elements that a step changes"] < 0.7 * found.evidence["share in fp32"]
+    assert found.level == "undecided" and "nothing is gained" in found.experiment
+
+
 def test_a_slow_subject_that_still_learns_is_given_time():
     """Above the line at the end of its course, below it after three times the steps: no learning rate is blamed."""
     bench = speaker_lab(make_optimizer=adam(0.002))
@@ -112,6 +145,17 @@ def test_weight_decay_that_only_later_holds_the_model_up():
     """It learns its batch, and then no further: without the decay a longer run does."""
     found = findings(speaker_lab(make_optimizer=adam(decay=1.1)), *JUDGES)
     assert blamed(found) == {"optimizer.weight_decay"} and "3 times the steps" in found["optimizer.weight_decay"].experiment
+
+
+@pytest.mark.parametrize("twin, level", [(0.30, "confirmed"), (0.36, None)])
+def test_a_late_decay_has_to_cost_the_margin(monkeypatch, twin, level):
+    """The long course ends at 0.42 of the best constant; without the decay at `twin`."""
+    bench = speaker_lab(make_optimizer=adam(decay=1.1))
+    ends = {(): 0.45, ("long",): 0.42, ("decay 0", "long"): twin}
+    monkeypatch.setattr(Lab, "course", lambda self, *changes, times=1: Course(
+        (1,), (ends[(*(change.name for change in changes), *(["long"] if times > 1 else []))],), "", 0.0, 0.0, 0.0, 0.0, None))
+    found = learning._late(bench, [Suspect("optimizer.weight_decay", Change("decay 0"), {})], set())
+    assert (found.level if found else None) == level
 
 
 def decayed(model):
@@ -133,6 +177,19 @@ def test_memory_scale():
     """Far above unit scale, beside a decay that can be seen and does no harm."""
     bench = speaker_lab(with_parts(memory=lambda: Gain(100.0)), make_optimizer=adam(decay=0.5))
     assert confirmed(bench, "model.memory_scale").where == "memory"
+
+
+class Multiplied(Speaker):
+    """The memory's own module is quiet; code behind it multiplies."""
+
+    def encode(self, text):
+        return 100.0 * super().encode(text)
+
+
+def test_a_memory_that_bare_code_makes_loud():
+    found = confirmed(speaker_lab(Multiplied), "model.memory_scale")
+    assert found.where == "memory" and found.evidence["RMS of the memory"] == pytest.approx(1.0, abs=0.01)
+    assert found.evidence["multiplied behind that module by"] == pytest.approx(100.0, rel=0.01)
 
 
 def test_a_loud_memory_that_the_decoder_turns_down_is_silent():

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.diagnosis.tiny_speaker import Speaker, blamed, findings, speaker_lab, spoken, with_parts
+from tests.diagnosis.tiny_speaker import Speaker, adam, blamed, findings, speaker_lab, spoken, with_parts
 from tests.diagnosis.tiny_subject import D, losses
+from tts_core.diagnosis.checks.registry import CHECKS
+from tts_core.diagnosis.findings import merged
 
 
 def measured(function):
@@ -30,6 +32,7 @@ def loss_of(terms):
 
 
 WRONG = {"mean over time first": lambda mel, target: (mel.mean(1) - target.mean(1)).abs().mean(),
+         "mean over bins first": lambda mel, target: (mel.mean(2) - target.mean(2)).abs().mean(),
          "every frame against every frame": lambda mel, target: (mel[:, None] - target[:, :, None]).abs().mean(),
          "every clip against every clip": lambda mel, target: (mel[:, None] - target).abs().mean(),
          "signs cancel": lambda mel, target: (mel - target).mean().abs()}
@@ -51,6 +54,32 @@ def test_unusual_losses_are_silent(name):
     assert not blamed(found) and found["loss.wrong_reduction"].level == "excluded"
 
 
+def roughness(model, batch):
+    return model(batch).diff(dim=1).abs().mean()
+
+
+def critic(model, batch):
+    """Wants frames of a size that the target's have not."""
+    return (model(batch).square().mean() - 9.0).square()
+
+
+@pytest.mark.parametrize("name", ["other", "l1"])
+@pytest.mark.parametrize("function", [roughness, critic])
+def test_what_is_beside_the_mel_need_not_be_smallest_at_the_target(function, name):
+    """Also where no term is called after the mel: the one that makes most of the gradient has to be the distance."""
+    def terms(model, batch):
+        found = beside(function, 0.01)(model, batch)
+        return {(name if key == "mel" else key + " term" if key == "other" else key): value for key, value in found.items()} \
+            if name == "l1" else found
+    found = loss_of(terms)
+    assert not blamed(found) and found["loss.wrong_reduction"].level == "excluded"
+
+
+def test_a_critic_does_not_hide_a_learning_rate_that_is_too_small():
+    bench = speaker_lab(losses=beside(critic, 0.01), make_optimizer=adam(1e-5))
+    assert blamed(findings(bench, "losses", "learning", "balance")) == {"optimizer.lr_too_small"}
+
+
 OTHER = {"another clip's frames": lambda mel, target: F.l1_loss(mel, target.flip(0)),
          "another time": lambda mel, target: F.l1_loss(mel, target.roll(5, dims=1)),
          "another level": lambda mel, target: F.l1_loss(mel, target + 3.0),
@@ -67,6 +96,13 @@ def test_a_loss_with_another_target_is_no_wrong_reduction(name):
 
 def attention(model, batch):
     return (model.encode(batch["text"]) - 1.0).square().mean()
+
+
+def test_a_clean_loss_is_answered_for_in_a_whole_report():
+    """No check leaves "undecided" behind what another has excluded."""
+    bench = speaker_lab()
+    levels = {entry.cause: entry.level for entry in merged([entry for check in CHECKS for entry in check.findings(bench)])}
+    assert levels["loss.logged_not_optimised"] == levels["loss.wrong_reduction"] == levels["loss.detached"] == "excluded"
 
 
 def test_a_term_without_a_gradient_and_one_that_is_left_out():

@@ -1,12 +1,15 @@
 """Checks of the model on a tiny speaker: each fault beside what only looks like it."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from tests.diagnosis.tiny_speaker import Gain, Speaker, adam, blamed, findings, speaker_lab, spoken, with_parts
-from tests.diagnosis.tiny_subject import M
+from tests.diagnosis.tiny_subject import M, Tiny, subject
+from tts_core.diagnosis.lab import Lab
 
 
 def model_of(kind, **fields):
@@ -139,3 +142,28 @@ def test_dropout_that_no_mode_switches_off_and_one_that_is_meant():
     found = model_of(drawing)
     assert blamed(found) == {"model.dropout_always_on"} and found["model.dropout_always_on"].where == "layers.0"
     assert not blamed(model_of(drawing, stochastic=("layers.0",))) and not blamed(model_of(with_parts(dropout=0.4)))
+
+
+# --- predictions that are no numbers ----------------------------------------------------------------------------------
+
+class Overflowing(Tiny):
+    """Scores in fp16, whose mask overflows: 0 × -inf is not a number."""
+
+    def scores(self, query, memory, mask):
+        scores = (query.half() @ memory.half().transpose(1, 2)).half()
+        return (scores + ~mask[:, None] * torch.tensor(-1e9).half()).float()
+
+
+NOT_NUMBERS = {"a parameter": lambda: speaker_lab(with_parts(memory=lambda: Gain(math.nan)), pad=lambda batch, n: batch),
+               "a mask": lambda: Lab(subject(build=Overflowing, pad=lambda batch, n: batch), steps=16)}
+
+
+@pytest.mark.parametrize("name", NOT_NUMBERS)
+def test_what_is_not_finite_is_no_other_fault(name, capfd):
+    """What compares predictions says that there is nothing to compare; gradients are not fitted to one another."""
+    found = findings(NOT_NUMBERS[name](), "model", "order", "activity", "losses", "balance", "learning")
+    assert not blamed(found)
+    compared = ("model.no_causal_mask", "model.no_right_shift", "model.output_range", "model.padding_mask", "model.positions",
+                "model.text_ignored", "model.encoder_detached", "model.dead_units", "loss.wrong_reduction", "loss.padding_included")
+    assert all(found[cause].level == "undecided" and "not finite" in found[cause].experiment for cause in compared)
+    assert "not finite" in found["loss.detached"].experiment and "could not run" not in str(found) and not capfd.readouterr().err

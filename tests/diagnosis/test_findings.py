@@ -1,10 +1,12 @@
 """How findings are merged and ranked: the root cause is to stand first."""
 
 import itertools
+import json
+import math
 
 import pytest
 
-from tts_core.diagnosis.findings import HEARD, REMEDIES, Finding, Report, merged
+from tts_core.diagnosis.findings import FOR_THE_EAR, REMEDIES, Finding, Report, merged
 
 SPECIFIC, DRIFT = "model.memory_scale", "generation.exposure_gap"
 
@@ -24,17 +26,17 @@ def test_the_stronger_of_two_causes_of_one_kind_comes_first():
     assert ranked(confirmed(SPECIFIC, 0.2), confirmed("optimizer.weight_decay", 0.3)) == ["optimizer.weight_decay", SPECIFIC]
 
 
-@pytest.mark.parametrize("later", [*REMEDIES, *HEARD, DRIFT])
+@pytest.mark.parametrize("later", [*REMEDIES, *FOR_THE_EAR, DRIFT])
 def test_a_specific_fault_comes_before_remedies_what_is_heard_and_drift_however_weak(later):
     assert ranked(confirmed(later, 1.0), confirmed(SPECIFIC, 0.01)) == [SPECIFIC, later]
 
 
-@pytest.mark.parametrize("later", [*HEARD, DRIFT])
+@pytest.mark.parametrize("later", [*FOR_THE_EAR, DRIFT])
 def test_what_keeps_a_model_from_learning_comes_before_what_is_heard_of_a_learnt_one(later):
     assert ranked(confirmed(later, 1.0), confirmed("optimizer.lr_too_small", 0.01)) == ["optimizer.lr_too_small", later]
 
 
-@pytest.mark.parametrize("heard", HEARD)
+@pytest.mark.parametrize("heard", FOR_THE_EAR)
 def test_drift_comes_last_of_all_defects(heard):
     assert ranked(confirmed(DRIFT, 1.0), confirmed(heard, 0.01)) == [heard, DRIFT]
 
@@ -57,3 +59,12 @@ def test_of_one_cause_the_stronger_finding_stays():
     said = [confirmed(SPECIFIC, 0.2), confirmed(SPECIFIC, 0.9), Finding(SPECIFIC, "excluded", "other", strength=1.0)]
     for order in itertools.permutations(said):
         assert [(entry.level, entry.strength) for entry in merged(order)] == [("confirmed", 0.9)]
+
+
+def test_a_report_is_json_whatever_its_numbers_are():
+    """JSON has no infinity: other programs could not read what `json.dumps` makes of one."""
+    entry = Finding(SPECIFIC, "confirmed", "tried", {"a": math.inf, "b": "words", "c": 1.0}, strength=math.inf)
+    report = Report((entry,), {"TF": math.nan}, passed=False, seconds=1.0, courses={"as it is": [(1, math.inf), (2, 0.5)]})
+    said = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert said["headline"] == {"TF": "nan"} and said["courses"] == {"as it is": [[1, "inf"], [2, 0.5]]}
+    assert said["findings"][0]["evidence"] == {"a": "inf", "b": "words", "c": 1.0} and said["findings"][0]["strength"] == "inf"

@@ -9,7 +9,8 @@ from tests.diagnosis.tiny_subject import Tiny, subject
 from tts_core.diagnosis import lab as laboratory
 from tts_core.diagnosis.changes import lr_times, no_weight_decay
 from tts_core.diagnosis.checks.learning import CAUSES
-from tts_core.diagnosis.checks.registry import CHECKS
+from tts_core.diagnosis.checks.registry import CHECKS, Check
+from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.lab import N_JUDGED, BudgetSpent, Lab
 from tts_core.errors import WorkbookError
 
@@ -94,6 +95,27 @@ def test_what_was_found_before_the_deadline_stays_found():
     assert found[first[0]].evidence["after"] < found[first[0]].evidence["mean TF L1 / best constant before"]
     rest = [finding for cause, finding in found.items() if cause != first[0]]
     assert {finding.level for finding in rest} == {"undecided"} and all('budget "full"' in finding.experiment for finding in rest)
+
+
+def test_what_was_excluded_before_the_deadline_stays_excluded(monkeypatch):
+    """The time is over only when a decay is about to be judged in a longer run."""
+    bench = speaker_lab(make_optimizer=adam(decay=1.1))
+    bench.steps, bench.__dict__["n_steps"] = None, 48
+    monkeypatch.setattr(laboratory, "LONGEST", {"fast": 0.0})
+    found = findings(bench, "learning")
+    assert found.pop("optimizer.weight_decay").level == "undecided" and {finding.level for finding in found.values()} == {"excluded"}
+
+
+def test_a_check_that_breaks_off_keeps_everything_that_it_had_found():
+    def run(lab):
+        yield Finding("loop.no_step", "confirmed", "seen")
+        yield Finding("loop.no_zero_grad", "excluded", "seen")
+        raise BudgetSpent("no time")
+
+    found = Check("broken off", ("loop.no_step", "loop.no_zero_grad", "loop.accumulation"), (), False, run).findings(speaker_lab())
+    assert [(entry.cause, entry.level) for entry in found] == [
+        ("loop.no_step", "confirmed"), ("loop.no_zero_grad", "excluded"), ("loop.accumulation", "undecided")]
+    assert found[-1].experiment == "no time"
 
 
 def test_every_check_survives_the_deadline():

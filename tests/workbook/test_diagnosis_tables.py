@@ -1,5 +1,7 @@
 """A diagnosis in a notebook: numbers beside yardsticks, every cause answered for, texts escaped."""
 
+from dataclasses import replace
+
 from tts_core.diagnosis.findings import Finding, Report
 from tts_core.workbook.diagnosis_page import diagnosis_page
 from tts_core.workbook.diagnosis_tables import answered_html, causes_html, headline_html
@@ -32,3 +34,9 @@ def test_every_level_is_counted_with_its_causes():
 
 def test_the_page_of_a_diagnosis_has_the_yardsticks_too():
     assert "asks for less than 0.5" in diagnosis_page(REPORT, "Diagnosis")
+
+
+def test_a_report_without_a_training_run_has_a_page_without_their_picture():
+    page = diagnosis_page(replace(REPORT, courses={}), "Diagnosis")
+    assert "optimizer.missing_parameters" in page and "data:image/png" not in page
+    assert "data:image/png" in diagnosis_page(replace(REPORT, courses={"as it is": [(1, 0.9), (2, 0.4)]}), "Diagnosis")

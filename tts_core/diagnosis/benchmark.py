@@ -170,7 +170,7 @@ def score(rows: Sequence[Row]) -> dict[str, Any]:
             "outside": outside_scores([row for row in rows if row.cell.kind == "outside" and row.cell.seed in SCORED]),
             "pairs": pair_scores([row for row in rows if row.cell.kind == "pair"]),
             "baselines": {name: alarm_rates(rows, name) for name in sorted({name for row in rows for name in row.baselines})},
-            "confusion": {group: confusion([row for row in halves["scored"] if row.cell.kind == "fault"], causes)
+            "confusion": {group: confusion([row for row in halves["scored"] if row.cell.kind == "fault" and row.harm], causes)
                           for group, causes in GROUPS.items()},
             "masked": sorted(row.cell.name for row in rows if row.cell.kind == "fault" and not row.harm)}
 

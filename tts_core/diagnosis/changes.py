@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tts_core.diagnosis.lab import Change, all_parameters
+from tts_core.diagnosis.course import Change, all_parameters
 from tts_core.diagnosis.switches import HALVES, in_fp32, replaced
 
 Optimizer = torch.optim.Optimizer

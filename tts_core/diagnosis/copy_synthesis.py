@@ -18,6 +18,7 @@ from tts_core.probes.intelligibility import stoi
 
 COLUMNS = 100                     # both signals are laid over as many, whatever their length
 LOWEST, HIGHEST = 150.0, 4500.0   # Hz, where speech has its formants
+STOI_OF_TOO_SHORT = 1e-5          # what pystoi answers where fewer than 30 of its frames are left
 RANGE = math.log(10 ** (50 / 20))        # ln units below the peak that dynamics are judged in: 50 dB
 RATIOS = np.exp(np.linspace(-math.log(3.1), math.log(3.1), 227))   # frequency scales that are tried, 1 % apart
 
@@ -89,9 +90,10 @@ def _stoi(copy: np.ndarray, copy_rate: int, recording: np.ndarray, rate: int) ->
     if copy_rate != rate or abs(len(copy) - len(recording)) > min(4096, 0.03 * len(recording)):
         return math.nan
     try:
-        return stoi(copy, recording, rate)
+        value = stoi(copy, recording, rate)
     except (WorkbookError, ValueError, RuntimeError):     # clips too short for it
         return math.nan
+    return math.nan if value == STOI_OF_TOO_SHORT else value
 
 
 def line_per_bin(given: Tensor, wanted: Tensor) -> tuple[float, Tensor, float]:

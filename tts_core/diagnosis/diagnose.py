@@ -53,7 +53,7 @@ def investigate(lab: Lab, on_progress: Callable[[str], None] = lambda line: None
         for check in CHECKS:
             on_progress(check.name.replace("_", " "))
             found += check.findings(lab)
-            lab.confirmed += [entry.cause for entry in found if entry.level == "confirmed" and entry.cause not in lab.confirmed]
+            lab.confirmed = list(dict.fromkeys(entry.cause for entry in found if entry.level == "confirmed"))
         entries = merged(found + [Finding(cause, "undecided", f"next: {fault.experiment}")
                                   for cause, fault in CATALOGUE.items() if cause not in {entry.cause for entry in found}])
         numbers = headline(lab)

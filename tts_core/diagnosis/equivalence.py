@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.subject import Batch, SubjectError
 from tts_core.diagnosis.vectors import difference
 from tts_core.probes.gradients import tensors_norm
+from tts_core.probes.optimizer_parity import nudged
 
-ROUNDING = 1e-6      # relative, about ten units in the last place of fp32
 FP32 = 1e-5          # what fp32 sums in another order may differ by, whatever the floor
 FLOORS = 10.0        # how many times what rounding does
 LARGE = 0.02         # beyond this no number format explains a difference; between the bars, 16-bit sums may
@@ -73,11 +72,7 @@ def compare_batches(lab: Lab, batches: Mapping[int, Batch], field: str) -> Equiv
         if not math.isfinite(other):
             raise SubjectError(field, f"a batch with a loss of {other}", "the same clips, whose loss is finite")
         changes[key] = Difference(abs(other - loss) / max(abs(loss), 1e-12), difference(other_gradient, gradient))
-    with torch.no_grad():
-        for index, parameter in enumerate(model.parameters()):
-            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)).to(parameter.device)
-            parameter.mul_((1.0 + ROUNDING * noise).to(parameter.dtype))
-    rounded, rounded_gradient = _total(lab, model, lab.batch)
+    rounded, rounded_gradient = _total(lab, nudged(model), lab.batch)
     return Equivalence(changes, Difference(abs(rounded - loss) / max(abs(loss), 1e-12), difference(rounded_gradient, gradient)))
 
 

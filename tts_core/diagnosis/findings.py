@@ -38,10 +38,14 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; numbers that are not finite become text."""
-        evidence = {name: value if isinstance(value, str) or math.isfinite(value) else str(value)
-                    for name, value in self.evidence.items()}
-        return {"cause": self.cause, "title": self.title, "level": self.level, "where": self.where, "evidence": evidence,
-                "experiment": self.experiment, "fix": self.fix, "strength": round(self.strength, 4)}
+        return {"cause": self.cause, "title": self.title, "level": self.level, "where": self.where,
+                "evidence": {name: as_json(value) for name, value in self.evidence.items()},
+                "experiment": self.experiment, "fix": self.fix, "strength": as_json(round(self.strength, 4))}
+
+
+def as_json(value: float | str) -> float | str:
+    """A value that JSON has: "nan" and "inf" in words."""
+    return value if isinstance(value, str) or math.isfinite(value) else str(value)
 
 
 @dataclass(frozen=True)
@@ -88,12 +92,13 @@ class Report:
         return any(entry.cause == cause for entry in self.at("confirmed"))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {"healthy": self.healthy, "passed": self.passed, "headline": dict(self.headline),
+        """JSON values; numbers that are not finite become text."""
+        return {"healthy": self.healthy, "passed": self.passed,
+                "headline": {name: as_json(value) for name, value in self.headline.items()},
                 "findings": [entry.to_dict() for entry in self.findings],
                 **{name: [entry.to_dict() for entry in self.at(level)] for name, level in
                    (("undecided", "undecided"), ("excluded", "excluded"), ("not_applicable", "not applicable"))},
-                "courses": {name: [list(point) for point in points] for name, points in self.courses.items()},
+                "courses": {name: [[step, as_json(value)] for step, value in points] for name, points in self.courses.items()},
                 "seconds": round(self.seconds, 1)}
 
     def __str__(self) -> str:
@@ -139,11 +144,11 @@ def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(best.values(), key=_rank))
 
 
-HEARD = ("data.mel_recipe", "data.sample_rate", "generation.layout", "generation.stopping")    # they matter once a model has learnt
+FOR_THE_EAR = ("data.mel_recipe", "data.sample_rate", "generation.layout", "generation.stopping")    # they matter once a model has learnt
 REMEDIES = ("optimizer.lr_too_small", "optimizer.lr_too_large")       # what mends many faults a little is named after the faults
 
 
 def _rank(found: Finding) -> tuple[int, bool, bool, bool, float]:
     """By level; drift is named after every defect, what keeps a model from learning before what spoils the sound of a learnt one."""
-    return (LEVELS.index(found.level), not CATALOGUE[found.cause].defect, found.cause in HEARD, found.cause in REMEDIES,
+    return (LEVELS.index(found.level), not CATALOGUE[found.cause].defect, found.cause in FOR_THE_EAR, found.cause in REMEDIES,
             -found.strength)

@@ -10,14 +10,15 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from tts_core.diagnosis.course import Change, Course, WatchedSteps, all_parameters, plain_step
 from tts_core.diagnosis.isolation import private_copy, unchanged_randomness, without_dropout
 from tts_core.diagnosis.subject import Batch, Subject, SubjectError, check_target
 from tts_core.diagnosis.switches import kept_scalers, without_checkpointing
@@ -25,66 +26,19 @@ from tts_core.diagnosis.trace import Call, trace
 from tts_core.errors import WorkbookError
 from tts_core.model.modes import evaluating
 from tts_core.probes.baselines import best_constant_l1
-from tts_core.probes.gradients import tensors_norm
 from tts_core.speech.batch import lengths_to_mask
-from tts_core.training.step import step_optimizer
 
 N_JUDGED = 16            # times that a course is judged
 SECONDS = {"fast": 8.0, "full": 40.0}      # for one course
 DEADLINE = {"fast": 100.0, "full": 1500.0}    # seconds after which no new course is begun; what is left says so
+LONGEST = {"fast": 60.0, "full": 600.0}       # seconds that a course of several times the steps may be expected to take
 STEPS = {"fast": (60, 200), "full": (200, 600)}   # least and most steps of a course
 FALLING = 0.97           # of the value half-way: a curve that ends lower has not come to rest
 LONGER = 3               # times the steps that such a curve is given
-LEARNT = 0.5             # the overfit gate: teacher-forced L1 below half of the best constant
 
 
 class BudgetSpent(WorkbookError):
     """The time of the budget is over; what would have needed another training run stays undecided."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """One factor: what differs in a training run from the subject as it is. Unset parts stay the subject's own."""
-
-    name: str
-    model: Callable[[nn.Module], nn.Module | None] | None = None          # after it is built, before the optimiser is
-    optimizer: Callable[[torch.optim.Optimizer], None] | None = None      # after it is made
-    losses: Callable[[Callable], Callable] | None = None                  # wraps subject.losses; the plain step uses it
-    batch: Callable[[Batch], Batch] | None = None
-    batch_at: Callable[[int], Batch] | None = None       # the batch of each step, from 1 on, in place of the subject's one
-    before_step: Callable[[int, nn.Module, torch.optim.Optimizer], None] | None = None   # a schedule, or a gradient's mending
-    around: Callable[[nn.Module], AbstractContextManager] | None = None  # entered for the whole run, judgements included
-    plain_step: bool = False             # the workbook's own step (fp32, clip 1.0) instead of the subject's
-
-
-@dataclass(frozen=True)
-class Course:
-    """A short training run."""
-
-    steps: tuple[int, ...]               # when it was judged
-    tf: tuple[float, ...]                # teacher-forced L1 over the best constant, eval mode
-    broke: str                           # why it ended early; empty where it did not
-    update_ratio: float                  # ‖Δw‖ / ‖w‖ of one step, median over the steps looked at
-    moved: float                         # share of elements that a step changes, median
-    gradient_norm: float                 # as the optimiser sees it, median
-    seconds: float
-    model: nn.Module = field(repr=False, compare=False)
-
-    @property
-    def outcome(self) -> float:
-        """Mean of the judged values, the early ones capped at 3: an area under the curve, always finite."""
-        values = [min(value, 3.0) if math.isfinite(value) else 3.0 for value in self.tf] or [3.0]
-        return sum(values) / len(values)
-
-    @property
-    def final(self) -> float:
-        """The last judged value; infinite where the run broke."""
-        return math.inf if self.broke or not self.tf else self.tf[-1]
-
-    @property
-    def learnt(self) -> bool:
-        """The overfit gate."""
-        return self.final < LEARNT
 
 
 class Lab:
@@ -160,6 +114,11 @@ class Lab:
         with unchanged_randomness(self.seed), evaluating(model):
             return (function or self.subject.predict_mel)(model, self.batch if batch is None else batch).detach().float()
 
+    @functools.cached_property
+    def predicts_numbers(self) -> bool:
+        """Whether what the fresh model predicts is finite on every valid frame."""
+        return bool(torch.stack([self.predict(self.model, field=field)[self.mask].isfinite().all() for field in self.fields]).all())
+
     def error(self, mel: Tensor) -> float:
         """L1 over the valid frames that both have, (B, T', M) against the target, over the best constant."""
         n_frames = min(mel.shape[1], self.target.shape[1])
@@ -196,19 +155,28 @@ class Lab:
     def course(self, *changes: Change, seed: int | None = None, times: int = 1) -> Course:
         """Train a fresh model on the batch for the budget's steps (`times` as many) with these changes; each is run once.
 
-        Raises BudgetSpent after the deadline of the budget, which a lab with given `steps` has not.
+        Raises BudgetSpent after the deadline of the budget, or where the course would take too long; a lab with given `steps` has
+        neither limit.
         """
         seed = self.seed if seed is None else seed
         name = " + ".join(change.name for change in changes) or "as it is"
         key = name if seed == self.seed else f"{name}, seed {seed}"
         key = key if times == 1 else f"{key}, {times} times the steps"
         if key not in self.courses:
-            if self.courses and self.steps is None and time.perf_counter() - self.started > DEADLINE[self.budget]:
-                raise BudgetSpent(f"the {DEADLINE[self.budget]:.0f} s of budget {self.budget!r} are over before \"{key}\" was trained; "
-                                  "budget \"full\" has longer")
+            if self.courses and self.steps is None:
+                self._afford(key, times)
             self.courses[key] = self._run(changes, seed, times * self.n_steps)
             self.on_course(key, self.courses[key])
         return self.courses[key]
+
+    def _afford(self, key: str, times: int) -> None:
+        if time.perf_counter() - self.started > DEADLINE[self.budget]:
+            raise BudgetSpent(f"the {DEADLINE[self.budget]:.0f} s of budget {self.budget!r} are over before \"{key}\" was trained; "
+                              "budget \"full\" has longer")
+        expected = times * next(iter(self.courses.values())).seconds
+        if times > 1 and expected > LONGEST[self.budget]:
+            raise BudgetSpent(f"\"{key}\" would take {expected:.0f} s, more than the {LONGEST[self.budget]:.0f} s that budget "
+                              f"{self.budget!r} has for one run; budget \"full\" has longer")
 
     @functools.cached_property
     def learns(self) -> bool:
@@ -298,80 +266,3 @@ def once_per_lab(measure: Callable[[Lab], Measured]) -> Callable[[Lab], Measured
             lab.remembered[measure] = measure(lab)
         return lab.remembered[measure]
     return remembered
-
-
-class WatchedSteps:
-    """Measures what an optimiser really does, whatever the train step around it looks like."""
-
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self.parameters = [parameter for _, parameter in all_parameters(model)]
-        self.optimizer, self.looking = optimizer, False
-        self.ratios: list[float] = []
-        self.shares: list[float] = []
-        self.norms: list[float] = []
-
-    def __enter__(self) -> WatchedSteps:
-        self.handle = self.optimizer.register_step_pre_hook(lambda *_: self._note())
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.handle.remove()
-
-    def _note(self) -> None:
-        if self.looking:
-            self.norms.append(tensors_norm([parameter.grad for parameter in self.parameters if parameter.grad is not None]))
-
-    def look(self, step: Callable[[], Any], closely: bool) -> None:
-        """Run `step`; `closely` also measures what it did to the weights."""
-        self.looking = closely
-        before = [parameter.detach().clone() for parameter in self.parameters] if closely else []
-        step()
-        if closely:
-            moves = [parameter.detach() - old for parameter, old in zip(self.parameters, before)]
-            self.ratios.append(tensors_norm(moves) / (tensors_norm(before) + 1e-12))
-            self.shares.append(sum(int((move != 0).sum()) for move in moves) / max(1, sum(move.numel() for move in moves)))
-
-    update_ratio = property(lambda self: median(self.ratios))
-    moved = property(lambda self: median(self.shares))
-    gradient_norm = property(lambda self: median(self.norms))
-
-
-def plain_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, losses: Callable,
-               clip_norm: float | None = 1.0) -> dict[str, float]:
-    """The workbook's step around any losses, in fp32: zero -> total -> backward -> clip -> step."""
-    optimizer.zero_grad(set_to_none=True)
-    terms = losses(model, batch)
-    if not torch.isfinite(terms["total"]):
-        raise WorkbookError(f"the loss is not finite: {float(terms['total'].detach())}")
-    terms["total"].backward()
-    step_optimizer(model, optimizer, torch.amp.GradScaler(terms["total"].device.type, enabled=False), clip_norm)
-    return {name: float(term.detach()) for name, term in terms.items()}
-
-
-def all_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Named parameters, with those of modules that hide in plain lists, dicts and attributes and so are not registered."""
-    named = list(model.named_parameters())
-    seen = {id(parameter) for _, parameter in named}
-    for path, module in list(model.named_modules()):
-        for name, value in vars(module).items():
-            if name.startswith("_") and name in ("_parameters", "_buffers", "_modules"):
-                continue
-            for key, hidden in _hidden(name, value):
-                parameters = [("", hidden)] if isinstance(hidden, nn.Parameter) else list(hidden.named_parameters())
-                for inner, parameter in parameters:
-                    if id(parameter) not in seen:
-                        seen.add(id(parameter))
-                        named.append((".".join(filter(None, (path, key, inner))), parameter))
-    return named
-
-
-def _hidden(name: str, value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, nn.Module | nn.Parameter):
-        return [(name, value)]
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
-    return [(f"{name}.{key}", part) for key, part in items if isinstance(part, nn.Module | nn.Parameter)]
-
-
-def median(values) -> float:
-    """Middle value; NaN of nothing."""
-    return sorted(values)[len(values) // 2] if values else math.nan

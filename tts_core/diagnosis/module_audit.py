@@ -13,10 +13,11 @@ from itertools import combinations
 
 from torch import Tensor
 
-from tts_core.diagnosis.checks.losses import span
+from tts_core.diagnosis.checks.losses import span, term_gradients
 from tts_core.diagnosis.checks.parameters import declared
 from tts_core.diagnosis.isolation import private_copy, unchanged_randomness
-from tts_core.diagnosis.lab import Lab, all_parameters, plain_step
+from tts_core.diagnosis.course import all_parameters, plain_step
+from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.observe import observe_steps
 from tts_core.diagnosis.switches import kept_scalers
 from tts_core.probes.gradients import dot_product, tensors_norm
@@ -59,9 +60,8 @@ class ModuleAudit:
 
 def audit_modules(lab: Lab) -> ModuleAudit:
     """One forward pass per loss, and one train step of a model of its own."""
-    model = lab.build()
-    gradients = {name: lab.gradient(model, term=name) for name in lab.losses(model)}
-    parameters = dict(all_parameters(model))
+    gradients = term_gradients(lab)
+    parameters = dict(all_parameters(lab.model))
     modules = grouped(parameters)
     norm = {name: _norms(modules, gradient) for name, gradient in gradients.items()}
     alive = [name for name in gradients if name != "total" and tensors_norm(gradients[name].values()) > 0]

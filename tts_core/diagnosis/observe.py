@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tts_core.diagnosis.changes import unclipped
 from tts_core.diagnosis.isolation import private_copy, unchanged_randomness, without_dropout
-from tts_core.diagnosis.lab import Change, Lab, all_parameters, once_per_lab, plain_step
+from tts_core.diagnosis.course import all_parameters, plain_step
+from tts_core.diagnosis.lab import Lab, once_per_lab
 from tts_core.diagnosis.subject import Batch
 from tts_core.diagnosis.switches import counted_checkpointing, kept_scalers, replaced, without_checkpointing
 from tts_core.diagnosis.vectors import Named, cosine, factor, only
@@ -74,7 +74,6 @@ class Observation:
     n_checkpointed: int              # calls of activation checkpointing
     finite: bool                     # whether what backward passes started from, and what they gave, was finite
     error: str                       # what the train step raised, if it did
-    unclipped: Change = field(default_factory=unclipped, repr=False)
 
     @property
     def step(self) -> SeenStep | None:

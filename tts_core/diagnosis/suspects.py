@@ -17,15 +17,17 @@ from torch.nn import functional as F
 
 from tts_core.diagnosis.anatomy import anatomy, with_frames_changed
 from tts_core.diagnosis.changes import lr_times, no_weight_decay, unclipped
-from tts_core.diagnosis.checks.activity import growth, loudness, odd_weights, reinitialise
+from tts_core.diagnosis.checks.activity import odd_weights, reinitialise, stacks_of
 from tts_core.diagnosis.checks.balance import shared_terms, without_term
 from tts_core.diagnosis.checks.order import content_share
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
-from tts_core.diagnosis.lab import Change, Lab
+from tts_core.diagnosis.course import Change
+from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.observe import observe_steps
-from tts_core.diagnosis.trace import change_output, outputs_changed, rms
+from tts_core.diagnosis.trace import change_output, outputs_changed, rms, with_noise
 
 LOUD_MEMORY = 2.0        # RMS of the memory; a normalised one has 1, one behind tanh gates less
+FACTOR_BEHIND = 2.0
 OFFSET = 1.5             # |mean| of the targets over their deviation
 SCALE = (0.3, 3.0)       # of the targets' standard deviation
 DOMINANT = 200.0         # a term's weighted gradient over the mel term's, on the parameters that both reach; sound ones have 1 to 130
@@ -70,15 +72,35 @@ def loud_memory(lab: Lab) -> Iterable[Suspect]:
         return
     size = max((rms(tensor) for index in parts.memory_calls
                 for tensor in parts.calls[index].outputs[:1] if tensor.is_floating_point()), default=0.0)
-    if size > LOUD_MEMORY:
+    behind = factor_behind(lab)
+    if size * behind > LOUD_MEMORY:
         def normalise(tensor: Tensor) -> Tensor:
-            return F.layer_norm(tensor, tensor.shape[-1:])
+            return F.layer_norm(tensor, tensor.shape[-1:]) / behind
 
         def change(model: nn.Module) -> None:
             change_output(dict(model.named_modules())[parts.memory], normalise)
 
         yield Suspect("model.memory_scale", Change(f"memory normalised at {parts.memory}", model=change),
-                      {"RMS of the memory": size}, parts.memory)
+                      {"RMS of the memory": size, **({"multiplied behind that module by": behind} if behind > 1.0 else {})}, parts.memory)
+
+
+def factor_behind(lab: Lab) -> float:
+    """How many times larger the memory is where the next module takes it in than where its own module gives it out: code between
+    modules may multiply. 1 below FACTOR_BEHIND, which repetition, padding and concatenation make.
+    """
+    parts, model = anatomy(lab), lab.model
+    with outputs_changed([(dict(model.named_modules())[parts.memory], lambda tensor: with_noise(tensor, 8))]):
+        disturbed = lab.calls(model)
+    given = None
+    for old, new in zip(parts.calls, disturbed):
+        if old.name == parts.memory:
+            given = rms(new.outputs[0].float() - old.outputs[0].float())
+        elif given:
+            moved = [rms(b.float() - a.float()) for a, b in zip(old.inputs, new.inputs) if a.is_floating_point() and a.shape == b.shape]
+            if max(moved, default=0.0) > 0.0:
+                ratio = max(moved) / given
+                return ratio if ratio > FACTOR_BEHIND else 1.0
+    return 1.0
 
 
 def target_scale(lab: Lab) -> tuple[float, float]:
@@ -104,7 +126,7 @@ def raw_targets(lab: Lab) -> Iterable[Suspect]:
 
     def standardise(model: nn.Module) -> None:
         modules = dict(model.named_modules())
-        for name in dict.fromkeys(parts.outputs.values()):
+        for name in dict.fromkeys(filter(None, parts.outputs.values())):
             offset_too = 0.0 if name in corrections else 1.0
             change_output(modules[name], lambda x, share=offset_too: x * along(x, std) + share * along(x, mean))
         for name in parts.history_in:
@@ -170,12 +192,12 @@ def heavy_dropout(lab: Lab) -> Iterable[Suspect]:
 
 def growing_stack(lab: Lab) -> Iterable[Suspect]:
     """Activations that grow from layer to layer of a stack; the RMS of every member's output held at 1 at most."""
-    grown = {name: ratio for name, ratio in growth(lab, lab.model).items() if ratio > GROWTH}
+    grown = [stack for stack in stacks_of(lab, lab.model) if stack.growth > GROWTH]
     if not grown:
         return
-    worst = max(grown, key=grown.get)
-    stacks = {name.rpartition(".")[0] for name in grown}
-    loudest = max(loudness(lab, lab.model)[name] for name in grown)
+    worst = max(grown, key=lambda stack: stack.growth)
+    stacks = {stack.last.rpartition(".")[0] for stack in grown}
+    loudest = max(stack.loudness for stack in grown)
 
     def hold(model: nn.Module) -> None:
         for name, module in model.named_modules():
@@ -184,8 +206,8 @@ def growing_stack(lab: Lab) -> Iterable[Suspect]:
                 change_output(module, lambda x: x / x.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1.0))
 
     yield Suspect("model.norm_runaway", Change(f"outputs of {' and '.join(sorted(stacks))} held at unit scale", model=hold),
-                  {"RMS of the last layer over the first": grown[worst], "RMS of the loudest": loudest}, worst.rpartition(".")[0],
-                  always=grown[worst] > RUNAWAY or loudest > LOUD_STACK)
+                  {"RMS of the last layer over the first": worst.growth, "RMS of the loudest": loudest}, worst.last.rpartition(".")[0],
+                  always=worst.growth > RUNAWAY or loudest > LOUD_STACK)
 
 
 def drowned_text(lab: Lab) -> Iterable[Suspect]:
@@ -263,7 +285,7 @@ def tight_clip(lab: Lab) -> Iterable[Suspect]:
     """A clip that shrinks the gradient far below what the loss gives, where steps are small: otherwise Adam has undone it."""
     seen = observe_steps(lab)
     if 0.0 < seen.clip_factor < 0.1 and lab.course().update_ratio < LAZY:
-        for change in (unclipped(USUAL_CLIP), seen.unclipped):
+        for change in (unclipped(USUAL_CLIP), unclipped()):
             yield Suspect("optimizer.clip_too_tight", change, {"gradient at the optimiser over the loss's own": seen.clip_factor},
                           "train_step")
 

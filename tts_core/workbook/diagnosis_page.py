@@ -24,7 +24,7 @@ def diagnosis_page(report: Report, title: str) -> str:
                   headline=[(name, value, YARDSTICKS.get(name, "")) for name, value in rows(report.headline)],
                   seconds=report.seconds, written=time.strftime("%Y-%m-%d %H:%M %Z"),
                   sections=[(head, [entry(found) for found in entries]) for head, entries in sections],
-                  picture=data_uri("image/png", courses_picture(report).png()))
+                  picture=data_uri("image/png", courses_picture(report).png()) if report.courses else "")
 
 
 def courses_picture(report: Report):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +13,16 @@ from torch import Tensor, nn
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
-from tts_core.diagnosis.lab import Change, Lab
+from tts_core.diagnosis.course import Change
+from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.trace import rms
 
 DEAD_SHARE = 0.6       # share of a layer's units that are zero on every valid frame; clean ReLU layers stay below 0.4
 REVIVED = 0.5          # a re-initialisation has to bring the share below this part of what it was
+NO_WORSE, GAIN = 0.02, 0.1   # in best constants: what it may cost where the units stay dead, and has to gain where training wakes them
 MODE_GAP = 0.1         # in best constants: running statistics worse than batch statistics by more
 MODE_RATIO = 1.3
-SETTLING = 60           # forwards in training mode after which statistics of the usual momentum 0.1 have caught up
+SETTLING, MOST_FORWARDS = 6.0, 600    # forwards in training mode after which running statistics have caught up, times their momentum
 MIN_UNITS = 8
 INITIAL = 3.0          # weights this many times larger or smaller than the module's default initialisation are odd
 
@@ -31,31 +34,55 @@ def dead_shares(lab: Lab, model: nn.Module) -> dict[str, float]:
     """
     shares: dict[str, float] = {}
     signed: set[str] = set()
-    for call in lab.calls(model):
+    modules = dict(model.named_modules())
+    calls = lab.calls(model)
+    places = {lab.target.shape[1], *(call.outputs[0].shape[1] for call in calls if isinstance(modules.get(call.name), nn.Embedding)
+                                     and call.outputs[0].ndim == 3)}
+    for call in calls:
         for side, tensors in (("", call.outputs[:1]), ("input of ", call.inputs[:1])):
             for tensor in tensors:
                 if tensor.ndim < 2 or not tensor.is_floating_point() or not tensor.numel():
                     continue
                 if bool((tensor < 0).any()):
                     signed.add(side + call.name)      # no rectified layer, though a first step may give zeros
-                elif (share := dead_share(tensor)) is not None:
+                elif (share := dead_share(tensor, channel_axis(tensor, modules.get(call.name), places))) is not None:
                     shares[side + call.name] = min(share, shares.get(side + call.name, 1.0))
     return {name: share for name, share in shares.items() if name not in signed}
 
 
-def dead_share(tensor: Tensor) -> float | None:
-    """Share of units (last dimension, or channels of (B, C, T)) that are zero on every place; None where it is no layer."""
-    candidates = [tensor.reshape(-1, tensor.shape[-1])]
-    if tensor.ndim == 3:
-        candidates.append(tensor.transpose(1, 2).reshape(-1, tensor.shape[1]))
-    shares = [float((rows == 0).all(dim=0).float().mean()) for rows in candidates
-              if rows.shape[1] >= MIN_UNITS and len(rows) >= MIN_UNITS]
-    return min(shares) if len(shares) == 2 and tensor.shape[-1] != tensor.shape[1] else shares[0] if shares else None
+def channel_axis(tensor: Tensor, module: nn.Module | None, places: Container[int]) -> int | None:
+    """The axis of a (B, C, T) or (B, T, C) tensor that counts units, by the kind of the module that gives or takes it, else by
+    which of the two is as long as text or mel (`places`); None where neither tells.
+    """
+    if tensor.ndim != 3:
+        return tensor.ndim - 1
+    if isinstance(module, nn.Conv1d | nn.ConvTranspose1d | nn.modules.batchnorm._BatchNorm):
+        return 1
+    if isinstance(module, nn.Linear | nn.LayerNorm | nn.RNNBase):
+        return 2
+    long = [axis for axis in (1, 2) if tensor.shape[axis] in places]
+    return 3 - long[0] if len(long) == 1 else None
 
 
-@check("model.dead_units")
+def dead_share(tensor: Tensor, axis: int | None = -1) -> float | None:
+    """Share of units along `axis` that are zero on every place; None where it is no layer: too few units or places, or a code of
+    zeros and ones. Where the axis is not known, the lesser share of the two.
+    """
+    if axis is None:
+        shares = [share for share in (dead_share(tensor, 1), dead_share(tensor, 2)) if share is not None]
+        return min(shares, default=None)
+    rows = tensor.movedim(axis, -1).reshape(-1, tensor.shape[axis])
+    if min(rows.shape) < MIN_UNITS or bool((rows == 1).any()) and bool(((rows == 0) | (rows == 1)).all()):
+        return None
+    return float((rows == 0).all(dim=0).float().mean())
+
+
+@check("model.dead_units", finite=True)
 def units_that_never_fire(lab: Lab) -> Iterable[Finding]:
-    """Layers whose units are zero on every frame; the layer before them is re-initialised as the one factor."""
+    """Layers whose units are zero on every frame; the layer before them is re-initialised as the one factor.
+
+    Units that training wakes up, or a layer that starts at zero on purpose, are blamed for nothing unless the change gains much.
+    """
     fresh = dead_shares(lab, lab.model)
     trained = dead_shares(lab, lab.course().model)
     worst = max(fresh, key=lambda name: fresh[name] + 1e-3 * trained.get(name, 0.0), default="")
@@ -64,7 +91,10 @@ def units_that_never_fire(lab: Lab) -> Iterable[Finding]:
     if not worst or fresh[worst] < DEAD_SHARE:
         yield Finding("model.dead_units", "excluded", experiment, evidence)
         return
-    source = source_of(lab, worst.removeprefix("input of "), fresh[worst])
+    source = source_of(lab, worst.removeprefix("input of "))
+    if source and not any(bool((parameter != 0).any()) for parameter in dict(lab.model.named_modules())[source].parameters()):
+        yield Finding("model.dead_units", "excluded", f"{experiment}; {source} starts with weights of zero, which is no dead ReLU", evidence)
+        return
     change = reinitialise([source]) if source else None
     if change is None:
         yield Finding("model.dead_units", "suspected", experiment, evidence, worst, 0.3)
@@ -74,13 +104,13 @@ def units_that_never_fire(lab: Lab) -> Iterable[Finding]:
     revived = dead_shares(lab, again).get(worst, 0.0)
     base, repaired = lab.course(), lab.course(change)
     evidence |= {"after re-initialising": revived, "outcome as it is": base.outcome, "outcome re-initialised": repaired.outcome}
-    better = revived < REVIVED * fresh[worst] and repaired.outcome < base.outcome + 0.02
+    stays, gain = trained.get(worst, 0.0) >= DEAD_SHARE, base.outcome - repaired.outcome
+    better = revived < REVIVED * fresh[worst] and (gain > -NO_WORSE if stays else gain > GAIN)
     yield Finding("model.dead_units", "confirmed" if better else "excluded",
-                  f"default initialisation of {source} as the one factor, same seeds", evidence, source,
-                  max(0.1, base.outcome - repaired.outcome))
+                  f"default initialisation of {source} as the one factor, same seeds", evidence, source, max(0.1, gain))
 
 
-def source_of(lab: Lab, name: str, share: float) -> str:
+def source_of(lab: Lab, name: str) -> str:
     """The last leaf module with parameters that ran before `name` (or is it): what feeds its activation."""
     model = lab.model
     modules = dict(model.named_modules())
@@ -151,16 +181,24 @@ def running_against_batch_statistics(lab: Lab) -> Iterable[Finding]:
     if not _apart(running, batch):
         yield Finding("model.norm_mode", "excluded", experiment, evidence)
         return
-    settled = copy.deepcopy(model).train()
+    settled, n_forwards = copy.deepcopy(model).train(), forwards_to_settle(dict(model.named_modules())[name] for name in norms)
     with unchanged_randomness(lab.seed), torch.no_grad():
-        for _ in range(SETTLING):
+        for _ in range(n_forwards):
             lab.subject.losses(settled, lab.batch)
     running, batch = _in_both_modes(lab, settled, norms)
-    evidence |= {f"with running statistics after {SETTLING} forwards more": running, "with batch statistics then": batch}
+    evidence |= {f"with running statistics after {n_forwards} forwards more": running, "with batch statistics then": batch}
     stays = _apart(running, batch)
-    yield Finding("model.norm_mode", "confirmed" if stays else "excluded", f"{experiment}; again after {SETTLING} forwards in training "
+    yield Finding("model.norm_mode", "confirmed" if stays else "excluded", f"{experiment}; again after {n_forwards} forwards in training "
                   f"mode with the weights held: the gap {'stays' if stays else 'closes, the statistics only lagged'}", evidence,
                   norms[0] if stays else "", min(1.0, running - batch))
+
+
+def forwards_to_settle(norms: Iterable[nn.Module]) -> int:
+    """Forwards in training mode after which the statistics of weights that are held are those of the batch: 60 for PyTorch's
+    momentum of 0.1; a cumulative average (momentum None), or statistics that take longer still, are given the most.
+    """
+    slowest = min(norm.momentum or 0.0 for norm in norms)
+    return min(MOST_FORWARDS, math.ceil(SETTLING / max(slowest, 1e-9)))
 
 
 def _in_both_modes(lab: Lab, model: nn.Module, norms: list[str]) -> tuple[float, float]:
@@ -178,18 +216,17 @@ def _apart(running: float, batch: float) -> bool:
     return running - batch > MODE_GAP and running > MODE_RATIO * batch
 
 
-def growth(lab: Lab, model: nn.Module) -> dict[str, float]:
-    """RMS of the output of each member of a stack (modules of one kind in a row) over that of the first, by the stack's last."""
-    return {rows[-1][0]: rows[-1][1] / (rows[0][1] + 1e-12) for rows in _stacks(lab, model)}
+@dataclass(frozen=True)
+class Stack:
+    """Modules of one kind in a row, by its last member."""
+
+    last: str
+    growth: float       # RMS of the last member's output over that of the first
+    loudness: float     # RMS of the last member's output
 
 
-def loudness(lab: Lab, model: nn.Module) -> dict[str, float]:
-    """RMS of the output of each stack's last member."""
-    return dict(rows[-1] for rows in _stacks(lab, model))
-
-
-def _stacks(lab: Lab, model: nn.Module) -> list[list[tuple[str, float]]]:
-    """Name and RMS of each member's output, by stack, for stacks of two and more."""
+def stacks_of(lab: Lab, model: nn.Module) -> list[Stack]:
+    """The stacks of two and more members."""
     stacks: dict[tuple, list[tuple[str, float]]] = {}
     modules = dict(model.named_modules())
     for call in lab.calls(model):
@@ -197,4 +234,4 @@ def _stacks(lab: Lab, model: nn.Module) -> list[list[tuple[str, float]]]:
         if last.isdigit() and call.outputs and call.outputs[0].is_floating_point():
             key = (parent, type(modules[call.name]), tuple(call.outputs[0].shape))
             stacks.setdefault(key, []).append((call.name, rms(call.outputs[0])))
-    return [rows for rows in stacks.values() if len(rows) > 1]
+    return [Stack(rows[-1][0], rows[-1][1] / (rows[0][1] + 1e-12), rows[-1][1]) for rows in stacks.values() if len(rows) > 1]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from tts_core.diagnosis.checks.losses import span
+from tts_core.diagnosis.checks.losses import span, term_gradients
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import private_copy, unchanged_randomness, without_dropout
-from tts_core.diagnosis.lab import Lab, all_parameters, once_per_lab, plain_step
-from tts_core.diagnosis.vectors import difference, only
+from tts_core.diagnosis.course import all_parameters, plain_step
+from tts_core.diagnosis.lab import Lab, once_per_lab
+from tts_core.diagnosis.vectors import Named, difference, only
 from tts_core.probes.gradients import tensors_norm
 
 DROWNED_OUT = 3e4      # a term's weighted gradient over the mel's from which on the mel may be without any say; sound ones have 1 to 130
@@ -33,14 +35,15 @@ class SharedTerm:
 
 
 @once_per_lab
-def weighted_terms(lab: Lab) -> tuple[str, dict[str, float], dict[str, dict[str, Tensor]]]:
-    """Name of the mel term ("" where there is none), weights of the terms in total, and their gradients at fresh weights."""
-    model = lab.build()
-    gradients = {name: lab.gradient(model, term=name) for name in lab.losses(model)}
+def weighted_terms(lab: Lab) -> tuple[str, dict[str, float], dict[str, Named]]:
+    """Name of the mel term ("" where there is none, or a gradient is not finite), weights of the terms in total, and their
+    gradients at fresh weights.
+    """
+    gradients = dict(term_gradients(lab))
     total = gradients.pop("total")
     terms = [name for name, gradient in gradients.items() if gradient]
     mel = next((name for name in terms if "mel" in name.lower()), "")
-    if not mel or not total:
+    if not mel or not total or not all(math.isfinite(tensors_norm(gradient.values())) for gradient in (total, *gradients.values())):
         return "", {}, {}
     return mel, dict(zip(terms, span(total, [gradients[name] for name in terms])[0])), gradients
 

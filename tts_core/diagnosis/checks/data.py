@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import private_copy, tensors_in
-from tts_core.diagnosis.lab import Change, Lab
+from tts_core.diagnosis.course import Change
+from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.seen_clips import clips_of, distinct_clips, is_variant, pairing, seen_batches, silent_ends
 from tts_core.diagnosis.subject import Batch, SubjectError
 from tts_core.diagnosis.trace import text_embeddings

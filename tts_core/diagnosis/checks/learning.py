@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
-from tts_core.diagnosis.lab import LONGER, Change, Course, Lab
+from tts_core.diagnosis.course import Change, Course
+from tts_core.diagnosis.lab import LONGER, BudgetSpent, Lab
 from tts_core.diagnosis.suspects import Suspect, suspects
 
 MARGIN = 0.1           # in best constants, of the mean curve: a change that gains less is not the cause of anything
@@ -22,8 +23,8 @@ CAUSES = ("data.unnormalised_target", "model.memory_scale", "model.bad_initialis
 @check(*CAUSES)
 def one_factor_at_a_time(lab: Lab) -> Iterable[Finding]:
     """Greedy forward selection over the suspects; what gains nothing beside what was found is excluded."""
-    base = lab.course()
-    open_suspects = [suspect for suspect in suspects(lab) if suspect.always or not (lab.learns if suspect.general else base.learnt)]
+    base, proposed = lab.course(), suspects(lab)
+    open_suspects = [suspect for suspect in proposed if suspect.always or not (lab.learns if suspect.general else base.learnt)]
     if lab.misled:             # what is learnt is something else, and faster or slower says nothing about the target
         open_suspects = [suspect for suspect in open_suspects if not suspect.general]
     accepted: list[Suspect] = []
@@ -41,7 +42,12 @@ def one_factor_at_a_time(lab: Lab) -> Iterable[Finding]:
                          and (suspect.always and not suspect.general or not course.learnt)]
         current = course
     found = {suspect.cause for suspect in accepted}
-    if late := _late(lab, [suspect for suspect in suspects(lab) if suspect.cause == "optimizer.weight_decay" and suspect.always], found):
+    decays = [suspect for suspect in proposed if suspect.cause == "optimizer.weight_decay" and suspect.always]
+    try:
+        late = _late(lab, decays, found)
+    except BudgetSpent as spent:       # what was tried before stays decided
+        late = Finding("optimizer.weight_decay", "undecided", str(spent), decays[0].evidence)
+    if late:
         yield late
         found.add(late.cause)
     for cause in CAUSES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from contextlib import ExitStack
 
@@ -12,13 +13,14 @@ from tts_core.diagnosis.anatomy import anatomy, movement
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
-from tts_core.diagnosis.lab import Lab
+from tts_core.diagnosis.lab import Lab, once_per_lab
 from tts_core.diagnosis.prediction import predicting
 from tts_core.diagnosis.subject import Batch
 from tts_core.diagnosis.trace import output_changed, with_noise
-from tts_core.diagnosis.vectors import inner
+from tts_core.diagnosis.vectors import Named, inner
 from tts_core.model.modes import evaluating
 from tts_core.probes.gradients import tensors_norm
+from tts_core.probes.optimizer_parity import nudged
 from tts_core.speech.batch import lengths_to_mask
 
 SAME = 1e-3            # relative: what rounding, bf16 autocast and another order of summation may do to a loss
@@ -26,7 +28,6 @@ IDENTITY_SHARE = 0.05  # a loss of the target itself above this share of the los
 OTHER_TARGET = 0.5     # of the loss of the target itself: a broadcast cannot be trained below 0.7 of it
 BLIND_SHARE = 0.02     # a loss of shuffled frames below this share of that of a wrong level does not see frames
 UNSHOWN_SHARE = 0.1    # squared share of total's gradient outside the span of the terms' gradients
-ROUNDING = 1e-6        # relative, about ten units in the last place of fp32
 TEXT_SAME = 0.1        # convolutions may look past the end of a text, as Tacotron 2's do: they move a frame by 0.013
 TEXT_STRENGTH = 0.3    # at most, of a leak at the text alone: an unstable model makes much of what a convolution lets through
 FLOORS = 10.0          # how many times what rounding does a broken equivalence has to exceed
@@ -58,30 +59,31 @@ def shuffled_in_time(target: Tensor, lengths: Tensor, seed: int = 0) -> Tensor:
     return shuffled
 
 
-@check("loss.wrong_reduction", "loss.logged_not_optimised")
+@check("loss.wrong_reduction", finite=True)
 def loss_of_the_target_itself(lab: Lab) -> Iterable[Finding]:
-    """The model is made to predict the target, its frames in disorder, and a wrong level."""
+    """The model is made to predict the target, its frames in disorder, its bins in disorder, and a wrong level."""
     own = eval_losses(lab)
     right = eval_losses(lab, prediction=lab.target)
     disorder = eval_losses(lab, prediction=shuffled_in_time(lab.target, lab.lengths))
+    rebinned = eval_losses(lab, prediction=lab.target[..., torch.randperm(lab.target.shape[2], generator=torch.Generator().manual_seed(0))])
     level = eval_losses(lab, prediction=lab.target + lab.frames.std())
-    if right is None or disorder is None or level is None:
-        for cause in ("loss.wrong_reduction", "loss.logged_not_optimised"):
-            yield Finding(cause, "undecided", "next: the last layer could not be made to give the target; compute the loss of the "
-                          "target itself by hand")
+    if right is None or disorder is None or rebinned is None or level is None:
+        yield Finding("loss.wrong_reduction", "undecided", "next: the last layer could not be made to give the target; compute the "
+                      "loss of the target itself by hand")
         return
     heard = [name for name in own if name != "total" and any(
-        abs(other[name] - own[name]) > SAME * (abs(own[name]) + 1e-9) for other in (right, disorder, level))]
-    experiment = "the model made to predict the target, the target's frames in disorder, and the target off by one deviation"
+        abs(other[name] - own[name]) > SAME * (abs(own[name]) + 1e-9) for other in (right, disorder, rebinned, level))]
+    experiment = "the model made to predict the target, its frames in disorder, its bins in disorder, and the target off by one deviation"
     deaf = [name for name in own if "mel" in name.lower() and name not in heard]
     if deaf:
         yield Finding("loss.logged_not_optimised", "confirmed", experiment, strength=1.0, where=f"losses[{deaf[0]!r}]",
                       evidence={f"{name}, whatever is predicted": own[name] for name in deaf})
-    for name in heard:
+    for name in distances(lab, heard):
         evidence = {f"{name} of its own prediction": own[name], "of the target": right[name],
-                    "of the target's frames in disorder": disorder[name], "of a level off by one deviation": level[name]}
+                    "of the target's frames in disorder": disorder[name], "of its bins in disorder": rebinned[name],
+                    "of a level off by one deviation": level[name]}
         identity = right[name] > IDENTITY_SHARE * max(disorder[name], 1e-12) and right[name] > IDENTITY_SHARE * level[name]
-        blind = disorder[name] - right[name] < BLIND_SHARE * abs(level[name] - right[name])
+        blind = min(disorder[name], rebinned[name]) - right[name] < BLIND_SHARE * abs(level[name] - right[name])
         if (identity or blind) and (reason := other_target(lab, name, right[name], min(disorder[name], level[name]))):
             yield Finding("loss.wrong_reduction", "undecided", f"{experiment}; {reason}", evidence, f"losses[{name!r}]")
             lab.misled = reason
@@ -91,6 +93,18 @@ def loss_of_the_target_itself(lab: Lab) -> Iterable[Finding]:
             return
     if heard:
         yield Finding("loss.wrong_reduction", "excluded", experiment, evidence)
+
+
+def distances(lab: Lab, heard: list[str]) -> list[str]:
+    """Those of the terms that hear the prediction which have to be a distance to the target: called after the mel, else the one
+    that makes most of total's gradient. The others may be regularisers and critics, which want something else.
+    """
+    named = [name for name in heard if "mel" in name.lower()]
+    if named or len(heard) < 2:
+        return named or heard
+    sizes = {name: tensors_norm(gradient.values()) for name, gradient in term_gradients(lab).items()}
+    weights = term_weights(lab)
+    return [max(heard, key=lambda name: abs(weights.get(name, 0.0)) * sizes[name])]
 
 
 def other_target(lab: Lab, name: str, right: float, wrong: float) -> str:
@@ -104,7 +118,7 @@ def other_target(lab: Lab, name: str, right: float, wrong: float) -> str:
     return ""
 
 
-@check("loss.padding_included", "model.padding_mask", needs=("pad",))
+@check("loss.padding_included", "model.padding_mask", needs=("pad",), finite=True)
 def appended_padding(lab: Lab) -> Iterable[Finding]:
     """Padding is appended: neither valid frames nor losses may move."""
     n_padded = max(8, int(PADDED * lab.target.shape[1]))
@@ -132,8 +146,8 @@ def appended_padding(lab: Lab) -> Iterable[Finding]:
     worst = max((name for name in changes if name != "total"), key=lambda name: abs(changes[name]), default="total")
     evidence = {f"relative change of {name}": change for name, change in changes.items()}
     level = "excluded" if max(map(abs, changes.values())) <= 10 * SAME else "undecided" if lab.misled else "confirmed"
-    yield Finding("loss.padding_included", level, experiment if not lab.misled else f"{experiment}; {lab.misled}", evidence, f"losses[{worst!r}]" if level == "confirmed" else "",
-                  min(1.0, abs(changes[worst])))
+    yield Finding("loss.padding_included", level, "; ".join(filter(None, (experiment, lab.misled))), evidence,
+                  f"losses[{worst!r}]" if level == "confirmed" else "", min(1.0, abs(changes[worst])))
 
 
 def disturbed_padding(lab: Lab) -> dict[str, float]:
@@ -182,27 +196,32 @@ def _moved_by(lab: Lab, name: str, padding: Tensor) -> float:
 
 def rounding_floor(lab: Lab) -> float:
     """How far a valid frame moves when every parameter is off by a rounding: what no equivalence can be closer than."""
+    off = nudged(lab.model)
+    with without_dropout(lab.model), without_dropout(off):
+        return float(movement(lab.predict(lab.model), lab.predict(off), lab).max())
+
+
+@once_per_lab
+def term_gradients(lab: Lab) -> dict[str, Named]:
+    """Term ("total" too) -> its gradient at fresh weights, without dropout."""
     model = lab.build()
-    with without_dropout(model):
-        before = lab.predict(model)
-        with torch.no_grad():
-            for index, parameter in enumerate(model.parameters()):
-                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)).to(parameter.device)
-                parameter.mul_((1.0 + ROUNDING * noise).to(parameter.dtype))
-        return float(movement(before, lab.predict(model), lab).max())
+    return {name: lab.gradient(model, term=name) for name in lab.losses(model)}
 
 
 @check("loss.detached", "loss.logged_not_optimised")
 def gradient_of_each_term(lab: Lab) -> Iterable[Finding]:
     """Each term's gradient: is it there, and is total's made of them?"""
-    model = lab.build()
-    terms = lab.losses(model)
-    gradients = {name: lab.gradient(model, term=name) for name in terms}
+    gradients = term_gradients(lab)
     norms = {name: tensors_norm(gradient.values()) for name, gradient in gradients.items()}
+    if not all(map(math.isfinite, norms.values())):
+        for cause in ("loss.detached", "loss.logged_not_optimised"):
+            yield Finding(cause, "undecided", "gradients are not finite; next: mend that, and diagnose again",
+                          {f"gradient norm of {name}": norm for name, norm in norms.items()})
+        return
     weights = term_weights(lab)
     experiment = "gradient of each term at every parameter, and the span of the terms' gradients against total's"
     evidence = {f"gradient norm of {name}": norm for name, norm in norms.items()}
-    dead = [name for name in terms if name != "total" and norms[name] == 0.0 and
+    dead = [name for name in norms if name != "total" and norms[name] == 0.0 and
             (abs(weights.get(name, 0.0)) > 1e-3 or name.lower() in ("mel", "duration", "stop", "gate"))]
     if norms["total"] == 0.0:
         yield Finding("loss.detached", "confirmed", experiment, evidence, "losses['total']", 1.0)
@@ -211,7 +230,7 @@ def gradient_of_each_term(lab: Lab) -> Iterable[Finding]:
         yield Finding("loss.detached", "confirmed", experiment, evidence, f"losses[{dead[0]!r}]", 0.9)
     else:
         yield Finding("loss.detached", "excluded", experiment, evidence)
-    alive = [name for name in terms if name != "total" and norms[name] > 0.0]
+    alive = [name for name in norms if name != "total" and norms[name] > 0.0]
     if not alive:
         return
     coefficients, unshown = span(gradients["total"], [gradients[name] for name in alive])
@@ -226,8 +245,8 @@ def gradient_of_each_term(lab: Lab) -> Iterable[Finding]:
         yield Finding("loss.logged_not_optimised", "excluded", experiment, evidence)
 
 
-def span(total: dict[str, Tensor], parts: list[dict[str, Tensor]]) -> tuple[list[float], float]:
-    """Least-squares weights of the parts in `total`, and the squared share of `total` that they leave unexplained."""
+def span(total: Named, parts: list[Named]) -> tuple[list[float], float]:
+    """Least-squares weights of the parts in `total`, and the squared share of `total` that they leave unexplained; all finite."""
     gram = torch.tensor([[inner(a, b) for b in parts] for a in parts], dtype=torch.float64)
     right = torch.tensor([inner(part, total) for part in parts], dtype=torch.float64)
     scale = gram.diagonal().sqrt()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tts_core.diagnosis.anatomy import MOVED, anatomy, movement, with_frames_changed
 from tts_core.diagnosis.checks.activity import odd_weights, reinitialise
+from tts_core.diagnosis.checks.parameters import declared
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
@@ -19,12 +20,12 @@ from tts_core.model.modes import evaluating
 
 LOCAL = 48             # frames: a look-ahead no longer than this may be an undeclared post-net
 DEAF = 1e-3            # wrong text that moves the prediction by less, in target deviations, does not reach it
-HEARD = 10.0       # times that, after a default initialisation: the text is heard again
+HEARD_AGAIN = 10.0     # times that, after a default initialisation: the text is heard again
 UNREACHED = 0.02       # share of the target's values outside the reachable range that is a fault
 DRIVES = (-100.0, -10.0, 10.0, 100.0)   # in target ranges
 
 
-@check("model.no_causal_mask", "model.no_right_shift")
+@check("model.no_causal_mask", "model.no_right_shift", finite=True)
 def future_and_own_frame(lab: Lab) -> Iterable[Finding]:
     """Frames after t, and then frame t alone, are disturbed: the prediction of frame t must not move."""
     parts = anatomy(lab)
@@ -60,7 +61,7 @@ def future_and_own_frame(lab: Lab) -> Iterable[Finding]:
                   "predict_frames" if itself > MOVED else "", 1.0)
 
 
-@check("model.text_ignored")
+@check("model.text_ignored", finite=True)
 def wrong_text_moves_the_prediction(lab: Lab) -> Iterable[Finding]:
     """What the text embeddings give is disturbed, before and after training."""
     parts = anatomy(lab)
@@ -91,7 +92,7 @@ def _heard_when_initialised(lab: Lab) -> tuple[str, float] | None:
     model = lab.build()
     reinitialise(odd).model(model)
     moved = text_movement(lab, model)
-    return (next(iter(odd)), moved) if moved > HEARD * DEAF else None
+    return (next(iter(odd)), moved) if moved > HEARD_AGAIN * DEAF else None
 
 
 def text_movement(lab: Lab, model: nn.Module) -> float:
@@ -104,7 +105,7 @@ def text_movement(lab: Lab, model: nn.Module) -> float:
     return float((after - before)[lab.mask].square().mean().sqrt() / lab.frames.std())
 
 
-@check("model.encoder_detached")
+@check("model.encoder_detached", finite=True)
 def parameters_that_matter_without_gradient(lab: Lab) -> Iterable[Finding]:
     """A text-side parameter that moves the loss when it is disturbed but has no gradient hangs on a broken graph."""
     model = lab.build()
@@ -119,7 +120,7 @@ def parameters_that_matter_without_gradient(lab: Lab) -> Iterable[Finding]:
         return
     silent = [(name, parameter) for name, parameter in mine
               if name not in gradient or not bool((gradient[name] != 0).any())]
-    silent = [(name, parameter) for name, parameter in silent if not _declared(name, lab.subject.frozen)]
+    silent = [(name, parameter) for name, parameter in silent if not declared(name, lab.subject.frozen)]
     experiment = "gradient of total at the text side's parameters, and the prediction when those without one are disturbed"
     with without_dropout(model):
         before = lab.predict(model, field="mel")
@@ -130,10 +131,6 @@ def parameters_that_matter_without_gradient(lab: Lab) -> Iterable[Finding]:
         yield Finding("model.encoder_detached", "confirmed", experiment, evidence, moving[0], len(moving) / len(mine))
     else:
         yield Finding("model.encoder_detached", "excluded", experiment, evidence)
-
-
-def _declared(name: str, frozen: Iterable[str]) -> bool:
-    return any(name == prefix or name.startswith(prefix + ".") for prefix in frozen)
 
 
 def _moves(lab: Lab, model: nn.Module, parameter: nn.Parameter, before: Tensor) -> bool:
@@ -154,7 +151,7 @@ def two_eval_forwards(lab: Lab) -> Iterable[Finding]:
         first, second = (_eval_trace(lab, model, seed) for seed in (1, 2))
     origins = [a.name for a, b in zip(first, second) if a.name == b.name
                and all(map(_equal, a.inputs, b.inputs)) and not all(map(_equal, a.outputs, b.outputs))]
-    origins = [name for name in origins if not _declared(name, lab.subject.stochastic)]
+    origins = [name for name in origins if not declared(name, lab.subject.stochastic)]
     final = max((float((x.float() - y.float()).abs().max()) for a, b in zip(first[-1:], second[-1:])
                  for x, y in zip(a.outputs, b.outputs) if x.is_floating_point() and x.shape == y.shape), default=0.0)
     evidence = {"largest difference between two eval forwards": final}
@@ -197,7 +194,7 @@ def held_still(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
             handle.remove()
 
 
-@check("model.output_range")
+@check("model.output_range", finite=True)
 def reachable_range(lab: Lab) -> Iterable[Finding]:
     """The last layer's output is driven far up and down: every target value must be within what comes out."""
     model = lab.build()
@@ -208,11 +205,14 @@ def reachable_range(lab: Lab) -> Iterable[Finding]:
         if not name:
             continue
         module = dict(model.named_modules())[name]
+        with without_dropout(model):
+            own = lab.predict(model, field=field)[lab.mask]
         reached = []
         for drive in DRIVES:
             with without_dropout(model), output_changed(module, lambda tensor, by=drive * spread: tensor + by):
-                reached.append(lab.predict(model, field=field)[lab.mask])
-        reached = torch.nan_to_num(torch.stack(reached))
+                driven = lab.predict(model, field=field)[lab.mask]
+                reached.append(torch.where(driven.isnan(), own, driven))
+        reached = torch.stack(reached)
         low, high = reached.amin(dim=(0, 1)), reached.amax(dim=(0, 1))
         slack = 0.01 * spread
         outside = float(((lab.frames < low - slack) | (lab.frames > high + slack)).float().mean())

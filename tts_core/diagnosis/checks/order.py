@@ -19,7 +19,7 @@ MIXED = 1e-3           # relative: one place's input that moves another place's 
 LAG = 12               # frames between the prediction that is watched and the history that is swapped
 
 
-@check("model.positions")
+@check("model.positions", finite=True)
 def order_of_places(lab: Lab) -> Iterable[Finding]:
     """Two places are swapped at the text embedding, and two old frames in the history: does anything notice?"""
     parts = anatomy(lab)

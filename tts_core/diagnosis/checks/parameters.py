@@ -9,7 +9,8 @@ from torch import nn
 
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
-from tts_core.diagnosis.lab import Change, Lab, all_parameters
+from tts_core.diagnosis.course import Change, all_parameters
+from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.observe import observe_steps, reference
 from tts_core.probes.gradients import tensors_norm
 

@@ -14,12 +14,14 @@ from tts_core.diagnosis.changes import fp32_weights, to_fp32
 from tts_core.diagnosis.checks.registry import check
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import mapped, tensors_in
-from tts_core.diagnosis.lab import Lab, all_parameters
+from tts_core.diagnosis.course import Change, all_parameters
+from tts_core.diagnosis.lab import LONGER, Lab
 from tts_core.diagnosis.observe import observe, observe_steps, reference
 from tts_core.diagnosis.switches import HALVES, in_fp32, masks_in_range
 from tts_core.probes.gradients import tensors_norm
 
 BETTER = 0.1        # in best constants, of the mean curve: what the fp32 twin has to gain
+AGAIN = 0.05        # what it has to gain in a longer run, where updates are swallowed
 SCALE_CHANGE = 256  # the loss scale is made this many times smaller
 SHRUNK = 0.9        # gradient norm at unscale_ over that after backward(); 1 without a clip in between
 OVERFLOW = ("overflow", "finite", "nan", "inf ")     # in what is raised about numbers rather than about their types
@@ -57,14 +59,25 @@ def weights_keep_updates(lab: Lab) -> Iterable[Finding]:
     elif own.outcome - twin.outcome > BETTER and own.moved < twin.moved:
         yield Finding("precision.low_precision_weights", "confirmed", experiment, evidence, where,
                       max(own.outcome - twin.outcome, 1.0 - own.moved / twin.moved))
-    elif own.moved < SWALLOWED * twin.moved and not own.learnt:
-        yield Finding("precision.low_precision_weights", "confirmed", f"{experiment}: of the updates that fp32 weights take, these "
-                      "swallow some altogether", evidence, where, 1.0 - own.moved / twin.moved)
     elif own.learnt:
         yield Finding("precision.low_precision_weights", "excluded", f"{experiment}: it gains nothing", evidence, where)
+    elif own.moved < SWALLOWED * twin.moved:
+        yield _in_the_long_run(lab, change, own.moved / twin.moved, experiment, evidence, where)
     else:
         yield Finding("precision.low_precision_weights", "undecided", f"{experiment}: it gains nothing in so few steps; next: "
                       "a longer run of both", evidence, where)
+
+
+def _in_the_long_run(lab: Lab, change: Change, kept: float, experiment: str, evidence: dict, where: str) -> Finding:
+    """Updates that 16-bit weights swallow altogether, while in so few steps even the fp32 twin gains little: more steps decide."""
+    own, twin = lab.course(times=LONGER), lab.course(change, times=LONGER)
+    gain = own.outcome - twin.outcome
+    evidence = evidence | {f"last after {LONGER} times the steps": own.final, f"last in fp32 after {LONGER} times the steps": twin.final}
+    experiment = f"{experiment}, {LONGER} times the steps: of the updates that fp32 weights take, these swallow some altogether"
+    if gain > AGAIN or own.final - twin.final > BETTER:
+        return Finding("precision.low_precision_weights", "confirmed", experiment, evidence, where, max(gain, 1.0 - kept))
+    return Finding("precision.low_precision_weights", "undecided", f"{experiment}, but nothing is gained; next: mend what else is found",
+                   evidence, where)
 
 
 # --- overflow ---------------------------------------------------------------------------------------------------------

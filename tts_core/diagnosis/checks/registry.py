@@ -19,6 +19,7 @@ class Check:
     name: str
     causes: tuple[str, ...]
     needs: tuple[str, ...]     # optional fields of Subject without which it says "not applicable"
+    finite: bool               # whether it compares predictions, which then have to be finite
     run: Run
 
     def findings(self, lab: Lab) -> list[Finding]:
@@ -31,6 +32,9 @@ class Check:
                     for cause in self.causes]
         found, reason = [], ""
         try:
+            if self.finite and not lab.predicts_numbers:
+                return [Finding(cause, "undecided", "the prediction of a fresh model is not finite; next: mend that, and diagnose again")
+                        for cause in self.causes]
             for finding in self.run(lab):
                 found.append(finding)
         except BudgetSpent as spent:
@@ -45,9 +49,9 @@ class Check:
 CHECKS: list[Check] = []
 
 
-def check(*causes: str, needs: tuple[str, ...] = ()) -> Callable[[Run], Run]:
+def check(*causes: str, needs: tuple[str, ...] = (), finite: bool = False) -> Callable[[Run], Run]:
     """Register a function (lab) -> findings; it answers for `causes`, some of which others may answer for too."""
     def register(run: Run) -> Run:
-        CHECKS.append(Check(run.__name__, causes, needs, run))
+        CHECKS.append(Check(run.__name__, causes, needs, finite, run))
         return run
     return register

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from tts_core.diagnosis.isolation import unchanged_randomness
-from tts_core.diagnosis.lab import N_JUDGED, Change, Course, Lab
+from tts_core.diagnosis.course import Change, Course
+from tts_core.diagnosis.lab import N_JUDGED, Lab
 from tts_core.diagnosis.subject import Subject, check_subject
 from tts_core.viz.frontend import under_runner
 from tts_core.workbook.addresses import short_address
