@@ -12,8 +12,8 @@ import soundfile
 from tts_core.diagnosis.findings import Finding, Report
 from tts_core.diagnosis.triage import Triage
 from tts_core.viz import plot_courses, plot_mels
-from tts_core.workbook.diagnosis_tables import YARDSTICKS
-from tts_core.workbook.pages import data_uri, format_number, render
+from tts_core.workbook.diagnosis_tables import YARDSTICKS, value_text
+from tts_core.workbook.pages import data_uri, render
 
 
 def diagnosis_page(report: Report, title: str) -> str:
@@ -42,7 +42,7 @@ def entry(found: Finding) -> dict[str, Any]:
 
 def rows(numbers) -> list[tuple[str, str]]:
     """Names and formatted values."""
-    return [(name, value if isinstance(value, str) else format_number(value)) for name, value in numbers.items()]
+    return [(name, value_text(value)) for name, value in numbers.items()]
 
 
 def triage_page(found: Triage, title: str) -> str:

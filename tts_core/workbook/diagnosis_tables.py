@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tts_core.diagnosis.findings import LEVELS, Finding, Report
 from tts_core.diagnosis.course import LEARNT
+from tts_core.diagnosis.findings import LEVELS, Finding, Report
 from tts_core.workbook.findings import html_table
 from tts_core.workbook.pages import format_number
 

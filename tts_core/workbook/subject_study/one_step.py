@@ -11,7 +11,7 @@ from tts_core.diagnosis.checks.registry import CHECKS
 from tts_core.diagnosis.findings import Finding, merged
 from tts_core.diagnosis.module_audit import ModuleAudit, audit_modules
 from tts_core.viz import plot_gradient_norms, plot_loss_shares, plot_update_ratios
-from tts_core.workbook.pages import format_number
+from tts_core.workbook.diagnosis_tables import numbers_text
 from tts_core.workbook.subject_study.study import Study, Verdict
 from tts_core.workbook.verdicts import Item
 
@@ -44,9 +44,7 @@ def one_step_findings(study: Study) -> tuple[Finding, ...]:
 
 def evidence_of(found: Finding) -> str:
     """What was run and the numbers of it, in one line."""
-    numbers = ", ".join(f"{name} {value if isinstance(value, str) else format_number(value)}"
-                        for name, value in found.evidence.items())
-    return f"{found.experiment}: {numbers}" if numbers else found.experiment
+    return f"{found.experiment}: {numbers_text(found)}" if found.evidence else found.experiment
 
 
 def _draw(study: Study, audit: ModuleAudit) -> None:
