@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -37,24 +38,25 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batc
                precision: Precision, scaler: torch.amp.GradScaler, clip_norm: float | None = 1.0) -> StepReport:
     """One optimiser step over one batch or several micro-batches (accumulated: equal to one big batch).
 
-    autocast -> losses in fp32 -> raise on non-finite -> scale -> backward -> unscale -> clip -> step -> update ->
+    autocast -> losses in fp32 -> scale -> backward -> raise on non-finite -> unscale -> clip -> step -> update ->
     zero_grad(set_to_none=True). Raises WorkbookError naming the module whose output, or the parameter whose gradient,
     first became non-finite; with a loss scaler an overflowing gradient skips the step instead, as it is meant to.
     """
     batches = [batches] if isinstance(batches, Batch) else batches
     counts = Counts.of(batches)
     loss_scale = scaler.get_scale()
-    sums = dict.fromkeys(("mel", "mel_l1", "duration", "stop", "total"), 0.0)
+    values = []
     for batch in batches:
         with precision.autocast():
             terms = loss_sums(model(batch), batch, model, config)
             total = terms.total(config, counts)
-        if not torch.isfinite(total):
-            raise_non_finite(model, batch, precision)
         scaler.scale(total).backward()
-        for name in ("mel", "mel_l1", "duration", "stop"):
-            sums[name] += float(getattr(terms, name)[0].detach())
-        sums["total"] += float(total.detach())
+        values.append(torch.stack([terms.mel[0], terms.mel_l1[0], terms.duration[0], terms.stop[0], total]).detach())
+    values = torch.stack(values).tolist()       # read back once: each reading makes a GPU wait
+    sums = dict(zip(("mel", "mel_l1", "duration", "stop", "total"), map(sum, zip(*values))))
+    if not math.isfinite(sums["total"]):
+        optimizer.zero_grad(set_to_none=True)
+        raise_non_finite(model, next(batch for batch, row in zip(batches, values) if not math.isfinite(row[-1])), precision)
     norm, clipped = step_optimizer(model, optimizer, scaler, clip_norm)
     return StepReport(mel=sums["mel"] / counts.mel, mel_l1=sums["mel_l1"] / counts.mel,
                       duration=sums["duration"] / counts.duration, stop=sums["stop"] / counts.stop,
