@@ -43,9 +43,9 @@ def step_of(rank: int, world: int, checkpointing: bool = False, steps: int = 1) 
     return {"reports": reports, "moved": {name: before[name] - p.detach() for name, p in model.named_parameters()}}
 
 
-def run_rank(rank: int, world: int, rendezvous: str, out: str, options: dict) -> None:
-    """Join the group of `world` processes, step, and save what happened to `out`.rank."""
+def run_rank(rank: int, world: int, rendezvous: str, out: str, cases: dict[str, dict]) -> None:
+    """Join the group of `world` processes, step through every case, and save what happened to `out`.rank."""
     distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world,
                                    timeout=datetime.timedelta(seconds=120))
-    torch.save(step_of(rank, world, **options), f"{out}.{rank}")
+    torch.save({name: step_of(rank, world, **options) for name, options in cases.items()}, f"{out}.{rank}")
     distributed.destroy_process_group()
