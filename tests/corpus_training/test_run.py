@@ -175,7 +175,7 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: float = 240) -> Non
 
 def test_kill_minus_9_and_the_same_command_give_the_bits_of_a_run_that_was_left_alone(settings, tmp_path):
     train = dataclasses.replace(TRAIN, steps=60)
-    settings = dataclasses.replace(settings, validate_every=30, threads=1)
+    settings = dataclasses.replace(settings, validate_every=30, threads=1, log_every=7)
     arguments = command(settings, train)
     process = start(arguments, settings)
     wait_for(settings.out / "last.safetensors", process)

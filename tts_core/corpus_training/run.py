@@ -120,7 +120,7 @@ class _Loop:
             report = self._step(step, batches)
             done = self.training.notes["step"] = step + 1
             end = done == last
-            if done % self.run.log_every == 0 or end or done == first + 1:
+            if done % self.run.log_every == 0 or end or done == 1:
                 self._log(done, report)
             if done % self.run.validate_every == 0 or end:
                 self._validate(done)
