@@ -1,122 +1,148 @@
-"""Speed as ratios within one run: our train step against a plain torch.nn.Transformer, cached against uncached generation.
+"""Speed and memory of one train step and of generation, as ratios within one run.
 
-    python benchmarks/step.py [--profile quick] [--repeats 5]
+    python benchmarks/step.py [--profiles quick,seed] [--batches 1,32] [--repeats 3] [--device cpu] [--threads 2]
 
-The two sides of a ratio take turns, A B A B …, and medians are compared, so that a machine whose speed drifts treats
-both alike. Results: `results/step_PROFILE.json`.
+Contenders take turns, A B C A B C …, and medians are compared. A step is forward, backward and optimiser over real prompts
+(data_samples/allison); "of the peak" is the counted work (benchmarks/work.py) over its time and over the best square matrix product
+of the same type in the same run. Results: `results/step.json`, one row for each profile and batch.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import statistics
-import time
-from collections.abc import Callable
+import dataclasses
 from pathlib import Path
 
 import torch
-from torch import nn
+from contenders import our_forward, our_step, plain_step, tacotron_step
+from timing import ROOT, interleaved_medians, matmul_peak, provenance, saved_bytes
+from work import work
 
-from tts_core.config import AudioConfig, ModelConfig
+from tts_core.config import AudioConfig, ExperimentConfig, preset
 from tts_core.model.generation import free_run, history_frames
 from tts_core.model.modes import evaluating
-from tts_core.speech.batch import Batch
-from tts_core.training.loop import start_training
-from tts_core.training.precision import choose_precision
-from tts_core.training.step import train_step
-from tts_core.trials.overfit import Arm, build_arm, open_clip
-from tts_core.workbook.atomic import write_json
-from tts_core.workbook.environment import device_name, git_commit
+from tts_core.model.tts import TTSModel, build_model
+from tts_core.speech.batch import Batch, collate
+from tts_core.speech.dataset import Corpus, load_corpus
+from tts_core.workbook.atomic import read_json, write_json
 
-ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "step.json"
+N_GENERATED = 600      # frames of the generation that is measured
 
 
-class PlainTransformer(nn.Module):
-    """What a user would write at the same sizes: nn.Transformer over length-regulated phonemes and shifted mels."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_dim)
-        encoder = nn.TransformerEncoderLayer(config.hidden_dim, config.n_heads, config.encoder_ff_dim, config.dropout,
-                                             batch_first=True, norm_first=True)
-        decoder = nn.TransformerDecoderLayer(config.hidden_dim, config.n_heads, config.decoder_ff_dim, config.dropout,
-                                             batch_first=True, norm_first=True)
-        self.encoder = nn.TransformerEncoder(encoder, config.n_encoder_layers, nn.LayerNorm(config.hidden_dim), enable_nested_tensor=False)
-        self.decoder = nn.TransformerDecoder(decoder, config.n_decoder_layers, nn.LayerNorm(config.hidden_dim))
-        self.mel_in, self.mel_out = nn.Linear(config.mel_dim, config.hidden_dim), nn.Linear(config.hidden_dim, config.mel_dim)
-
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """Teacher-forced mel (B, T, M) of one clip without padding."""
-        memory = self.encoder(self.embedding(batch.phonemes)).repeat_interleave(batch.durations[0], dim=1)
-        history = self.mel_in(torch.cat([torch.zeros_like(batch.mel[:, :1]), batch.mel[:, :-1]], dim=1))
-        mask = nn.Transformer.generate_square_subsequent_mask(history.shape[1])
-        return self.mel_out(self.decoder(history, memory, tgt_mask=mask, tgt_is_causal=True))
+def clips_of(corpus: Corpus, n_clips: int) -> list:
+    """The clip nearest to the findings' length where one is asked for; else as many of the corpus in its own order, round and round."""
+    if n_clips == 1:
+        return [min(corpus.clips, key=lambda clip: abs(len(clip.mel) - 258))]
+    return [corpus.clips[index % len(corpus.clips)] for index in range(n_clips)]
 
 
-def plain_step(arm: Arm) -> Callable[[], None]:
-    model = PlainTransformer(arm.experiment.model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-
-    def step() -> None:
-        (model(arm.batch) - arm.batch.mel).abs().mean().backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    return step
+def fresh(corpus: Corpus, experiment: ExperimentConfig, device: str) -> TTSModel:
+    return build_model(experiment.model, experiment.audio, [clip.mel for clip in corpus.clips], experiment.fit.seed).to(device)
 
 
-def our_step(arm: Arm) -> Callable[[], None]:
-    training = start_training(arm.experiment, arm.model, "cpu")
-    precision = choose_precision("fp32", "cpu")
-    return lambda: train_step(arm.model, training.optimizer, arm.batch, arm.experiment.loss, precision, training.scaler)
+def experiment_of(corpus: Corpus, profile: str, **model_changes) -> ExperimentConfig:
+    """The sound model at the profile's size without dropout, which peers spend their time on differently."""
+    experiment = preset("healthy", corpus.vocabulary.get_vocab_size(), profile)
+    return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, dropout=0.0, **model_changes))
 
 
-def uncached_run(arm: Arm) -> None:
+def measure_step(corpus: Corpus, profile: str, n_clips: int, repeats: int, device: str, types: list[str], peaks: dict[str, float]) -> dict:
+    """One row: valid frames per second of every contender, share of the peak, activation memory."""
+    clips = clips_of(corpus, n_clips)
+    batch = collate(clips).to(device)
+    own = experiment_of(corpus, profile)
+    by_phoneme = experiment_of(corpus, profile, memory_positions=False)
+    contenders = {f"ours, {name}": our_step(own, fresh(corpus, own, device), [batch], name) for name in types}
+    contenders |= {"ours, fp32, keys by phoneme": our_step(by_phoneme, fresh(corpus, by_phoneme, device), [batch]),
+                   "nn.Transformer": plain_step(own.model, [batch])}
+    if profile == "seed":
+        contenders["Tacotron 2"] = tacotron_step(own.model.vocab_size, [batch])
+    seconds = interleaved_medians(contenders, repeats)
+    model = fresh(corpus, own, device)
+    counted = work(own.model, sum(p.numel() for p in model.parameters()), n_clips, batch.phonemes.shape[1], batch.mel.shape[1])
+    checkpointed = experiment_of(corpus, profile, gradient_checkpointing=True)
+    activations = {"plain": saved_bytes(our_forward(own, model, batch)),
+                   "checkpointed": saved_bytes(our_forward(checkpointed, fresh(corpus, checkpointed, device), batch))}
+    return {"profile": profile, "clips": n_clips, "valid_frames": batch.n_frames, "padded_frames": batch.mel.shape[0] * batch.mel.shape[1],
+            "operations": counted.operations, "parameter_bytes": counted.parameter_bytes,
+            "frames_per_second": {name: batch.n_frames / value for name, value in seconds.items()},
+            "ratio_to_nn_transformer": {name: seconds["nn.Transformer"] / value for name, value in seconds.items()},
+            "share_of_peak": {name: counted.operations / seconds[f"ours, {name}"] / peaks[name] for name in types},
+            "activation_bytes": activations}
+
+
+def uncached_run(model: TTSModel, batch: Batch) -> None:
     """Free-running with the whole decoder at every frame."""
-    model, batch = arm.model, arm.batch
     with evaluating(model):
         memory = model.expand(model.encode(batch.phonemes, batch.phoneme_mask), batch.durations, batch.mel.shape[1])
-        past = memory.new_zeros(1, 0, batch.mel.shape[2])
+        past = memory.new_zeros(len(memory), 0, batch.mel.shape[2])
         for t in range(batch.mel.shape[1]):
             x = model.decoder_input(history_frames(past, model.go_frame, "train"), memory[:, :t + 1])
             decoded = model.decoder(x, memory, batch.mel_mask, model._run_layer)
             past = torch.cat([past, model.mel_projection_out(decoded[:, -1:])], dim=1)
 
 
-def paired_medians(a: Callable[[], object], b: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median seconds of each, in turn, after one warm-up of both."""
-    a(), b()
-    seconds: dict[Callable, list[float]] = {a: [], b: []}
-    for _ in range(repeats):
-        for function in (a, b):
-            start = time.perf_counter()
-            function()
-            seconds[function].append(time.perf_counter() - start)
-    return statistics.median(seconds[a]), statistics.median(seconds[b])
+def long_batch(corpus: Corpus, n_frames: int) -> Batch:
+    """One made-up clip of `n_frames`: the phonemes and durations of the corpus in a row."""
+    phonemes = torch.cat([torch.from_numpy(clip.phoneme_ids) for clip in corpus.clips])
+    durations = torch.cat([torch.from_numpy(clip.durations) for clip in corpus.clips])
+    kept = int((durations.cumsum(0) < n_frames).sum())
+    durations = torch.cat([durations[:kept], torch.tensor([n_frames - int(durations[:kept].sum())])])
+    return Batch(phonemes[None, :kept + 1], torch.tensor([kept + 1]), durations[None], torch.cat([clip.mel for clip in corpus.clips])[None, :n_frames],
+                 torch.tensor([n_frames]), ("made up",), AudioConfig().silence)
+
+
+def measure_generation(corpus: Corpus, profile: str, device: str) -> dict:
+    """Cached against uncached generation of N_GENERATED frames, and the real-time factor."""
+    batch, experiment = long_batch(corpus, N_GENERATED).to(device), experiment_of(corpus, profile)
+    model = fresh(corpus, experiment, device)
+    seconds = interleaved_medians({"cached": lambda: free_run(model, batch), "uncached": lambda: uncached_run(model, batch)}, 1)
+    return {"profile": profile, "frames": N_GENERATED, "seconds": seconds, "ratio": seconds["uncached"] / seconds["cached"],
+            "real_time_factor": seconds["cached"] / (N_GENERATED * AudioConfig().hop_seconds)}
+
+
+def bf16_counts(device: str, peaks: dict[str, float]) -> bool:
+    """Whether bf16 products are faster than fp32's on this device: elsewhere autocast only costs time."""
+    return device != "cpu" or peaks["bf16"] > peaks["fp32"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="quick", choices=("smoke", "quick", "seed"))
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
-    corpus, clip = open_clip(ROOT / "data_samples" / "librivox")
-    arm = build_arm("healthy", [clip], corpus.vocabulary, arguments.profile, device="cpu")
-    frames = len(clip.mel)
-    ours, plain = paired_medians(our_step(arm), plain_step(arm), arguments.repeats)
-    cached, uncached = paired_medians(lambda: free_run(arm.model, arm.batch), lambda: uncached_run(arm), max(1, arguments.repeats // 2))
-    rows = {"train step, batch 1: ours against nn.Transformer": (frames / ours, frames / plain, plain / ours),
-            f"generation of {frames} frames: cached against uncached": (frames / cached, frames / uncached, uncached / cached)}
-    for name, (a, b, ratio) in rows.items():
-        print(f"{name}: {a:.0f} and {b:.0f} valid frames/s, ratio {ratio:.2f}")
-    print(f"real-time factor of cached generation: {cached / (frames * AudioConfig().hop_seconds):.2f}")
-    write_json(ROOT / "benchmarks" / "results" / f"step_{arguments.profile}.json", {
-        "rows": {name: {"frames_per_second": a, "against": b, "ratio": ratio} for name, (a, b, ratio) in rows.items()},
-        "real_time_factor": cached / (frames * AudioConfig().hop_seconds),
-        "provenance": {"command": f"python benchmarks/step.py --profile {arguments.profile} --repeats {arguments.repeats}",
-                       "commit": git_commit(ROOT), "date": datetime.date.today().isoformat(), "device": device_name(),
-                       "threads": torch.get_num_threads(), "versions": {"torch": torch.__version__}}})
+    parser.add_argument("--profiles", default="quick,seed")
+    parser.add_argument("--batches", default="1,32")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    corpus = load_corpus(ROOT / "data_samples" / "allison", AudioConfig())
+    peaks = {"fp32": matmul_peak(torch.float32, options.device), "bf16": matmul_peak(torch.bfloat16, options.device)}
+    types = ["fp32", "bf16"] if bf16_counts(options.device, peaks) else ["fp32"]
+    print("matmul peak: " + ", ".join(f"{name} {value / 1e9:.0f} GFLOP/s" for name, value in peaks.items()), flush=True)
+    steps, generation = [], []
+    for profile in options.profiles.split(","):
+        for n_clips in map(int, options.batches.split(",")):
+            steps.append(measure_step(corpus, profile, n_clips, options.repeats, options.device, types, peaks))
+            print_step(steps[-1])
+        generation.append(measure_generation(corpus, profile, options.device))
+        print(f"{profile}: cached generation {generation[-1]['ratio']:.1f} x uncached at {N_GENERATED} frames, "
+              f"real-time factor {generation[-1]['real_time_factor']:.2f}", flush=True)
+    before = read_json(options.out) if options.out.exists() else {}
+    write_json(options.out, {**before, options.device: {"matmul_peak": peaks, "steps": steps, "generation": generation,
+                                                        "provenance": provenance("python benchmarks/step.py")}})
+
+
+def print_step(row: dict) -> None:
+    """One row as lines of the table."""
+    print(f"{row['profile']}, {row['clips']} clips: {row['valid_frames']} valid of {row['padded_frames']} frames, "
+          f"{row['operations'] / 1e9:.1f} GFLOP, activations {row['activation_bytes']['plain'] / 2 ** 20:.0f} MiB, "
+          f"checkpointed {row['activation_bytes']['checkpointed'] / 2 ** 20:.0f} MiB")
+    for name, value in row["frames_per_second"].items():
+        share = row["share_of_peak"].get(name.removeprefix("ours, "), None)
+        print(f"    {name:32s} {value:8.0f} valid frames/s, {row['ratio_to_nn_transformer'][name]:.2f} x nn.Transformer"
+              + ("" if share is None else f", {share:.0%} of the peak"), flush=True)
 
 
 if __name__ == "__main__":

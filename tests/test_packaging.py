@@ -34,7 +34,7 @@ def pinned() -> dict[str, str]:
 def test_distribution_package_script_and_extras():
     assert PROJECT["name"] == "tts-overfit-workbook"
     assert PROJECT["scripts"] == {"tts-workbook": "tts_core.workbook.cli:main"}
-    assert set(PROJECT["optional-dependencies"]) == {"notebooks", "test", "bench", "cluster", "phonemes", "vocoder"}
+    assert set(PROJECT["optional-dependencies"]) == {"notebooks", "test", "bench", "cluster", "phonemes", "tensorboard", "vocoder"}
 
 
 def test_environment_yml_shows_the_card_and_installs_the_package_with_its_extras():
@@ -133,7 +133,7 @@ for package in ("speech", "model", "training"):
 
 
 def test_imports_run_one_way():
-    order = ("speech", "model", "training", "probes", "trials", "workbook")
+    order = ("speech", "model", "training", "probes", "trials", "workbook", "corpus_training")
     for rank, package in enumerate(order):
         for file in (ROOT / "tts_core" / package).glob("*.py"):
             imported = set(re.findall(r"^\s*from tts_core\.(\w+)", file.read_text(), re.MULTILINE))

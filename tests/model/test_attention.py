@@ -50,3 +50,26 @@ def test_cache_returns_everything_appended_so_far():
     keys, values = cache.append(second, 2 * second)
     torch.testing.assert_close(keys, torch.cat([first, second], dim=2))
     torch.testing.assert_close(values, torch.cat([first, 2 * second], dim=2))
+
+
+@torch.no_grad()
+def test_causal_by_name_is_the_mask_written_out():
+    ours, _ = paired_attention()
+    x = torch.randn(2, 9, 16).double()
+    keys, values = ours.project(x)
+    expected = ours(x, keys, values, causal_mask(9, 9, x.device))
+    torch.testing.assert_close(ours(x, keys, values, "causal"), expected)
+    ours.record = True
+    torch.testing.assert_close(ours(x, keys, values, "causal"), expected)
+    assert float(ours.weights.triu(1).abs().max()) == 0.0
+
+
+@torch.no_grad()
+def test_numbers_as_a_mask_are_added_to_the_logits():
+    ours, _ = paired_attention()
+    x, memory = torch.randn(2, 5, 16).double(), torch.randn(2, 3, 16).double()
+    twice = ours(x, *ours.project(memory[:, [0, 0, 1, 2]]))
+    bias = torch.tensor([2.0, 1.0, 1.0]).log()[None, None, None]
+    torch.testing.assert_close(ours(x, *ours.project(memory), bias), twice)
+    ours.record = True
+    torch.testing.assert_close(ours(x, *ours.project(memory), bias), twice)

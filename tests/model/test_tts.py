@@ -152,3 +152,36 @@ def test_a_clip_says_the_same_alone_and_beside_a_longer_one(name, batch):
     torch.testing.assert_close(together.mel[:1, :9], single.mel, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(together.log_durations[:1, :3], single.log_durations, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(together.stop_logits[:1, :9], single.stop_logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("decoder_adds_memory", [False, True])
+def test_keys_by_phoneme_are_keys_by_frame(decoder_adds_memory):
+    """Without frame positions a phoneme's frames share one key: the same output and gradient, from as many keys as phonemes."""
+    batch = make_batch([[2, 3, 0, 4], [5, 1, 4, 4, 2]], dtype=torch.float64)
+    model = make_model(make_experiment(memory_positions=False, decoder_adds_memory=decoder_adds_memory), batch).double()
+    n_keys, gradients, outputs = [], [], []
+    for layer in model.decoder.layers:
+        layer.cross_attention.register_forward_pre_hook(lambda _, args: n_keys.append(args[1].shape[2]))
+    for record in (False, True):            # a recorded attention is asked for its weight on every frame
+        for layer in model.decoder.layers:
+            layer.cross_attention.record = record
+        output = model(batch)
+        outputs.append(output.mel[batch.mel_mask])
+        model.zero_grad()
+        losses(model, batch)["total"].backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    assert set(n_keys[:2]) == {batch.phonemes.shape[1]} and set(n_keys[2:]) == {batch.mel.shape[1]}
+    torch.testing.assert_close(outputs[0], outputs[1])
+    for a, b in zip(*gradients):
+        torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("changes, by_phoneme", [(dict(memory_positions=False), True), (dict(memory_positions=True), False),
+                                                 (dict(memory_positions=False, dropout=0.2), False)])
+def test_keys_are_taken_by_phoneme_only_where_that_changes_nothing(batch, changes, by_phoneme):
+    model = make_model(make_experiment(**changes), batch)
+    seen = []
+    model.decoder.layers[0].cross_attention.register_forward_pre_hook(lambda _, args: seen.append(args[1].shape[2]))
+    model(batch), model.eval()(batch)
+    frames, phonemes = batch.mel.shape[1], batch.phonemes.shape[1]
+    assert seen == [phonemes if by_phoneme else frames, frames if changes["memory_positions"] else phonemes]

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+Mask = Tensor | Literal["causal"] | None
 
 
 @dataclass
@@ -63,21 +67,29 @@ class MultiHeadAttention(nn.Module):
         """(B, K, D) -> keys and values (B, H, K, D/H), to be computed once where the memory does not change."""
         return self._heads(self.key(memory)), self._heads(self.value(memory))
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (B, Q, D), keys and values (B, H, K, D/H) -> (B, Q, D); mask broadcasts to (B, H, Q, K), True = may attend."""
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Mask = None) -> Tensor:
+        """x (B, Q, D), keys and values (B, H, K, D/H) -> (B, Q, D).
+
+        A mask broadcasts to (B, H, Q, K), True = may attend; one of numbers is added to the logits. "causal" is the mask of as
+        many queries as keys, each of which sees itself and what came before: half the work where it need not be written out.
+        """
         query = self._heads(self.query(x))
         dropout = self.dropout if self.training else 0.0
+        if isinstance(mask, Tensor) and mask.is_floating_point():
+            mask = mask.to(query.dtype)
         if self.record:
             attended = self._attend_recorded(query, keys, values, mask, dropout)
         else:
-            attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, dropout_p=dropout)
+            causal = isinstance(mask, str)
+            attended = F.scaled_dot_product_attention(query, keys, values, None if causal else mask, dropout, is_causal=causal)
         return self.output(attended.transpose(1, 2).flatten(2))
 
-    def _attend_recorded(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None,
-                         dropout: float) -> Tensor:
+    def _attend_recorded(self, query: Tensor, keys: Tensor, values: Tensor, mask: Mask, dropout: float) -> Tensor:
         logits = query @ keys.transpose(-2, -1) / math.sqrt(query.shape[-1])
+        if isinstance(mask, str):
+            mask = causal_mask(query.shape[2], keys.shape[2], query.device)
         if mask is not None:
-            logits = logits.masked_fill(~mask, -math.inf)
+            logits = logits + mask if mask.is_floating_point() else logits.masked_fill(~mask, -math.inf)
         weights = logits.softmax(dim=-1)
         self.logits, self.weights = logits.detach(), weights.detach()
         return F.dropout(weights, dropout) @ values

@@ -46,15 +46,16 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, memory: Tensor | None, memory_mask: Tensor, cache: LayerCache | None = None) -> Tensor:
-        """x (B, S, D), memory (B, T, D), memory_mask (B, 1, 1, T) True = frame -> (B, S, D).
+        """x (B, S, D), memory (B, T, D), memory_mask (B, 1, 1, T) True = frame, or numbers to add to the logits -> (B, S, D).
 
         With a cache, x continues the cached frames and `memory` is not read.
         """
         normed = self.self_attention_norm(x)
         keys, values = self.self_attention.project(normed)
+        mask = "causal"
         if cache is not None:
             keys, values = cache.past.append(keys, values)
-        mask = causal_mask(x.shape[1], keys.shape[2], x.device)
+            mask = causal_mask(x.shape[1], keys.shape[2], x.device) if x.shape[1] > 1 else None     # one frame sees all before it
         x = x + self.dropout(self.self_attention(normed, keys, values, mask))
         keys, values = self.cross_attention.project(memory) if cache is None else cache.memory
         x = x + self.dropout(self.cross_attention(self.cross_attention_norm(x), keys, values, memory_mask))
@@ -71,7 +72,8 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_dim)
 
     def forward(self, x: Tensor, memory: Tensor, memory_mask: Tensor, run_layer) -> Tensor:
-        """Projected input frames (B, T, D), memory (B, T, D), memory_mask (B, T) True = frame -> (B, T, D).
+        """Projected input frames (B, T, D), memory (B, K, D), memory_mask (B, K) True = may attend, or numbers to add to the
+        logits -> (B, T, D).
 
         `run_layer(layer, *inputs)` calls a layer, plainly or under gradient checkpointing.
         """

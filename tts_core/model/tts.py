@@ -99,6 +99,18 @@ class TTSModel(nn.Module):
         memory = regulate_length(encoded, durations, n_frames)
         return self.memory_positions(memory) if self.config.memory_positions else memory
 
+    def attended(self, encoded: Tensor, memory: Tensor, durations: Tensor, mel_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What cross-attention reads, (B, K, D), and its mask (B, K): the memory, or the phonemes themselves where that is the same.
+
+        A softmax over a key that is repeated d times is the softmax over it once with log d added to its logit: exact where
+        nothing positional was added to the frames and no attention weight is dropped.
+        """
+        dropped = self.training and self.config.dropout > 0.0
+        recorded = any(layer.cross_attention.record for layer in self.decoder.layers)      # probes want a weight per frame
+        if self.config.memory_positions or dropped or recorded:
+            return memory, mel_mask
+        return encoded, durations.to(encoded.dtype).log()
+
     def decoder_input(self, history: Tensor, memory: Tensor) -> Tensor:
         """Previous frames (B, S, M) in model units and the memory at the frames to predict (B, S, D) -> (B, S, D)."""
         projected = self.mel_projection_in(history) * self.config.mel_input_scale
@@ -120,7 +132,8 @@ class TTSModel(nn.Module):
         encoded = self.encode(batch.phonemes, batch.phoneme_mask)
         memory = self.expand(encoded, batch.durations, batch.mel.shape[1])
         history = self._hide_frames(shift_right(self.normaliser.normalise(batch.mel), self.go_frame))
-        decoded = self.decoder(self.decoder_input(history, memory), memory, mel_mask, self._run_layer)
+        read, mask = self.attended(encoded, memory, batch.durations, mel_mask)
+        decoded = self.decoder(self.decoder_input(history, memory), read, mask, self._run_layer)
         model_mel = self.mel_projection_out(decoded)
         return Output(mel=self.normaliser.denormalise(model_mel), model_mel=model_mel,
                       stop_logits=self.stop_token_predictor(decoded).squeeze(-1),

@@ -6,7 +6,7 @@ A broken clip never stops a corpus: it is listed in `Corpus.rejected` with its r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -63,7 +63,7 @@ class Corpus:
         return next((clip for clip in self.clips if clip.id == self.default_id), self.clips[0])
 
 
-def _read_clip(entry: Entry, folder: Folder, audio: AudioConfig) -> Clip:
+def read_clip(entry: Entry, folder: Folder, audio: AudioConfig) -> Clip:
     """The clip without its ids, which need the vocabulary of the corpus. Raises WorkbookError.
 
     Durations come from the TextGrid, else from forced alignment (English), else they are uniform.
@@ -88,12 +88,15 @@ def _read_clip(entry: Entry, folder: Folder, audio: AudioConfig) -> Clip:
                 sample_rate=audio.sample_rate, path=entry.wav, alignment=source)
 
 
-def iterate_clips(folder: Folder, entries: Sequence[Entry], audio: AudioConfig,
-                  rejected: list[Rejection]) -> Iterator[Clip]:
+ClipReader = Callable[[Entry, Folder, AudioConfig], Clip]    # read_clip, or the `read` of a feature cache
+
+
+def iterate_clips(folder: Folder, entries: Sequence[Entry], audio: AudioConfig, rejected: list[Rejection],
+                  read: ClipReader = read_clip) -> Iterator[Clip]:
     """Clips one by one, still without phoneme ids; those that fail are appended to `rejected`."""
     for entry in entries:
         try:
-            yield _read_clip(entry, folder, audio)
+            yield read(entry, folder, audio)
         except (WorkbookError, OSError) as error:
             reason = str(error) if str(error).startswith(str(folder.root)) else f"{entry.wav}: {error}"
             rejected.append(Rejection(entry.id, entry.wav, reason))
@@ -120,7 +123,7 @@ def _select(folder: Folder, ids: Sequence[str] | None, rejected: list[Rejection]
 
 
 def load_corpus(root: Path | str, audio: AudioConfig, language: str = "auto", only: str | None = None,
-                ids: Sequence[str] | None = None, limit: int | None = None) -> Corpus:
+                ids: Sequence[str] | None = None, limit: int | None = None, read: ClipReader = read_clip) -> Corpus:
     """Load a corpus folder (layout: folder.py): all clips, `only` one (a unique ending will do), `ids`, or `limit`.
 
     English has the ARPAbet vocabulary, other languages the symbols of the clips loaded. Broken clips go to
@@ -131,7 +134,7 @@ def load_corpus(root: Path | str, audio: AudioConfig, language: str = "auto", on
     if only is not None:
         ids = [match_id(only, [entry.id for entry in folder.entries], rejected, folder.root)]
     entries = _select(folder, ids, rejected)[:limit]
-    clips = list(iterate_clips(folder, entries, audio, rejected))
+    clips = list(iterate_clips(folder, entries, audio, rejected, read))
     if not clips:
         raise WorkbookError(f"{root}: no usable clip; " + "; ".join(rejection.reason for rejection in rejected[-5:]))
     vocabulary = Vocabulary.arpabet() if folder.language == "en" else Vocabulary.from_symbols(

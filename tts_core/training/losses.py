@@ -15,7 +15,7 @@ from tts_core.config import LossConfig
 from tts_core.model.tts import Output
 from tts_core.speech.batch import Batch, lengths_to_mask
 
-SumCount = tuple[Tensor, int]
+SumCount = tuple[Tensor, Tensor]   # the count stays on its device too: reading it back would make a GPU wait
 
 
 def at_least_fp32(x: Tensor) -> Tensor:
@@ -27,14 +27,14 @@ def masked_l1(prediction: Tensor, target: Tensor, lengths: Tensor) -> SumCount:
     """Absolute error over valid frames and all bins: (B, T, M) twice, (B,) -> sum, number of values; fp32."""
     mask = lengths_to_mask(lengths, target.shape[1])[..., None]
     error = (at_least_fp32(prediction) - at_least_fp32(target)).abs().masked_fill(~mask, 0.0)
-    return error.sum(), int(lengths.sum()) * target.shape[2]
+    return error.sum(), lengths.sum() * target.shape[2]
 
 
 def masked_mse(prediction: Tensor, target: Tensor, lengths: Tensor) -> SumCount:
     """Squared error over valid positions: (B, N) twice, (B,) -> sum, number of values; fp32."""
     mask = lengths_to_mask(lengths, target.shape[1])
     error = (at_least_fp32(prediction) - at_least_fp32(target)).square().masked_fill(~mask, 0.0)
-    return error.sum(), int(lengths.sum())
+    return error.sum(), lengths.sum()
 
 
 def masked_stop_bce(logits: Tensor, lengths: Tensor, positive_weight: float = 1.0) -> SumCount:
@@ -49,7 +49,7 @@ def masked_stop_bce(logits: Tensor, lengths: Tensor, positive_weight: float = 1.
         error = F.binary_cross_entropy_with_logits(logits, target, reduction="none",
                                                    pos_weight=torch.tensor(positive_weight).to(logits))
     mask = lengths_to_mask(lengths, logits.shape[1])
-    return error.masked_fill(~mask, 0.0).sum(), int(lengths.sum())
+    return error.masked_fill(~mask, 0.0).sum(), lengths.sum()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -10,13 +11,14 @@ from torch import nn
 from tts_core.config import LossConfig
 from tts_core.errors import WorkbookError
 from tts_core.speech.batch import Batch
+from tts_core.training.distributed import bare_model, exchanging, n_processes, summed
 from tts_core.training.losses import Counts, loss_sums
 from tts_core.training.precision import Precision
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one optimiser step did. Losses are means over the valid values of the whole step."""
+    """What one optimiser step did. Losses are means over the valid values of the whole step, of all processes together."""
 
     mel: float           # L1, model units: the optimised term
     mel_l1: float        # L1, ln units: comparable with the baselines
@@ -37,25 +39,29 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batc
                precision: Precision, scaler: torch.amp.GradScaler, clip_norm: float | None = 1.0) -> StepReport:
     """One optimiser step over one batch or several micro-batches (accumulated: equal to one big batch).
 
-    autocast -> losses in fp32 -> raise on non-finite -> scale -> backward -> unscale -> clip -> step -> update ->
+    autocast -> losses in fp32 -> scale -> backward -> raise on non-finite -> unscale -> clip -> step -> update ->
     zero_grad(set_to_none=True). Raises WorkbookError naming the module whose output, or the parameter whose gradient,
     first became non-finite; with a loss scaler an overflowing gradient skips the step instead, as it is meant to.
+
+    A model inside DDP is stepped by all its processes at once, each with as many micro-batches of its own: equal to one
+    process with all of them, whatever their lengths, since every loss is divided by the counts of all.
     """
     batches = [batches] if isinstance(batches, Batch) else batches
-    counts = Counts.of(batches)
-    loss_scale = scaler.get_scale()
-    sums = dict.fromkeys(("mel", "mel_l1", "duration", "stop", "total"), 0.0)
-    for batch in batches:
-        with precision.autocast():
-            terms = loss_sums(model(batch), batch, model, config)
-            total = terms.total(config, counts)
-        if not torch.isfinite(total):
-            raise_non_finite(model, batch, precision)
-        scaler.scale(total).backward()
-        for name in ("mel", "mel_l1", "duration", "stop"):
-            sums[name] += float(getattr(terms, name)[0].detach())
-        sums["total"] += float(total.detach())
-    norm, clipped = step_optimizer(model, optimizer, scaler, clip_norm)
+    counts = Counts(*map(int, summed(list(vars(Counts.of(batches)).values()), model)))
+    bare, loss_scale, values = bare_model(model), scaler.get_scale(), []
+    for index, batch in enumerate(batches):
+        with exchanging(model, last=index == len(batches) - 1):
+            with precision.autocast():
+                terms = loss_sums(model(batch), batch, bare, config)
+                total = terms.total(config, counts)
+            scaler.scale(total * n_processes(model)).backward()
+        values.append(torch.stack([terms.mel[0], terms.mel_l1[0], terms.duration[0], terms.stop[0], total]).detach())
+    values = torch.stack(values).tolist()       # read back once: each reading makes a GPU wait
+    sums = dict(zip(("mel", "mel_l1", "duration", "stop", "total"), summed([*map(sum, zip(*values))], model)))
+    if not math.isfinite(sums["total"]):        # the same in every process, so that none waits for another
+        optimizer.zero_grad(set_to_none=True)
+        raise_non_finite(bare, next((b for b, row in zip(batches, values) if not math.isfinite(row[-1])), batches[0]), precision)
+    norm, clipped = step_optimizer(bare, optimizer, scaler, clip_norm)
     return StepReport(mel=sums["mel"] / counts.mel, mel_l1=sums["mel_l1"] / counts.mel,
                       duration=sums["duration"] / counts.duration, stop=sums["stop"] / counts.stop,
                       total=sums["total"], gradient_norm=norm, clipped=clipped,

@@ -1,0 +1,99 @@
+"""Train steps that are measured against one another on the same clips: ours, what a user would write with nn.Transformer, Tacotron 2.
+
+Shapes: B batch, N phonemes, T frames, M mel bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+import tts_core.torchaudio_import  # noqa: F401, I001  first: it makes torchaudio importable beside any torch
+from torchaudio.models import Tacotron2
+
+from tts_core.config import ExperimentConfig, ModelConfig
+from tts_core.model.tts import TTSModel
+from tts_core.speech.batch import Batch
+from tts_core.training.losses import loss_sums, masked_l1
+from tts_core.training.precision import choose_precision
+from tts_core.training.state import start_training
+from tts_core.training.step import train_step
+
+Step = Callable[[], None]
+
+
+class PlainTransformer(nn.Module):
+    """What a user would write at the same sizes: nn.Transformer over length-regulated phonemes and shifted mels."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_dim)
+        encoder = nn.TransformerEncoderLayer(config.hidden_dim, config.n_heads, config.encoder_ff_dim, config.dropout,
+                                             batch_first=True, norm_first=True)
+        decoder = nn.TransformerDecoderLayer(config.hidden_dim, config.n_heads, config.decoder_ff_dim, config.dropout,
+                                             batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(encoder, config.n_encoder_layers, nn.LayerNorm(config.hidden_dim), enable_nested_tensor=False)
+        self.decoder = nn.TransformerDecoder(decoder, config.n_decoder_layers, nn.LayerNorm(config.hidden_dim))
+        self.mel_in, self.mel_out = nn.Linear(config.mel_dim, config.hidden_dim), nn.Linear(config.hidden_dim, config.mel_dim)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Teacher-forced mel (B, T, M)."""
+        encoded = self.encoder(self.embedding(batch.phonemes), src_key_padding_mask=~batch.phoneme_mask)
+        memory = pad_sequence([row.repeat_interleave(durations, dim=0) for row, durations in zip(encoded, batch.durations)], batch_first=True)
+        history = self.mel_in(torch.cat([torch.zeros_like(batch.mel[:, :1]), batch.mel[:, :-1]], dim=1))
+        mask = nn.Transformer.generate_square_subsequent_mask(history.shape[1], device=history.device)
+        return self.mel_out(self.decoder(history, memory, tgt_mask=mask, tgt_is_causal=True,
+                                         memory_key_padding_mask=~batch.mel_mask))
+
+
+def our_step(experiment: ExperimentConfig, model: TTSModel, batches: list[Batch], precision: str = "fp32") -> Step:
+    """THE train step over `batches`, as one optimiser step each."""
+    device = str(batches[0].mel.device)
+    training, chosen = start_training(experiment, model, device), choose_precision(precision, device)
+
+    def step() -> None:
+        for batch in batches:
+            train_step(model, training.optimizer, batch, experiment.loss, chosen, training.scaler, experiment.optimizer.clip_norm)
+    return step
+
+
+def our_forward(experiment: ExperimentConfig, model: TTSModel, batch: Batch) -> Callable[[], torch.Tensor]:
+    """The sum of the mel error, with its graph."""
+    return lambda: loss_sums(model(batch), batch, model, experiment.loss).mel[0]
+
+
+def plain_step(config: ModelConfig, batches: list[Batch]) -> Step:
+    """Masked L1 of the plain transformer, plain AdamW and clip."""
+    model = PlainTransformer(config).to(batches[0].mel.device)
+
+    def error(batch: Batch) -> torch.Tensor:
+        total, count = masked_l1(model(batch), batch.mel, batch.mel_lengths)
+        return total / count
+    return _stepping(model, batches, error)
+
+
+def tacotron_step(vocab_size: int, batches: list[Batch]) -> Step:
+    """torchaudio's Tacotron 2 at its default size, teacher-forced: masked L1 before and behind the post-net."""
+    model = Tacotron2(n_symbol=vocab_size).to(batches[0].mel.device)
+
+    def error(batch: Batch) -> torch.Tensor:
+        order = batch.phoneme_lengths.argsort(descending=True, stable=True)      # its encoder packs, the longest first
+        mel, lengths = batch.mel[order], batch.mel_lengths[order]
+        before, behind, _, _ = model(batch.phonemes[order], batch.phoneme_lengths[order], mel.transpose(1, 2), lengths)
+        parts = [masked_l1(predicted.transpose(1, 2), mel, lengths) for predicted in (before, behind)]
+        return sum(total / count for total, count in parts)
+    return _stepping(model, batches, error)
+
+
+def _stepping(model: nn.Module, batches: list[Batch], error: Callable[[Batch], torch.Tensor]) -> Step:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def step() -> None:
+        for batch in batches:
+            error(batch).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+    return step

@@ -1,0 +1,220 @@
+"""Training on a corpus: exact resume, in one process and after SIGKILL, under torchrun too; what it writes; what it refuses."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tests.corpus_training.tiny_corpus import make_tiny_corpus
+from tts_core.corpus_training import run as run_module
+from tts_core.corpus_training.config import RunConfig, TrainConfig
+from tts_core.corpus_training.run import train_on_corpus
+from tts_core.errors import WorkbookError
+from tts_core.training.checkpoint import load_model
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = TrainConfig(profile="smoke", steps=12, warmup_steps=3, batch_clips=8, pool_batches=2, dropout=0.2, seed=5)
+TIMES = {"frames_per_second", "wait_share"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return make_tiny_corpus(tmp_path_factory.mktemp("tiny") / "corpus", 30)
+
+
+@pytest.fixture
+def settings(data, tmp_path) -> RunConfig:
+    return RunConfig(data=data, out=tmp_path / "out", cache=data.parent / "cache", device="cpu", held_out_clips=4, workers=0, log_every=1,
+                     validate_every=6, checkpoint_every=4, sample_every=100, sample_clips=1, figures=False)
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def log(out: Path, name: str = "train") -> list[dict]:
+    lines = [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def assert_same_bits(a: Path, b: Path) -> None:
+    """Weights, moments of the optimiser, notes and logs."""
+    from safetensors import safe_open
+
+    with safe_open(a / "last.safetensors", "pt") as first, safe_open(b / "last.safetensors", "pt") as second:
+        assert first.keys() == second.keys() and any(".exp_avg" in name for name in first.keys())
+        for name in first.keys():
+            if not name.startswith("rng."):
+                assert torch.equal(first.get_tensor(name), second.get_tensor(name)), name
+        headers = [json.loads(file.metadata()["header"]) for file in (first, second)]
+    assert headers[0] == headers[1]
+    assert log(a) == log(b) and log(a, "validation") == log(b, "validation")
+
+
+@pytest.mark.parametrize("micro_batches, stop_in", ((1, 7), (2, 11)))
+def test_a_run_that_died_goes_on_to_the_same_bits(settings, tmp_path, monkeypatch, micro_batches, stop_in):
+    settings = dataclasses.replace(settings, micro_batches=micro_batches)
+    whole = dataclasses.replace(settings, out=tmp_path / "whole")
+    train_on_corpus(TRAIN, whole, say=quiet)
+    step, calls = run_module.train_step, iter(range(1, 100))
+
+    def dies(*arguments, **options):
+        if next(calls) == stop_in:
+            raise RuntimeError("power cut")
+        return step(*arguments, **options)
+
+    monkeypatch.setattr(run_module, "train_step", dies)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train_on_corpus(TRAIN, settings, say=quiet)
+    assert log(settings.out)[-1]["step"] == stop_in - 1 > (stop_in - 1) // 4 * 4      # lines behind the last checkpoint
+    monkeypatch.setattr(run_module, "train_step", step)
+    torch.manual_seed(99)                                                              # the caller's generator must not matter
+    said = []
+    train_on_corpus(TRAIN, settings, say=said.append)
+    assert f"from step {(stop_in - 1) // 4 * 4} to 12" in said[0]
+    assert_same_bits(settings.out, whole.out)
+    assert [line["step"] for line in log(settings.out)] == list(range(1, 13))
+
+
+def test_what_is_trained_is_validated_logged_and_sampled(settings):
+    settings = dataclasses.replace(settings, figures=True, sample_every=6)
+    training = train_on_corpus(dataclasses.replace(TRAIN, lr=3e-3), settings, say=quiet)
+    lines, validations = log(settings.out), log(settings.out, "validation")
+    assert lines[-1]["mel"] < 0.9 * lines[0]["mel"] and training.notes["step"] == 12
+    assert [line["lr"] for line in lines[:3]] == pytest.approx([1e-3, 2e-3, 3e-3]) and lines[-1]["lr"] == pytest.approx(1.5e-4)
+    assert [line["step"] for line in validations] == [6, 12]
+    for line in validations:
+        assert line["clips"] == 4 and line["fr_over_constant"] == pytest.approx(line["fr_l1"] / line["best_constant_l1"])
+        assert all(line[name] > 0 for name in ("tf_l1", "fr_l1", "text_use", "copy_previous_l1", "duration", "stop"))
+    samples = settings.out / "samples" / "step_0000012"
+    (arrays,) = samples.glob("*.npz")
+    with np.load(arrays) as found:
+        n_frames = found["durations"].sum()
+        assert found["target"].shape == found["free_running"].shape == (n_frames, 80)
+        assert found["attention"].shape == (1, n_frames, n_frames)
+        assert np.allclose(found["attention"].astype(float).sum(axis=2), 1, atol=0.01)
+    samples_of, rate = soundfile.read(samples / f"{arrays.stem}.free_running.wav")
+    assert rate == 22_050 and len(samples_of) == (n_frames - 1) * 256
+    for name in ("mels", "alignment"):
+        assert (samples / f"{arrays.stem}.{name}.png").read_bytes()[:4] == b"\x89PNG"
+    loaded = load_model(settings.out / "best.safetensors")
+    best = min(validations, key=lambda line: line["fr_l1"])
+    assert loaded.notes["best"] == {"step": best["step"], "fr_l1": best["fr_l1"]} and loaded.notes["step"] == best["step"]
+    assert len(loaded.notes["symbols"]) == loaded.experiment.model.vocab_size
+
+
+def test_micro_batches_and_loader_processes_change_no_number_beyond_rounding(settings, tmp_path):
+    train = dataclasses.replace(TRAIN, dropout=0.0, steps=4)
+    train_on_corpus(train, settings, say=quiet)
+    parted = dataclasses.replace(settings, out=tmp_path / "parted", micro_batches=3, workers=1)
+    train_on_corpus(train, parted, say=quiet)
+    for a, b in zip(log(settings.out), log(parted.out), strict=True):
+        assert a["valid_frames"] == b["valid_frames"] and a["total"] == pytest.approx(b["total"], rel=1e-3)
+
+
+def test_another_configuration_and_other_data_are_refused_by_name(settings, data, tmp_path):
+    train = dataclasses.replace(TRAIN, steps=4)
+    train_on_corpus(train, settings, say=quiet)
+    train_on_corpus(train, dataclasses.replace(settings, log_every=2), say=quiet)           # how it is watched may change
+    with pytest.raises(WorkbookError, match=r"last\.safetensors.*batch_clips was 8, is 6.*another --out"):
+        train_on_corpus(dataclasses.replace(train, batch_clips=6), settings, say=quiet)
+    with pytest.raises(WorkbookError, match="steps was 4, is 8"):
+        train_on_corpus(dataclasses.replace(train, steps=8), settings, say=quiet)            # the schedule would be another
+    with pytest.raises(WorkbookError, match="content_hash was"):
+        train_on_corpus(train, dataclasses.replace(settings, held_out_clips=5), say=quiet)
+
+
+def test_tensorboard_is_optional_and_its_absence_names_the_extra(settings, monkeypatch):
+    train = dataclasses.replace(TRAIN, steps=4)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(WorkbookError, match=r"--tensorboard.*tts-overfit-workbook\[tensorboard\]"):
+        train_on_corpus(train, dataclasses.replace(settings, tensorboard=True), say=quiet)
+    train_on_corpus(train, settings, say=quiet)
+
+
+def test_missing_matplotlib_is_said_before_anything_is_computed(settings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tts_core.viz.mel_plots", None)
+    with pytest.raises(WorkbookError, match=r"figures need .*\[notebooks\].*--no-figures"):
+        train_on_corpus(TRAIN, dataclasses.replace(settings, figures=True), say=quiet)
+    assert not settings.out.exists()
+
+
+# --- real processes, really killed -----------------------------------------------------------------------------------
+
+def command(settings: RunConfig, train: TrainConfig, *launcher: str) -> list[str]:
+    flags = []
+    for config in (settings, train):
+        for field in dataclasses.fields(config):
+            value, name = getattr(config, field.name), field.name.replace("_", "-")
+            flags += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value).replace("None", "none")]
+    return [sys.executable, *launcher, "-m", "tts_core.training.train", *[flag for flag in flags]]
+
+
+def start(arguments: list[str], settings: RunConfig) -> subprocess.Popen:
+    settings.out.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(arguments, cwd=settings.out.parent, env=environment, stdout=subprocess.DEVNULL,
+                            stderr=(settings.out.parent / "stderr").open("wb"), start_new_session=True)
+
+
+def wait_for(path: Path, process: subprocess.Popen, seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert path.exists(), (path.parents[1] / "stderr").read_text()
+
+
+def test_kill_minus_9_and_the_same_command_give_the_bits_of_a_run_that_was_left_alone(settings, tmp_path):
+    train = dataclasses.replace(TRAIN, steps=60)
+    settings = dataclasses.replace(settings, validate_every=30, threads=1, log_every=7)
+    arguments = command(settings, train)
+    process = start(arguments, settings)
+    wait_for(settings.out / "last.safetensors", process)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL                   # it had not ended by itself
+    assert load_model(settings.out / "last.safetensors").notes["step"] < 60
+    process = start(arguments, settings)
+    assert process.wait(240) == 0, (tmp_path / "stderr").read_text()
+    whole = dataclasses.replace(settings, out=tmp_path / "whole")
+    train_on_corpus(train, whole, say=quiet)
+    assert_same_bits(settings.out, whole.out)
+
+
+def test_two_processes_one_of_them_killed_end_as_one_process_does(settings, tmp_path):
+    """torchrun with gloo: unequal shares, two micro-batches; killed, started again, compared with one uninterrupted process."""
+    train = dataclasses.replace(TRAIN, steps=60, dropout=0.0, lr=3e-4)
+    settings = dataclasses.replace(settings, validate_every=30, threads=1, micro_batches=2)
+    arguments = command(settings, train, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    process = start(arguments, settings)
+    wait_for(settings.out / "last.safetensors", process)
+    os.kill(process_of_rank(1, process.pid), signal.SIGKILL)
+    assert process.wait(240) != 0                              # torchrun ends the other one and says so
+    assert load_model(settings.out / "last.safetensors").notes["step"] < 60
+    process = start(arguments, settings)
+    assert process.wait(240) == 0, (tmp_path / "stderr").read_text()
+    one = dataclasses.replace(settings, out=tmp_path / "one", micro_batches=1)
+    train_on_corpus(train, one, say=quiet)
+    assert [line["step"] for line in log(settings.out)] == list(range(1, 61))
+    for both, single in zip(log(settings.out), log(one.out), strict=True):
+        assert both["valid_frames"] == single["valid_frames"] and both["lr"] == single["lr"]
+        assert both["total"] == pytest.approx(single["total"], rel=5e-3)
+    for both, single in zip(log(settings.out, "validation"), log(one.out, "validation"), strict=True):
+        assert both == pytest.approx(single, rel=2e-2) and (both["clips"], both["frames"]) == (single["clips"], single["frames"])
+
+
+def process_of_rank(rank: int, launcher: int) -> int:
+    import psutil
+
+    for child in psutil.Process(launcher).children(recursive=True):
+        if child.environ().get("RANK") == str(rank):
+            return child.pid
+    raise AssertionError(f"no process of rank {rank}")

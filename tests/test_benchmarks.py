@@ -1,0 +1,45 @@
+"""What the benchmarks count: the work of a step against PyTorch's own counter, memory against what is known."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.conftest import make_batch, make_experiment, make_model
+from tts_core.training.losses import losses
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from timing import interleaved_medians, saved_bytes  # noqa: E402
+from work import work  # noqa: E402
+
+
+@pytest.mark.parametrize("n_clips", [1, 3])
+def test_the_counted_work_is_pytorchs_own_count(n_clips):
+    """But for attention, of which we count the half that the causal mask leaves, and for the backward passes that nothing needs."""
+    batch = make_batch([[7, 12, 9, 5, 20, 11]] * n_clips)
+    model = make_model(make_experiment(dropout=0.0), batch)
+    for layer in (*model.encoder.layers, *model.decoder.layers):
+        for name, module in layer.named_children():
+            if name.endswith("attention"):
+                module.record = True        # scores as plain products, which the counter sees on every device
+    with FlopCounterMode(display=False) as counter:
+        losses(model, batch)["total"].backward()
+    counted = work(model.config, 0, n_clips, batch.phonemes.shape[1], batch.mel.shape[1])
+    whole = counted.linear + counted.attention * 4 / 3      # self-attention computed whole is twice its causal half
+    assert counter.get_total_flops() == pytest.approx(whole, rel=0.1)
+
+
+def test_saved_bytes_counts_what_backward_keeps_once():
+    x = torch.ones(10, 10, requires_grad=True)
+    assert saved_bytes(lambda: x.sin().sum()) == 400                  # the input of sin
+    assert saved_bytes(lambda: (x.sin() + x.sin()).sum()) == 400      # one storage, however often it is kept
+    assert saved_bytes(lambda: (x + 1).sum()) == 0
+
+
+def test_contenders_take_turns():
+    calls = []
+    seconds = interleaved_medians({name: (lambda name=name: calls.append(name)) for name in "ab"}, repeats=2)
+    assert calls == ["a", "b"] * 3 and set(seconds) == {"a", "b"} and all(value >= 0 for value in seconds.values())

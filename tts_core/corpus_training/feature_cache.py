@@ -1,0 +1,114 @@
+"""Features computed once: mel, phonemes and durations of a clip, stored under the hash of everything they are made from.
+
+T frames, N phonemes, M mel bins. A changed wav, TextGrid, text, recipe or package has another key, so a stale entry is
+never found; an entry is complete or absent; one whose checksum fails counts as absent and is computed again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tts_core.config import AudioConfig
+from tts_core.errors import WorkbookError
+from tts_core.speech.audio import atomic_path, load_wav
+from tts_core.speech.dataset import Clip, read_clip
+from tts_core.speech.folder import Entry, Folder
+
+FORMAT = 1    # raise it with every change of what speech/ computes: no entry of an older one is used
+
+
+@dataclass(frozen=True)
+class Features:
+    """What training needs of one clip; Σ durations = T."""
+
+    phonemes: tuple[str, ...]   # N symbols
+    durations: np.ndarray       # (N,) int64 frames
+    mel: Tensor                 # (T, M) float32, ln units
+    alignment: str              # textgrid, forced or uniform
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Of the packages that decide the numbers; "" for one that is not installed."""
+    found = {}
+    for name in ("torch", "torchaudio", "pocketsphinx", "phonemizer-fork", "espeakng-loader"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def _alignment_source(entry: Entry, folder: Folder) -> Any:
+    """What decides phonemes and durations: the TextGrid's bytes, else the text and the user's words in it."""
+    if entry.textgrid.is_file():
+        return hashlib.sha256(entry.textgrid.read_bytes()).hexdigest()
+    text = entry.text.lower().replace("\u2019", "'")
+    return [entry.text, sorted((word, phones) for word, phones in folder.dictionary.items() if word in text)]
+
+
+class FeatureCache:
+    """A folder of entries. `read` can stand in for `speech.dataset.read_clip`: `load_corpus(root, audio, read=cache.read)`."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def key(self, entry: Entry, folder: Folder, audio: AudioConfig) -> str:
+        """Hash of the wav's bytes, the alignment, the language, the recipe, the packages and the format. Raises OSError."""
+        made_from = [FORMAT, hashlib.sha256(entry.wav.read_bytes()).hexdigest(), _alignment_source(entry, folder),
+                     folder.language, asdict(audio), _versions()]
+        return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+    def path(self, key: str) -> Path:
+        return self.root / key[:2] / f"{key}.npz"
+
+    def get(self, key: str) -> Features | None:
+        """The entry, or None where there is none or what is there is damaged."""
+        try:
+            with np.load(self.path(key), allow_pickle=False) as file:      # zip: a CRC over every array
+                found = {name: file[name] for name in ("key", "phonemes", "durations", "mel", "alignment")}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError):   # what damaged bytes raise
+            return None
+        if str(found["key"]) != key or found["durations"].sum() != len(found["mel"]):
+            return None
+        return Features(tuple(map(str, found["phonemes"])), found["durations"], torch.from_numpy(found["mel"]), str(found["alignment"]))
+
+    def put(self, key: str, features: Features) -> None:
+        """Store atomically. Raises WorkbookError where the folder cannot be written."""
+        try:
+            with atomic_path(self.path(key)) as temporary, temporary.open("wb") as file:
+                np.savez(file, key=np.array(key), phonemes=np.array(features.phonemes), durations=features.durations,
+                         mel=features.mel.numpy(), alignment=np.array(features.alignment))
+        except OSError as error:
+            raise WorkbookError(f"{self.root}: features cannot be stored ({error}); make room, or give another folder") from error
+
+    def features(self, entry: Entry, folder: Folder, audio: AudioConfig) -> tuple[str, Features]:
+        """Key and features, computed and stored where they are not there yet. Raises WorkbookError or OSError for a broken clip."""
+        key = self.key(entry, folder, audio)
+        features = self.get(key)
+        if features is None:
+            clip = read_clip(entry, folder, audio)
+            features = Features(clip.phonemes, clip.durations, clip.mel, clip.alignment)
+            if self.key(entry, folder, audio) != key:
+                raise WorkbookError(f"{entry.wav}: it, its TextGrid or its text changed while it was read; try again when nothing writes there")
+            self.put(key, features)
+        return key, features
+
+    def read(self, entry: Entry, folder: Folder, audio: AudioConfig) -> Clip:
+        """The whole clip, with its samples from the wav and the rest from here; still without phoneme ids."""
+        _, features = self.features(entry, folder, audio)
+        return Clip(id=entry.id, text=entry.text, language=folder.language, phonemes=features.phonemes,
+                    phoneme_ids=np.empty(0, np.int64), durations=features.durations, mel=features.mel,
+                    samples=load_wav(entry.wav, audio.sample_rate), sample_rate=audio.sample_rate, path=entry.wav,
+                    alignment=features.alignment)

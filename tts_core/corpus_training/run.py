@@ -1,0 +1,168 @@
+"""The training itself: the train step over a corpus, with a checkpoint from which a killed run goes on to the same bits.
+
+What a step does depends on the checkpoint and the step number alone: clips, learning rate and the seed of dropout are functions of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from tts_core.corpus_training.config import RunConfig, TrainConfig
+from tts_core.corpus_training.corpus import TrainingCorpus, load_ahead, open_corpus
+from tts_core.corpus_training.feature_cache import FeatureCache
+from tts_core.corpus_training.logs import Logs
+from tts_core.corpus_training.processes import Place
+from tts_core.corpus_training.samples import require_figures, write_samples
+from tts_core.corpus_training.sampler import BatchPlan
+from tts_core.corpus_training.schedule import learning_rate
+from tts_core.corpus_training.validation import Validation, validate
+from tts_core.errors import WorkbookError
+from tts_core.model.tts import build_model
+from tts_core.speech.batch import Batch
+from tts_core.training.checkpoint import load_training, save_training
+from tts_core.training.distributed import across_processes
+from tts_core.training.precision import choose_precision
+from tts_core.training.state import Training, start_training
+from tts_core.training.step import StepReport, train_step
+from tts_core.workbook.atomic import sweep, write_json
+from tts_core.workbook.environment import versions
+
+CHECKPOINT, BEST = "last.safetensors", "best.safetensors"
+Say = Callable[[str], None]
+
+
+def train_on_corpus(train: TrainConfig, run: RunConfig, place: Place = Place(), say: Say = print) -> Training:
+    """Train to `train.steps`, from OUT/last.safetensors where there is one, and return the trained state.
+
+    Every process of `place` calls this; the first one writes. Raises WorkbookError for data that cannot be trained on, for a
+    checkpoint of another configuration or other data, and for what the train step raises.
+    """
+    say = say if place.leads else lambda line: None
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
+    if run.figures:
+        require_figures()
+    audio = train.experiment(vocab_size=2).audio
+    corpus = open_corpus(run.data, audio, FeatureCache(run.cache), language=run.language, ids=run.ids, held_out=run.held_out,
+                         held_out_clips=run.held_out_clips, workers=run.workers, place=place)
+    training = start_or_continue(train, run, corpus, place.device)
+    plan = BatchPlan([item.n_frames for item in corpus.train], train.batch_clips, train.pool_batches, train.seed)
+    say(f"{len(corpus.train)} clips to train on, {len(corpus.held_out)} held out, {len(corpus.rejected)} rejected; "
+        f"{plan.steps_per_epoch} steps an epoch; from step {training.notes['step']} to {train.steps} on {place.world} x {place.device}")
+    for warning in corpus.warnings:
+        say(warning)
+    logs = None
+    if place.leads:
+        sweep(run.out)      # half-written files of a killed run
+        logs = Logs(run.out, training.notes["step"], run.tensorboard)
+        write_json(run.out / "run.json", {"train": dataclasses.asdict(train), "run": {name: value if isinstance(value, int | None) else str(value)
+                   for name, value in vars(run).items()}, "processes": place.world, "device": place.device, "versions": versions(),
+                   "content_hash": corpus.content_hash, "warnings": corpus.warnings,
+                   "rejected": [f"{left_out.id}: {left_out.reason}" for left_out in corpus.rejected]})
+    try:
+        with torch.random.fork_rng(devices=[place.device] if place.device.startswith("cuda") else []):
+            _Loop(train, run, place, corpus, training, plan, logs, say).go()
+    finally:
+        if logs is not None:
+            logs.close()
+    return training
+
+
+def start_or_continue(train: TrainConfig, run: RunConfig, corpus: TrainingCorpus, device: str) -> Training:
+    """A fresh training, or the one of OUT/last.safetensors; `notes` hold its step and what it belongs to."""
+    experiment = train.experiment(corpus.vocabulary.get_vocab_size())
+    model = build_model(experiment.model, experiment.audio, [corpus.mel_mean.expand(2, -1)], train.seed)
+    model.set_mel_statistics(corpus.mel_mean, corpus.mel_std)
+    training = start_training(experiment, model, device)
+    belongs = {"train": dataclasses.asdict(train), "content_hash": corpus.content_hash}
+    path = run.out / CHECKPOINT
+    if path.is_file():
+        load_training(path, training)
+        found = {"content_hash": training.notes.get("content_hash"), **(training.notes.get("train") or {})}
+        wanted = {"content_hash": corpus.content_hash, **belongs["train"]}
+        differences = [f"{name} was {found.get(name)!r}, is {value!r}" for name, value in wanted.items() if found.get(name) != value]
+        if differences:
+            raise WorkbookError(f"{path}: a checkpoint of another training: {'; '.join(differences)} (content_hash: of the clips, their "
+                                "features and the packages that compute them). Give what it was started with, or another --out")
+    else:
+        training.notes = {"step": 0, "best": None, "symbols": list(corpus.vocabulary.symbols), "preset": train.preset, **belongs}
+    model.train()
+    return training
+
+
+def _seed_step(seed: int, step: int, rank: int) -> None:
+    """Dropout of a step depends on its number and the process alone: there is no generator state to keep."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]))
+
+
+class _Loop:
+    """One run of the steps that are left."""
+
+    def __init__(self, train: TrainConfig, run: RunConfig, place: Place, corpus: TrainingCorpus, training: Training,
+                 plan: BatchPlan, logs: Logs | None, say: Say) -> None:
+        self.train, self.run, self.place, self.corpus, self.training = train, run, place, corpus, training
+        self.plan, self.logs, self.say = plan, logs, say
+        self.trained: nn.Module = across_processes(training.model) if place.world > 1 else training.model
+        self.precision = choose_precision(train.precision, place.device)
+        self.since, self.waited, self.frames = time.perf_counter(), 0.0, 0      # since the last line of the log
+
+    def go(self) -> None:
+        first, last = self.training.notes["step"], self.train.steps
+        parts = self.plan.parts(first, last, self.place.rank, self.place.world, self.run.micro_batches)
+        batches = load_ahead(self.corpus, parts, self.run.workers)
+        for step in range(first, last):
+            report = self._step(step, batches)
+            done = self.training.notes["step"] = step + 1
+            end = done == last
+            if done % self.run.log_every == 0 or end or done == 1:
+                self._log(done, report)
+            if done % self.run.validate_every == 0 or end:
+                self._validate(done)
+            if self.place.leads and (done % self.run.sample_every == 0 or end):
+                write_samples(self.training.model, self.corpus, self.corpus.held_out[:self.run.sample_clips],
+                              self.run.out / "samples" / f"step_{done:07d}", self.place.device, self.run.figures)
+            if self.place.leads and (done % self.run.checkpoint_every == 0 or end):
+                save_training(self.run.out / CHECKPOINT, self.training)     # last: what it vouches for is written
+
+    def _step(self, step: int, batches: Iterator[Batch]) -> StepReport:
+        start = time.perf_counter()
+        parts = [next(batches).to(self.place.device) for _ in range(self.run.micro_batches)]
+        self.waited += time.perf_counter() - start
+        experiment, training = self.training.experiment, self.training
+        for group in training.optimizer.param_groups:
+            group["lr"] = learning_rate(self.train, experiment.optimizer.lr, step)
+        _seed_step(self.train.seed, step, self.place.rank)
+        report = train_step(self.trained, training.optimizer, parts, experiment.loss, self.precision, training.scaler,
+                            experiment.optimizer.clip_norm)
+        self.frames += report.valid_frames
+        return report
+
+    def _log(self, done: int, report: StepReport) -> None:
+        seconds = time.perf_counter() - self.since
+        rate, waited = self.frames / seconds, self.waited / seconds
+        self.since, self.waited, self.frames = time.perf_counter(), 0.0, 0
+        lr = self.training.optimizer.param_groups[0]["lr"]
+        if self.logs is not None:
+            self.logs.write("train", done, {**report.to_dict(), "lr": lr, "epoch": done / self.plan.steps_per_epoch,
+                                            "frames_per_second": rate, "wait_share": waited})
+        self.say(f"step {done}/{self.train.steps}: mel L1 {report.mel_l1:.3f}, gradient norm {report.gradient_norm:.2f}, lr {lr:.2e}, "
+                 f"{rate:.0f} frames/s, {waited:.0%} waiting for data")
+
+    def _validate(self, done: int) -> None:
+        found: Validation = validate(self.trained, self.corpus, self.corpus.held_out[:self.run.validation_clips], self.place.device,
+                                     self.place.rank)
+        self.say(f"step {done}, {found.clips} held-out clips: free-running {found.fr_l1:.3f} (best constant {found.best_constant_l1:.3f}, "
+                 f"copy previous {found.copy_previous_l1:.3f}), teacher-forced {found.tf_l1:.3f}, text use {found.text_use:.2f}")
+        if self.logs is None:
+            return
+        self.logs.write("validation", done, found.to_dict())
+        best = self.training.notes["best"]
+        if best is None or found.fr_l1 < best["fr_l1"]:
+            self.training.notes["best"] = {"step": done, "fr_l1": found.fr_l1}
+            save_training(self.run.out / BEST, self.training)
