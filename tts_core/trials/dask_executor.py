@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,19 +66,25 @@ def in_dask(trials: Sequence[Trial], n_workers: int, scheduler: str = "") -> Ite
                 yield dataclasses.replace(_result(future, trial), trial=trial)      # its name and paths may be another client's
                 future.release()
         except (OSError, distributed.client.CancelledError) as error:
-            raise WorkbookError(f"the Dask scheduler at {address} went away ({error}); {GO_ON}") from error
+            raise WorkbookError(f"the Dask scheduler at {address} went away ({' '.join(str(error).split())}); {GO_ON}") from error
 
 
-def local_cluster(n_workers: int) -> SpecCluster:
+@contextmanager
+def local_cluster(n_workers: int) -> Iterator[SpecCluster]:
     """One-thread worker processes on this machine; with CUDA one per device, which it alone sees and announces."""
+    import dask
     from distributed import Nanny, Scheduler, SpecCluster
-    quiet = {"silence_logs": logging.CRITICAL}      # a worker's traceback in a notebook's output is taken for the notebook's
-    options = {"host": "127.0.0.1", "nthreads": 1, "memory_limit": None, "dashboard": False, **quiet}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     devices = [visible[i] if i < len(visible) and visible[i] else str(i) for i in range(torch.cuda.device_count())]
     own = [{"env": {"CUDA_VISIBLE_DEVICES": device}, "resources": {RESOURCE: 1}} for device in devices] or [{}] * n_workers
-    return SpecCluster(scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}},
-                       workers={i: {"cls": Nanny, "options": {**options, **one}} for i, one in enumerate(own)}, **quiet)
+    quiet = {"silence_logs": logging.CRITICAL}      # a worker's traceback in a notebook's output is taken for the notebook's
+    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    workers = {i: {"cls": Nanny, "options": {**here, **quiet, "nthreads": 1, "memory_limit": None, **one}}
+               for i, one in enumerate(own)}
+    patient = {"distributed.deploy.lost-worker-timeout": "10 minutes"}     # on a busy machine 15 s are not enough to restart one
+    with dask.config.set(patient), SpecCluster(
+            scheduler={"cls": Scheduler, "options": {**here, "port": 0}}, workers=workers, **quiet) as cluster:
+        yield cluster
 
 
 @functools.cache
@@ -141,7 +147,7 @@ def _result(future: Future, trial: Trial) -> Result:
     try:
         return result_from_dict(json.loads(future.result()))
     except KilledWorker as error:
-        raise WorkbookError(f"trial {trial.name!r} ({trial.digest}) was on {error.allowed_failures + 1} workers that died, the "
+        raise WorkbookError(f"workers that died with trial {trial.name!r} ({trial.digest}): {error.allowed_failures + 1}, the "
                             f"last one {error.last_worker.address} (out of memory, or at a time limit?); {GO_ON}") from error
     except ImportError as error:     # of the errand, where WorkbookError does not exist
         raise WorkbookError(str(error)) from error
