@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 
@@ -39,6 +40,10 @@ if __name__ == "__main__":
 WORKER = "from distributed.cli.dask_worker import main; main()"
 NO_PACKAGE = "import sys; sys.modules['tts_core'] = None; "
 OTHER_VERSION = "from tts_core import file_hashes; file_hashes.hash_package = lambda: 'f' * 64; "
+
+# A worker on which trials never end, ready without torch.
+ASLEEP = "import sys, time, types; sys.modules['tts_core.trials.dask_executor'] = " \
+         "types.SimpleNamespace(run_here=lambda trial, wanted: time.sleep(600)); "
 
 
 def slow_trial(steps=200):
@@ -230,14 +235,27 @@ def test_an_address_where_nothing_answers_is_named(short, tmp_path, monkeypatch)
             run_trials(short, Store(tmp_path), executor="dask", scheduler=address)
 
 
-def test_a_scheduler_without_workers_and_one_that_goes_away_are_errors_and_no_endless_wait(slow, tmp_path, monkeypatch):
+def test_a_scheduler_without_workers_is_waited_for_only_so_long(slow, tmp_path, monkeypatch):
     monkeypatch.setattr(dask_executor, "WORKER_PATIENCE", 0.5)
     with dask_executor.local_cluster(0) as empty:
         with pytest.raises(WorkbookError, match=f"{empty.scheduler_address} has had no worker for 0.5 s; start some with `dask"):
             run_trials([slow], Store(tmp_path), executor="dask", scheduler=empty.scheduler_address)
-    with dask_executor.local_cluster(1) as closing:
-        leave = threading.Timer(2, closing.close)
-        leave.start()
-        with pytest.raises(WorkbookError, match="the Dask scheduler at tcp://.* went away .*; finished trials are stored"):
-            run_trials([slow_trial(2000)], Store(tmp_path), executor="dask", scheduler=closing.scheduler_address)
-        leave.join()
+
+
+@pytest.mark.parametrize("who, complaint", [("worker", "has had no worker for 3 s; start some"), ("scheduler", "went away .*")])
+def test_what_leaves_in_mid_trial_for_good_is_an_error_and_no_endless_wait(who, complaint, slow, tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_executor, "WORKER_PATIENCE", 3.0)
+    monkeypatch.setattr(dask_executor, "LOOK_EVERY", 0.2)
+
+    def leave(cluster, worker):
+        with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
+            while not any(client.processing().values()):
+                time.sleep(0.05)
+        worker.kill() if who == "worker" else cluster.sync(cluster.scheduler.close)
+
+    with dask_executor.local_cluster(0) as cluster, worker_process(cluster.scheduler_address, before=ASLEEP) as worker:
+        thread = threading.Thread(target=leave, args=[cluster, worker])
+        thread.start()
+        with pytest.raises(WorkbookError, match=f"the Dask scheduler at tcp://[\\d.:]+ {complaint}; finished trials are stored"):
+            run_trials([slow], Store(tmp_path), executor="dask", scheduler=cluster.scheduler_address)
+        thread.join()
