@@ -21,6 +21,7 @@ from tts_core.trials import dask_executor
 from tts_core.trials.executors import run_trials
 from tts_core.trials.store import Store
 
+dask = pytest.importorskip("dask", reason="needs the cluster extra")
 distributed = pytest.importorskip("distributed", reason="needs the cluster extra: pip install -e '.[cluster]'")
 
 # Runs the slow and one short trial, says that one is stored, and waits to be killed.
@@ -46,8 +47,8 @@ ASLEEP = "import sys, time, types; sys.modules['tts_core.trials.dask_executor'] 
          "types.SimpleNamespace(run_here=lambda trial, wanted: time.sleep(600)); "
 
 
-def slow_trial(steps=200):
-    """Many times as long as one of the three, which have 4 steps."""
+def slow_trial(steps=1000):
+    """Far longer than all of the three together, which have 4 steps each."""
     return smoke_trial(short_corpus(), steps=steps, seed=7, name="slow")
 
 
@@ -253,9 +254,11 @@ def test_what_leaves_in_mid_trial_for_good_is_an_error_and_no_endless_wait(who, 
                 time.sleep(0.05)
         worker.kill() if who == "worker" else cluster.sync(cluster.scheduler.close)
 
-    with dask_executor.local_cluster(0) as cluster, worker_process(cluster.scheduler_address, before=ASLEEP) as worker:
+    quick = dask.config.set({"distributed.comm.timeouts.connect": "5s"})     # else the cluster looks 30 s for its closed scheduler
+    with quick, dask_executor.local_cluster(0) as cluster, worker_process(cluster.scheduler_address, before=ASLEEP) as worker:
         thread = threading.Thread(target=leave, args=[cluster, worker])
         thread.start()
-        with pytest.raises(WorkbookError, match=f"the Dask scheduler at tcp://[\\d.:]+ {complaint}; finished trials are stored"):
+        complaint = rf"the Dask scheduler at tcp://[\d.:]+ {complaint}; finished trials are stored"
+        with pytest.raises(WorkbookError, match=complaint):
             run_trials([slow], Store(tmp_path), executor="dask", scheduler=cluster.scheduler_address)
         thread.join()
