@@ -254,7 +254,7 @@ def test_what_leaves_in_mid_trial_for_good_is_an_error_and_no_endless_wait(who, 
                 time.sleep(0.05)
         worker.kill() if who == "worker" else cluster.sync(cluster.scheduler.close)
 
-    quick = dask.config.set({"distributed.comm.timeouts.connect": "5s"})     # else the cluster looks 30 s for its closed scheduler
+    quick = dask.config.set({"distributed.comm.timeouts.connect": "5s"})     # or it looks 30 s for its closed scheduler
     with quick, dask_executor.local_cluster(0) as cluster, worker_process(cluster.scheduler_address, before=ASLEEP) as worker:
         thread = threading.Thread(target=leave, args=[cluster, worker])
         thread.start()
