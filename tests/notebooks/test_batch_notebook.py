@@ -24,9 +24,15 @@ def notebook(tmp_path_factory):
     """run(record) executes what rests on records and returns the verdict; what comes before is executed once."""
     patch = pytest.MonkeyPatch()
     out = tmp_path_factory.mktemp("batches")
-    for name, value in {"PROFILE": "smoke", "OUT": str(out)}.items():
+    for name, value in {"PROFILE": "smoke", "OUT": str(out), "EXECUTOR": "dask", "SCHEDULER": "tcp://head:8786"}.items():
         patch.setenv(f"TTS_WORKBOOK_{name}", value)
-    patch.setattr(executors, "processors", lambda: 1)
+    trained = executors.run_trials
+
+    def inline(trials, store, **options):
+        assert (options.pop("executor"), options.pop("scheduler")) == ("dask", "tcp://head:8786")       # as the parameters say
+        return trained(trials, store, executor="inline", **options)
+
+    patch.setattr(executors, "run_trials", inline)
     plan = batches.LivePlan((1, 2), 2, 2, 2, 1, 2, 2, (1, 2))
     patch.setattr(batches.LivePlan, "of", classmethod(lambda cls, profile: plan))
     values: dict = {"__name__": "notebook"}

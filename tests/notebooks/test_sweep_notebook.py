@@ -91,13 +91,14 @@ def nothing_trains(name, options):
 def verdict_of(monkeypatch, tmp_path):
     """Execute the notebook with trainings that give these measures; returns (its verdict, its items' verdicts)."""
     cells = json.loads((ROOT / "notebooks" / "05_sweep_lr_wd.ipynb").read_text())["cells"]
-    for name, value in {"PROFILE": "smoke", "OUT": str(tmp_path)}.items():
+    for name, value in {"PROFILE": "smoke", "OUT": str(tmp_path), "EXECUTOR": "dask", "SCHEDULER": "tcp://head:8786"}.items():
         monkeypatch.setenv(f"TTS_WORKBOOK_{name}", value)
     curve = lr_range.LrRange(1.2, (1e-4, 1e-3), (1.0, 0.9), None)
     monkeypatch.setattr(lr_range, "lr_range_test", lambda arm, steps: curve)
 
     def execute(numbers):
         def made(trials, store, **options):
+            assert options["executor"] == "dask" and options["scheduler"] == "tcp://head:8786"      # as the parameters say
             found = [numbers(trial.name.split(",")[0], trial.experiment.optimizer) for trial in trials]
             return [Result(trial, one, {"over_constant": [1.5, 1.0] * (len(one) > 1)}, "broke" * (len(one) == 1))
                     for trial, one in zip(trials, found, strict=True)]

@@ -1,6 +1,7 @@
 """Results are complete or not there; a kill loses only what was running; workers give the bits of one process."""
 
 import dataclasses
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -114,17 +115,18 @@ def test_a_killed_worker_is_said_and_what_was_finished_is_kept(trials, uninterru
     assert numbers(store.get(trials[0])) == uninterrupted[0] and store.get(slow) is None
 
 
-@pytest.mark.parametrize("executor", ["inline", "workers"])
+@pytest.mark.parametrize("executor", ["inline", "workers", pytest.param("dask", marks=pytest.mark.skipif(
+    importlib.util.find_spec("distributed") is None, reason="needs the cluster extra"))])
 def test_a_killed_run_goes_on_where_it_was(trials, uninterrupted, tmp_path, executor):
     script, folder = tmp_path / "killed.py", tmp_path / "trials"
     script.write_text(KILLED)
     process = subprocess.Popen([sys.executable, str(script), str(folder), executor], stdout=subprocess.PIPE, text=True,
-                               cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+                               cwd=ROOT, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])})
     workers = [int(pid) for pid in process.stdout.readline().split()[1:]]
     process.kill()
     process.wait()
     kept = {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.glob("*.json")}
-    assert len(kept) == 1 and len(workers) == (2 if executor == "workers" else 0)
+    assert len(kept) == 1 and len(workers) == (0 if executor == "inline" else 2)
     told = []
     results = run_trials(trials, Store(folder), executor="inline", on_result=lambda done, *_: told.append(done))
     assert told == [2, 3] and [numbers(result) for result in results] == uninterrupted
@@ -157,5 +159,14 @@ def test_auto_takes_workers_only_where_they_help(monkeypatch):
     assert choose_executor("inline", 9, 9) == "inline" and choose_executor("workers", 1, 1) == "workers"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_executor("auto", 2, 2) == "inline"
-    with pytest.raises(WorkbookError, match="executor 'dask': it must be one of auto, inline, workers"):
-        choose_executor("dask", 1, 1)
+    with pytest.raises(WorkbookError, match="executor 'slurm': it must be one of auto, inline, workers, dask"):
+        choose_executor("slurm", 1, 1)
+
+
+def test_dask_needs_its_extra_and_a_scheduler_needs_dask(trials, tmp_path, monkeypatch):
+    assert choose_executor("dask", 1, 1) == "dask"
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(WorkbookError, match=r"needs distributed; install it with: pip install 'tts-overfit-workbook\[cluster\]'"):
+        run_trials(trials, Store(tmp_path), executor="dask")
+    with pytest.raises(WorkbookError, match="scheduler = 'tcp://a:1' goes with executor = 'dask' alone, but executor is 'auto'"):
+        run_trials(trials, Store(tmp_path), scheduler="tcp://a:1")

@@ -45,7 +45,7 @@ DOORS = [through_command_line, through_environment, through_cell, inside_a_noteb
     ("gradient_checkpointing", "True", True), ("gradient_checkpointing", "yes", True), ("precision", "bf16", "bf16"),
     ("profile", "smoke", "smoke"), ("language", "ru", "ru"), ("clip", "0930", "0930"),
     ("data", "/absolute/path", Path("/absolute/path")),
-    ("threads", "2", 2), ("executor", "inline", "inline"),
+    ("threads", "2", 2), ("executor", "inline", "inline"), ("executor", "dask", "dask"),
 ])
 def test_a_text_is_the_same_typed_value_through_every_door(door, name, text, value):
     read = door(name, text)
@@ -58,7 +58,8 @@ def test_a_text_is_the_same_typed_value_through_every_door(door, name, text, val
     ("steps", "1e3"),
     ("seed", "-1"), ("gradient_checkpointing", "falsch"), ("gradient_checkpointing", "2"),
     ("gradient_checkpointing", "on"),
-    ("precision", "fp8"), ("profile", "none"), ("profile", "Quick"), ("language", "English!"), ("threads", "0"), ("executor", "dask"),
+    ("precision", "fp8"), ("profile", "none"), ("profile", "Quick"), ("language", "English!"), ("threads", "0"), ("executor", "slurm"),
+    ("scheduler", "10.0.0.5"), ("scheduler", "tcp://10.0.0.5"), ("scheduler", "tcp://a b:1"), ("scheduler", "http://a:1/status"),
     ("data", "a\0b"),
 ])
 def test_ill_typed_values_are_refused_by_name_through_every_door(door, name, text):
@@ -136,7 +137,23 @@ def test_schema_agrees_with_the_profiles_and_executors_that_there_are():
 
 
 def test_the_executor_changes_no_number_and_so_no_key():
-    assert Parameters(data=Path("/a"), out=Path("/b"), executor="inline").digest == Parameters(data=Path("/a"), out=Path("/b")).digest
+    base = Parameters(data=Path("/a"), out=Path("/b")).digest
+    assert Parameters(data=Path("/a"), out=Path("/b"), executor="inline").digest == base
+    assert Parameters(data=Path("/a"), out=Path("/b"), executor="dask", scheduler="tcp://a:1").digest == base
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.5:8786", "tls://head.cluster:8786", "head:8786", "tcp://[::1]:8786"])
+def test_a_scheduler_goes_with_dask_through_every_door(address):
+    together = {"executor": "dask", "scheduler": address}
+    assert settle_in_notebook(together, {}).scheduler == address
+    assert settle(read_given(together, {}, HERE), {}, HERE / "out", HERE, "cell").scheduler == address
+    assert settle({}, together, HERE / "out", HERE, "cell").scheduler == address
+    environment = {"TTS_WORKBOOK_EXECUTOR": "dask", "TTS_WORKBOOK_SCHEDULER": address}
+    assert settle_in_notebook({"executor": "auto"}, environment).scheduler == address
+    with pytest.raises(WorkbookError, match="scheduler = .* goes with executor = 'dask' alone, but executor is 'auto'"):
+        settle_in_notebook({"scheduler": address}, {})
+    with pytest.raises(WorkbookError, match="command line: scheduler = .* but executor is 'workers'"):
+        settle({**together, "executor": "workers"}, {}, HERE / "out", HERE, "command line")
 
 
 @given(strategies.text() | strategies.floats() | strategies.integers() | strategies.booleans() | strategies.none())

@@ -15,6 +15,8 @@ from tts_core.workbook.console import Console, verdict_table
     (["--profile", "smoke", "-p", "profile=quick"], "contradict each other"),
     (["--data", "/nowhere/at/all"], "/nowhere/at/all does not exist"), (["--only", "42"], "there is no such notebook"),
     (["--only", "07"], "tts-workbook run --only 03,07"),
+    (["--executor", "dsak"], "did you mean dask?"), (["--scheduler", "tcp://a:1"], "goes with executor = 'dask' alone"),
+    (["--executor", "dask", "--scheduler", "a"], "it must be the address of a Dask scheduler, for example tcp://"),
     (["-p", "threads=2"], "none of the notebooks 03, 07 takes this parameter"),
     (["--notebooks", "/nowhere"], "no notebooks"),
 ])

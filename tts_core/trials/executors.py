@@ -1,4 +1,4 @@
-"""Where trials run: in this process, or in one-thread worker processes side by side. Both give the same bits.
+"""Where trials run: in this process, in one-thread worker processes side by side, or on Dask. All give the same bits.
 
 A trial always runs with one thread: results then do not depend on how many processors there are, and two one-thread
 workers finish nearly twice as many small trainings as two threads of one process do.
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import torch
 
@@ -21,7 +21,7 @@ from tts_core.trials.run import Result, run_trial
 from tts_core.trials.store import Store
 from tts_core.trials.trial import Trial
 
-EXECUTORS = ("auto", "inline", "workers")
+EXECUTORS = ("auto", "inline", "workers", "dask")
 OnResult = Callable[[int, int, Result], None]      # trials done, trials in all, the newest result
 
 
@@ -53,22 +53,26 @@ def choose_executor(executor: str, n_trials: int, n_workers: int) -> str:
 
 
 def run_trials(trials: Sequence[Trial], store: Store, *, executor: str = "auto", n_workers: int | None = None,
-               on_result: OnResult | None = None) -> list[Result]:
+               scheduler: str = "", on_result: OnResult | None = None) -> list[Result]:
     """Results of all `trials`, in their order; those in `store` are not run again, the others are stored as they end.
 
-    A kill loses at most what was running. Raises WorkbookError when a worker process dies, or when a trial cannot be run
-    at all (its clip is gone); what was finished until then is stored.
+    `scheduler`: the address of a Dask scheduler, with executor="dask" only; "" is a local cluster of `n_workers`.
+    A kill loses at most what was running. Raises WorkbookError when a worker process dies (Dask first tries the trial on
+    others), or when a trial cannot be run at all (its clip is gone); what was finished until then is stored.
     """
+    if scheduler and executor != "dask":
+        raise WorkbookError(f"scheduler = {scheduler!r} goes with executor = 'dask' alone, but executor is {executor!r}")
     missing = store.missing(trials)
     distinct = len({trial.digest for trial in trials})
     done = distinct - len(missing)
     n_workers = n_workers or processors()
-    run = _in_workers if choose_executor(executor, len(missing), n_workers) == "workers" else _inline
-    for result in run(missing, n_workers):
-        store.put(result)
-        done += 1
-        if on_result is not None:
-            on_result(done, distinct, result)
+    run = {"inline": _inline, "workers": _in_workers, "dask": _in_dask}[choose_executor(executor, len(missing), n_workers)]
+    with closing(run(missing, n_workers, scheduler)) as results:     # its processes end here, also after an error of on_result
+        for result in results:
+            store.put(result)
+            done += 1
+            if on_result is not None:
+                on_result(done, distinct, result)
     return [store.get(trial) for trial in trials]
 
 
@@ -84,14 +88,14 @@ def _start_worker() -> None:
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def _inline(trials: Sequence[Trial], n_workers: int) -> Iterator[Result]:
+def _inline(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[Result]:
     for trial in trials:
         with one_thread():
             result = run_trial(trial)
         yield result
 
 
-def _in_workers(trials: Sequence[Trial], n_workers: int) -> Iterator[Result]:
+def _in_workers(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[Result]:
     context = multiprocessing.get_context("spawn")     # a forked child would inherit torch's threads in an unknown state
     pool = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_start_worker)
     try:
@@ -103,3 +107,8 @@ def _in_workers(trials: Sequence[Trial], n_workers: int) -> Iterator[Result]:
                             "again to go on, with executor=inline if it happens again") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_dask(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[Result]:
+    from tts_core.trials.dask_executor import in_dask       # only who asks for it needs the extra
+    yield from in_dask(trials, n_workers, scheduler)

@@ -128,7 +128,7 @@ def outcome(over_constant: Sequence[float], steps: int) -> float:
 
 def run_trial(trial: Trial, on_step: OnStep | None = None, device: str | None = None) -> Result:
     """Train and judge. A training that becomes non-finite gives a result with `failed` set; other errors are raised."""
-    device = device or training_device()
+    began, device = time.perf_counter(), device or training_device()
     clips, vocabulary = load_clips(trial)
     model = build_trial_model(trial, clips).to(device)
     silence = trial.experiment.audio.silence
@@ -145,7 +145,8 @@ def run_trial(trial: Trial, on_step: OnStep | None = None, device: str | None = 
     if not failed:
         measures |= judge(model, watched, clips[:N_JUDGED], vocabulary.pause_id, constant, trial)
         failed = "" if math.isfinite(measures["tf_l1"]) else "the last step made the model's output non-finite"
-    return Result(trial, {name: _plain(value) for name, value in measures.items()}, _thin(trajectory), failed, _where(device))
+    where = {**_where(device), "trial_seconds": _plain(time.perf_counter() - began)}      # clips, training and judging
+    return Result(trial, {name: _plain(value) for name, value in measures.items()}, _thin(trajectory), failed, where)
 
 
 def curve_measures(trajectory: Trajectory, experiment: ExperimentConfig) -> dict[str, float | None]:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from tts_core.errors import WorkbookError
-from tts_core.workbook.parameters import FIELDS, PROFILES, read_assignments
+from tts_core.workbook.parameters import EXECUTORS, FIELDS, PROFILES, read_assignments
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -32,6 +32,8 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--out", metavar="DIR", help=FIELDS["out"].help)
     run.add_argument("--subject", metavar="pkg.module:name", help="your own model, package.module:name or file.py:name: runs the "
                      "notebooks that can study it (02-05 and 07) on it")
+    run.add_argument("--executor", metavar="|".join(EXECUTORS), help=FIELDS["executor"].help)
+    run.add_argument("--scheduler", metavar="ADDRESS", help=FIELDS["scheduler"].help)
     run.add_argument("--only", metavar="03,07", help="run only these notebooks, in order, in the run folder as it is")
     run.add_argument("-p", dest="parameters", metavar="name=value", action="append", default=[],
                      help="any parameter; repeatable")
@@ -87,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     explicit = read_assignments(options.parameters)
-    for name in ("profile", "data", "clip", "out", "subject"):
+    for name in ("profile", "data", "clip", "out", "subject", "executor", "scheduler"):
         value = getattr(options, name)
         if value and explicit.get(name, value) != value:
             raise WorkbookError(f"--{name} {value} and -p {name}={explicit[name]} contradict each other; keep one")

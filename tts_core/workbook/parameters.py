@@ -25,8 +25,8 @@ from tts_core.workbook.addresses import WANTED, absolute_address, is_address
 ENVIRONMENT_PREFIX = "TTS_WORKBOOK_"
 PROFILES = ("smoke", "quick", "seed")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-OF_PRESETS = ("data", "clip", "lr", "precision", "gradient_checkpointing", "language", "executor", "vocoder")   # not a subject's
-EXECUTORS = ("auto", "inline", "workers")     # as in trials/executors.py, which the command line need not load
+OF_PRESETS = ("data", "clip", "lr", "precision", "gradient_checkpointing", "language", "executor", "scheduler", "vocoder")   # not a subject's
+EXECUTORS = ("auto", "inline", "workers", "dask")     # as in trials/executors.py, which the command line need not load
 
 
 # --- readers: (value, or text that stands for it) -> value; they raise ValueError(what is wanted) ---------------------
@@ -62,6 +62,12 @@ def _address(value: Any) -> str:
     if isinstance(value, str) and is_address(value):
         return value
     raise ValueError(WANTED)
+
+
+def _scheduler(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"([a-z]+://)?[^\s/]+:\d+", value):
+        raise ValueError("the address of a Dask scheduler, for example tcp://10.0.0.5:8786")
+    return value
 
 
 def _integer(minimum: int) -> Callable[[Any], int]:
@@ -122,7 +128,8 @@ FIELDS = {field.name: field for field in (
     Field("threads", _integer(1), None, "CPU threads; default: torch's own choice. The count changes the last bits"),
     Field("language", _language, "auto", "of the transcripts: auto or a code such as en, ru"),
     Field("executor", _choice(*EXECUTORS), "auto", "where the trials of a sweep run: inline (one after the other), workers (one-thread processes "
-          "side by side), auto. The numbers are the same", in_key=False),
+          "side by side), dask (Dask distributed), auto. The numbers are the same", in_key=False),
+    Field("scheduler", _scheduler, "", "with executor dask: address of its scheduler; default: a cluster on this machine", in_key=False),
     Field("vocoder", _path, "", "folder of a Vocos checkpoint (config.yaml, *.safetensors) for notebook 07 to listen through beside "
           "Griffin-Lim; default: none", is_path=True),
     Field("subject", _address, "", f"your own model, {WANTED}: the notebooks that take it then study that; default: our presets"),
@@ -145,6 +152,7 @@ class Parameters:
     threads: int | None = None
     language: str = "auto"
     executor: str = "auto"
+    scheduler: str = ""
     vocoder: str = ""
     subject: str = ""
 
@@ -219,6 +227,9 @@ def settle(given: Mapping[str, Any], cell: Mapping[str, Any], default_out: Path,
     values["data"] = _resolve(values["data"], base) if values["data"] else bundled_data()
     values["out"] = _resolve(values["out"], base) if values["out"] else default_out
     values |= {name: _placed(name, values[name], base) for name in ("vocoder", "subject")}
+    if values["scheduler"] and values["executor"] != "dask":
+        raise WorkbookError(f"{where}: scheduler = {values['scheduler']!r} goes with executor = 'dask' alone, but executor is "
+                            f"{values['executor']!r}")
     return Parameters(**values)
 
 
