@@ -53,13 +53,12 @@ class BatchPlan:
     def parts_of(self, step: int, rank: int, world: int, micro_batches: int) -> list[list[int]]:
         """The share of process `rank` of `world` in `step`, as micro-batches; together the processes hold each clip once.
 
-        Shares differ by one clip at most, and alternate in length. Raises WorkbookError where a part would be empty.
+        Shares differ by one clip at most and alternate in length; the micro-batches of one hold like lengths. Raises WorkbookError where a part would be empty.
         """
         if self.smallest_batch < world * micro_batches:
             raise WorkbookError(f"a step has as few as {self.smallest_batch} clips, too few for {world} processes with {micro_batches} "
                                 f"micro-batches each; give --batch-clips {world * micro_batches} or more, fewer parts, or more data")
-        clips = self.clips_of(step)
-        return [clips[rank + world * part::world * micro_batches].tolist() for part in range(micro_batches)]
+        return [part.tolist() for part in np.array_split(self.clips_of(step)[rank::world], micro_batches)]
 
     def parts(self, start: int, stop: int, rank: int = 0, world: int = 1, micro_batches: int = 1) -> Iterator[list[int]]:
         """Micro-batches of the steps `start` to `stop` - 1, one after the other: what a loader runs ahead on."""

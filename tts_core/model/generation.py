@@ -52,25 +52,25 @@ def decode_frames(model: TTSModel, memory: Tensor, memory_mask: Tensor, *, layou
         raise WorkbookError(f"generation layout {layout!r} is unknown; use one of {', '.join(LAYOUTS)}")
     n_frames = memory.shape[1]
     truth = None if true_history is None else model.normaliser.normalise(true_history)
+    mask = torch.zeros_like(memory_mask, dtype=memory.dtype).masked_fill(~memory_mask, -torch.inf)   # once, not at every frame
     caches = model.decoder.start(memory, capacity=n_frames + 1)
-    past = heard = memory.new_zeros(len(memory), 0, model.config.mel_dim)
+    own, heard = (memory.new_zeros(len(memory), n_frames, model.config.mel_dim) for _ in range(2))
     stops = []
     for t in range(n_frames):
         kept = caches[0].past.length                          # frames of the history that are already cached
-        history = history_frames(heard, model.go_frame, layout)
-        decoded = model.decoder.advance(model.decoder_input(history[:, kept:], memory[:, kept:t + 1]), memory_mask, caches)
+        history = history_frames(heard[:, max(kept - 1, 0):t], model.go_frame, layout)[:, kept - t - 1:]
+        decoded = model.decoder.advance(model.decoder_input(history, memory[:, kept:t + 1]), mask, caches)
         if layout == "seed":
             rewind(caches, 1)                                 # the repeated frame (or go) gives way to the next one
-        past = torch.cat([past, model.mel_projection_out(decoded[:, -1:])], dim=1)
+        own[:, t] = model.mel_projection_out(decoded[:, -1])
         if truth is None:
-            heard = past
+            heard[:, t] = own[:, t]
         elif own_from is None:
-            heard = truth[:, :t + 1]
+            heard[:, t] = truth[:, t]
         else:
-            own = (own_from <= t)[:, None, None]
-            heard = torch.cat([heard, torch.where(own, past[:, -1:], truth[:, t:t + 1])], dim=1)
+            heard[:, t] = torch.where((own_from <= t)[:, None], own[:, t], truth[:, t])
         stops.append(model.stop_token_predictor(decoded[:, -1]))
-    return model.normaliser.denormalise(past), torch.cat(stops, dim=1)
+    return model.normaliser.denormalise(own), torch.cat(stops, dim=1)
 
 
 def free_run(model: TTSModel, batch: Batch, *, layout: str | None = None, true_history: bool = False) -> Generated:
