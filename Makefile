@@ -41,6 +41,9 @@ evidence: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/executors.py
+	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/large_corpus.py
 
 bench-diagnosis: $(STAMP)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

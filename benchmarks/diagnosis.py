@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from seed_size import processor  # noqa: E402
+from timing import processor  # noqa: E402
 
 from tts_core.diagnosis.benchmark import N_CLEAN, Cell, Row, build, cells, score, setting_of  # noqa: E402
 from tts_core.workbook import atomic  # noqa: E402

@@ -15,7 +15,7 @@ import datetime
 import sys
 from pathlib import Path
 
-from seed_size import processor
+from timing import processor
 
 from tts_core.errors import WorkbookError
 from tts_core.trials.evidence import read_record, record_path, write_record

@@ -11,25 +11,22 @@ target is below 5 % outside for 200 trials on 2 workers. Results: `results/execu
 from __future__ import annotations
 
 import argparse
-import datetime
 import tempfile
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-from seed_size import processor
+from timing import provenance
 
 from tts_core.config import AudioConfig, preset
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import load_corpus
-from tts_core.trials.executors import processors, run_trials
+from tts_core.trials.executors import run_trials
 from tts_core.trials.run import Result
 from tts_core.trials.store import Store
 from tts_core.trials.trial import Trial, make_trial
 from tts_core.workbook.atomic import write_json
-from tts_core.workbook.environment import device_name, git_commit, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "executors.json"
@@ -85,12 +82,8 @@ def main() -> None:
               f"{row['throughput_against_inline']:.2f} x inline; {row['outside_trials']:.1%} of the time outside the trials (start "
               f"{row['start_seconds']:.1f} s), {row['outside_training']:.1%} outside training; bits "
               f"{'equal' if row['same_bits_as_inline'] else 'DIFFER'}", flush=True)
-    write_json(arguments.out, {"target_outside": TARGET, "steps": arguments.steps, "rows": rows, "provenance": {
-        "command": f"python benchmarks/executors.py --trials {arguments.trials} --workers {arguments.workers} --steps "
-                   f"{arguments.steps} --inline {arguments.inline}",
-        "commit": git_commit(ROOT), "date": datetime.date.today().isoformat(), "device": f"{device_name()}, {processor()}, {processors()} processors",
-        "threads": torch.get_num_threads(),
-        "versions": {**{name: versions()[name] for name in ("python", "torch")}, "distributed": version("distributed")}}})
+    write_json(arguments.out, {"target_outside": TARGET, "steps": arguments.steps, "rows": rows, "distributed": version("distributed"), "provenance": provenance(
+        "executors.py", trials=arguments.trials, workers=arguments.workers, steps=arguments.steps, inline=arguments.inline)})
 
 
 if __name__ == "__main__":

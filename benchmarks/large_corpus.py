@@ -10,7 +10,6 @@ loader. Memory is bounded if it grows by far less per clip than a clip's feature
 from __future__ import annotations
 
 import argparse
-import datetime
 import multiprocessing
 import resource
 import sys
@@ -18,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from seed_size import processor
+from timing import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -30,7 +29,6 @@ from tts_core.corpus_training.feature_cache import FeatureCache  # noqa: E402
 from tts_core.corpus_training.sampler import BatchPlan  # noqa: E402
 from tts_core.probes.data_report import check_corpus  # noqa: E402
 from tts_core.workbook.atomic import write_json  # noqa: E402
-from tts_core.workbook.environment import git_commit, versions  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "large_corpus.json"
 PHASES = ("start", "check", "open, cold cache", "open, warm cache", "one epoch")
@@ -79,9 +77,7 @@ def main() -> None:
             rows[phase] = {"small": small, "large": large, "growth_bytes_per_clip": growth, "feature_bytes_per_clip": features}
             print(f"{phase:18} {sizes[0]:>6} clips {small['peak_bytes'] / 1e6:6.0f} MB   {sizes[1]:>6} clips {large['peak_bytes'] / 1e6:6.0f} MB   "
                   f"{growth:8.0f} bytes more per clip (its features: {features:.0f})   {large['seconds']:.1f} s", flush=True)
-    write_json(arguments.out, {"clips": sizes, "phases": rows, "provenance": {
-        "command": f"python benchmarks/large_corpus.py --clips {arguments.clips}", "commit": git_commit(ROOT), "device": f"cpu, {processor()}",
-        "date": datetime.date.today().isoformat(), "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")}}})
+    write_json(arguments.out, {"clips": sizes, "phases": rows, "provenance": provenance("large_corpus.py", clips=arguments.clips)})
 
 
 if __name__ == "__main__":

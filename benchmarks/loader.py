@@ -9,7 +9,6 @@ are compared: batches that lie in memory already (what no loader can beat), and 
 from __future__ import annotations
 
 import argparse
-import datetime
 import statistics
 import sys
 import tempfile
@@ -17,8 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from seed_size import processor
+from timing import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -35,7 +33,6 @@ from tts_core.training.precision import choose_precision, training_device  # noq
 from tts_core.training.state import Training  # noqa: E402
 from tts_core.training.step import train_step  # noqa: E402
 from tts_core.workbook.atomic import write_json  # noqa: E402
-from tts_core.workbook.environment import device_name, git_commit, versions  # noqa: E402
 
 ARMS = {"in memory": None, "0 workers": 0, "1 worker": 1, "2 workers": 2}
 WARM_UP = 2     # steps that are not counted: the loader's processes start meanwhile
@@ -90,11 +87,8 @@ def main() -> None:
         row["speed_over_in_memory"] = row["frames_per_second"] / rows["in memory"]["frames_per_second"]
         print(f"{arm:10} {row['wait_share']:6.2%} of the time waiting, {row['frames_per_second']:.0f} valid frames/s, "
               f"{row['speed_over_in_memory']:.3f} of batches in memory")
-    write_json(arguments.out or ROOT / "benchmarks" / "results" / f"loader_{arguments.profile}.json", {"rows": rows, "provenance": {
-        "command": f"python benchmarks/loader.py --profile {arguments.profile} --clips {arguments.clips} --batch-clips {arguments.batch_clips} "
-                   f"--steps {arguments.steps} --repeats {arguments.repeats}",
-        "commit": git_commit(ROOT), "date": datetime.date.today().isoformat(), "device": device_name(), "processor": processor(),
-        "threads": torch.get_num_threads(), "versions": {name: versions()[name] for name in ("python", "torch", "numpy")}}})
+    write_json(arguments.out or ROOT / "benchmarks" / "results" / f"loader_{arguments.profile}.json", {"rows": rows, "provenance": provenance(
+        "loader.py", profile=arguments.profile, clips=arguments.clips, batch_clips=arguments.batch_clips, steps=arguments.steps, repeats=arguments.repeats)})
 
 
 if __name__ == "__main__":

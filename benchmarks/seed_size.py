@@ -12,11 +12,11 @@ import argparse
 import datetime
 import json
 import multiprocessing
-import platform
 import sys
 from pathlib import Path
 
 import torch
+from timing import processor
 
 from tts_core.config import PRESETS, SEED_LR, AudioConfig, ExperimentConfig, OptimizerConfig, from_dict, preset
 from tts_core.speech.dataset import load_corpus
@@ -28,12 +28,6 @@ from tts_core.workbook.environment import git_commit, versions
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "seed_size.json"
 CLIP_NORM = OptimizerConfig().clip_norm
-
-
-def processor() -> str:
-    """Model name of the processor, as the kernel gives it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def run_arm(job: tuple[str, int]) -> tuple[str, dict]:

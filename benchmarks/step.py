@@ -18,7 +18,8 @@ from contenders import our_forward, our_step, plain_step, tacotron_step
 from timing import ROOT, interleaved_medians, matmul_peak, provenance, saved_bytes
 from work import work
 
-from tts_core.config import AudioConfig, ExperimentConfig, preset
+from tts_core.config import AudioConfig, ExperimentConfig, ModelConfig, preset
+from tts_core.corpus_training.sampler import BatchPlan
 from tts_core.model.generation import free_run, history_frames
 from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel, build_model
@@ -27,6 +28,7 @@ from tts_core.speech.dataset import Corpus, load_corpus
 from tts_core.workbook.atomic import read_json, write_json
 
 RESULT = ROOT / "benchmarks" / "results" / "step.json"
+N_PARTS = 6             # micro-batches of a step over many clips
 N_GENERATED = 600      # frames of the generation that is measured
 
 
@@ -35,6 +37,17 @@ def clips_of(corpus: Corpus, n_clips: int) -> list:
     if n_clips == 1:
         return [min(corpus.clips, key=lambda clip: abs(len(clip.mel) - 258))]
     return [corpus.clips[index % len(corpus.clips)] for index in range(n_clips)]
+
+
+def micro_batches(clips: list, n_parts: int, device: str) -> list[Batch]:
+    """The same optimiser step in parts of like lengths, as training on a corpus takes it (`--micro-batches`): equal but for rounding."""
+    plan = BatchPlan([len(clip.mel) for clip in clips], len(clips))
+    return [collate([clips[index] for index in part]).to(device) for part in plan.parts_of(0, 0, 1, n_parts)]
+
+
+def counted(config: ModelConfig, n_parameters: int, batches: list[Batch]) -> float:
+    """Operations of one step over `batches`."""
+    return sum(work(config, n_parameters, len(batch.mel), batch.phonemes.shape[1], batch.mel.shape[1]).operations for batch in batches)
 
 
 def fresh(corpus: Corpus, experiment: ExperimentConfig, device: str) -> TTSModel:
@@ -53,22 +66,27 @@ def measure_step(corpus: Corpus, profile: str, n_clips: int, repeats: int, devic
     batch = collate(clips).to(device)
     own = experiment_of(corpus, profile)
     by_phoneme = experiment_of(corpus, profile, memory_positions=False)
-    contenders = {f"ours, {name}": our_step(own, fresh(corpus, own, device), [batch], name) for name in types}
+    arms = {f"ours, {name}": ([batch], name) for name in types}
+    if n_clips > 1:
+        parts = micro_batches(clips, N_PARTS, device)
+        arms |= {f"ours, {name}, {N_PARTS} micro-batches": (parts, name) for name in types}
+    contenders = {arm: our_step(own, fresh(corpus, own, device), *given) for arm, given in arms.items()}
     contenders |= {"ours, fp32, keys by phoneme": our_step(by_phoneme, fresh(corpus, by_phoneme, device), [batch]),
                    "nn.Transformer": plain_step(own.model, [batch])}
     if profile == "seed":
         contenders["Tacotron 2"] = tacotron_step(own.model.vocab_size, [batch])
     seconds = interleaved_medians(contenders, repeats)
     model = fresh(corpus, own, device)
-    counted = work(own.model, sum(p.numel() for p in model.parameters()), n_clips, batch.phonemes.shape[1], batch.mel.shape[1])
+    n_parameters = sum(p.numel() for p in model.parameters())
     checkpointed = experiment_of(corpus, profile, gradient_checkpointing=True)
     activations = {"plain": saved_bytes(our_forward(own, model, batch)),
                    "checkpointed": saved_bytes(our_forward(checkpointed, fresh(corpus, checkpointed, device), batch))}
     return {"profile": profile, "clips": n_clips, "valid_frames": batch.n_frames, "padded_frames": batch.mel.shape[0] * batch.mel.shape[1],
-            "operations": counted.operations, "parameter_bytes": counted.parameter_bytes,
+            "parameters": n_parameters, "operations": {arm: counted(own.model, n_parameters, batches) for arm, (batches, _) in arms.items()},
+            "parameter_bytes": work(own.model, n_parameters, 1, 1, 1).parameter_bytes,
             "frames_per_second": {name: batch.n_frames / value for name, value in seconds.items()},
             "ratio_to_nn_transformer": {name: seconds["nn.Transformer"] / value for name, value in seconds.items()},
-            "share_of_peak": {name: counted.operations / seconds[f"ours, {name}"] / peaks[name] for name in types},
+            "share_of_peak": {arm: counted(own.model, n_parameters, batches) / seconds[arm] / peaks[name] for arm, (batches, name) in arms.items()},
             "activation_bytes": activations}
 
 
@@ -131,16 +149,16 @@ def main() -> None:
               f"real-time factor {generation[-1]['real_time_factor']:.2f}", flush=True)
     before = read_json(options.out) if options.out.exists() else {}
     write_json(options.out, {**before, options.device: {"matmul_peak": peaks, "steps": steps, "generation": generation,
-                                                        "provenance": provenance("python benchmarks/step.py")}})
+                                                        "provenance": provenance("step.py", profiles=options.profiles, batches=options.batches, repeats=options.repeats)}})
 
 
 def print_step(row: dict) -> None:
     """One row as lines of the table."""
     print(f"{row['profile']}, {row['clips']} clips: {row['valid_frames']} valid of {row['padded_frames']} frames, "
-          f"{row['operations'] / 1e9:.1f} GFLOP, activations {row['activation_bytes']['plain'] / 2 ** 20:.0f} MiB, "
+          f"{max(row['operations'].values()) / 1e9:.1f} GFLOP, activations {row['activation_bytes']['plain'] / 2 ** 20:.0f} MiB, "
           f"checkpointed {row['activation_bytes']['checkpointed'] / 2 ** 20:.0f} MiB")
     for name, value in row["frames_per_second"].items():
-        share = row["share_of_peak"].get(name.removeprefix("ours, "), None)
+        share = row["share_of_peak"].get(name)
         print(f"    {name:32s} {value:8.0f} valid frames/s, {row['ratio_to_nn_transformer'][name]:.2f} x nn.Transformer"
               + ("" if share is None else f", {share:.0%} of the peak"), flush=True)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from tts_core.trials.executors import processors
 from tts_core.workbook.environment import device_name, git_commit, versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,8 +70,9 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def provenance(command: str) -> dict[str, object]:
-    """Where and when a result was measured."""
-    return {"command": command, "commit": git_commit(ROOT), "date": datetime.date.today().isoformat(), "device": device_name(),
-            "processor": processor(), "threads": torch.get_num_threads(),
-            "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio")}}
+def provenance(script: str, **options: object) -> dict[str, object]:
+    """Where and when a result was measured, and the command that measures it again."""
+    flags = "".join(f" --{name.replace('_', '-')} {value}" for name, value in options.items())
+    return {"command": f"python benchmarks/{script}{flags}", "commit": git_commit(ROOT), "date": datetime.date.today().isoformat(),
+            "device": device_name(), "processor": processor(), "processors": processors(), "threads": torch.get_num_threads(),
+            "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")}}

@@ -19,7 +19,7 @@ from tts_core.training.losses import masked_l1
 def mel_l1(mel: Tensor, batch: Batch) -> float:
     """L1 between mel (B, T, M) and the batch's, ln units, valid frames only."""
     total, count = masked_l1(mel, batch.mel, batch.mel_lengths)
-    return float(total) / count
+    return float(total) / int(count)
 
 
 @dataclass(frozen=True)

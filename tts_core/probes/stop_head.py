@@ -40,5 +40,5 @@ def measure_stop_head(logits: Tensor) -> StopCalibration:
     above = (probability > 0.5).nonzero()
     return StopCalibration(at_last=float(probability[-1]),
                            largest_elsewhere=float(probability[:-1].max()) if len(logits) > 1 else 0.0,
-                           bce=float(total) / count, constant_bce=constant_stop_bce(len(logits)),
+                           bce=float(total) / int(count), constant_bce=constant_stop_bce(len(logits)),
                            first_stop=int(above[0, 0]) if len(above) else None)
