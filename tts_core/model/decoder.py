@@ -72,11 +72,7 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_dim)
 
     def forward(self, x: Tensor, memory: Tensor, memory_mask: Tensor, run_layer) -> Tensor:
-        """Projected input frames (B, T, D), memory (B, K, D), memory_mask (B, K) True = may attend, or numbers to add to the
-        logits -> (B, T, D).
-
-        `run_layer(layer, *inputs)` calls a layer, plainly or under gradient checkpointing.
-        """
+        """Projected input frames (B, T, D), memory (B, K, D), memory_mask (B, K) as in a layer -> (B, T, D); `run_layer` as in `Encoder`."""
         x = self.dropout(self.positions(x))
         for layer in self.layers:
             x = run_layer(layer, x, memory, memory_mask[:, None, None, :])

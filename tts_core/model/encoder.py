@@ -71,10 +71,7 @@ class Encoder(nn.Module):
         self.memory_norm = nn.LayerNorm(config.hidden_dim) if config.memory_norm else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor, run_layer) -> Tensor:
-        """Embedded phonemes (B, N, D), mask (B, N) True = phoneme -> (B, N, D).
-
-        `run_layer(layer, *inputs)` calls a layer, plainly or under gradient checkpointing.
-        """
+        """Embedded phonemes (B, N, D), mask (B, N) True = phoneme -> (B, N, D); `run_layer(layer, *inputs)` may checkpoint."""
         x = self.dropout(self.positions(x))
         for layer in self.layers:
             x = run_layer(layer, x, mask[:, None, None, :])

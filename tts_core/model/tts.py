@@ -56,8 +56,7 @@ class TTSModel(nn.Module):
     def __init__(self, config: ModelConfig, audio: AudioConfig) -> None:
         super().__init__()
         if config.mel_dim != audio.n_mels:
-            raise WorkbookError(f"ModelConfig.mel_dim = {config.mel_dim}, but AudioConfig.n_mels = {audio.n_mels}; "
-                                "make them equal")
+            raise WorkbookError(f"ModelConfig.mel_dim = {config.mel_dim}, but AudioConfig.n_mels = {audio.n_mels}; make them equal")
         width = config.hidden_dim
         self.config = config
         self.normaliser = Normaliser(config.mel_dim)

@@ -39,8 +39,7 @@ class AlignmentResult(NamedTuple):
 
 # --- seconds to frames -------------------------------------------------------------------------------------------
 
-def frames_from_intervals(intervals: Sequence[Interval], n_frames: int, sample_rate: int,
-                          hop_length: int) -> np.ndarray:
+def frames_from_intervals(intervals: Sequence[Interval], n_frames: int, sample_rate: int, hop_length: int) -> np.ndarray:
     """Contiguous intervals -> durations (N,) int64 in frames that sum to n_frames by construction.
 
     The *boundaries* are rounded, round(t * sample_rate / hop_length), not the durations: errors cannot add up.

@@ -34,16 +34,14 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
 
     path = Path(path)
     if not path.is_file():
-        raise WorkbookError(f"{path}: there is no such checkpoint; train one first, for example with "
-                            "`tts-workbook run --only 03`")
+        raise WorkbookError(f"{path}: there is no such checkpoint; train one first, for example with `tts-workbook run --only 03`")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
         raise WorkbookError(f"{path}: not a safetensors file ({error}). Pickled checkpoints (.pt, .pth, .ckpt) can run code "
-                            "and are refused; convert one where you trust it: "
-                            "safetensors.torch.save_file(state_dict, path)") from error
+                            "and are refused; convert one where you trust it: safetensors.torch.save_file(state_dict, path)") from error
     if metadata.get("format") != FORMAT:
         raise WorkbookError(f"{path}: safetensors, but not a checkpoint of this workbook (its header says "
                             f"{metadata.get('format')!r}, wanted {FORMAT!r})")
@@ -92,8 +90,7 @@ def load_training(path: Path, training: Training) -> Training:
     found["fit"]["steps"] = wanted["fit"]["steps"]
     differences = _differences(found, wanted)
     if differences:
-        raise WorkbookError(f"{path}: checkpoint of another configuration: " + "; ".join(differences)
-                            + ". Use the configuration it was trained with, or another path")
+        raise WorkbookError(f"{path}: checkpoint of another configuration: {'; '.join(differences)}. Use its own, or another path")
     _load_weights(training.model, tensors, path)
     state: dict[int, dict] = {}
     for name, tensor in tensors.items():

@@ -93,8 +93,7 @@ def raise_non_finite(model: nn.Module, batch: Batch, precision: Precision) -> No
 
     def watch(name):
         def hook(module, inputs, output):
-            tensors = [output] if isinstance(output, torch.Tensor) else []
-            if not first and any(not torch.isfinite(tensor).all() for tensor in tensors):
+            if not first and isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
                 first.append(f"{name} ({type(module).__name__})")
         return hook
 
