@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from contenders import our_forward, our_step, plain_step, tacotron_step
-from timing import ROOT, interleaved_medians, matmul_peak, provenance, saved_bytes
+from timing import ROOT, bandwidth, interleaved_medians, matmul_peak, provenance, saved_bytes
 from work import work
 
 from tts_core.config import AudioConfig, ExperimentConfig, ModelConfig, preset
@@ -28,7 +28,7 @@ from tts_core.speech.dataset import Corpus, load_corpus
 from tts_core.workbook.atomic import read_json, write_json
 
 RESULT = ROOT / "benchmarks" / "results" / "step.json"
-N_PARTS = 6             # micro-batches of a step over many clips
+N_PARTS = 4             # micro-batches of a step over many clips
 N_GENERATED = 600      # frames of the generation that is measured
 
 
@@ -148,7 +148,7 @@ def main() -> None:
         print(f"{profile}: cached generation {generation[-1]['ratio']:.1f} x uncached at {N_GENERATED} frames, "
               f"real-time factor {generation[-1]['real_time_factor']:.2f}", flush=True)
     before = read_json(options.out) if options.out.exists() else {}
-    write_json(options.out, {**before, options.device: {"matmul_peak": peaks, "steps": steps, "generation": generation,
+    write_json(options.out, {**before, options.device: {"matmul_peak": peaks, "bandwidth": bandwidth(options.device), "steps": steps, "generation": generation,
                                                         "provenance": provenance("step.py", profiles=options.profiles, batches=options.batches, repeats=options.repeats)}})
 
 

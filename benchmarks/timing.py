@@ -47,6 +47,12 @@ def matmul_peak(dtype: torch.dtype, device: str = "cpu", sizes: tuple[int, ...] 
     return best
 
 
+def bandwidth(device: str = "cpu", n_bytes: int = 2 ** 28, repeats: int = 5) -> float:
+    """Bytes per second that this device reads and writes when it adds a number to each of many."""
+    values = torch.zeros(n_bytes // 4, device=device)
+    return 2 * n_bytes / interleaved_medians({"add": lambda: values.add_(1.0)}, repeats)["add"]
+
+
 def saved_bytes(forward: Callable[[], torch.Tensor]) -> int:
     """Bytes that the graph of `forward()` keeps for backward, each storage once, parameters left out: activation memory."""
     kept: dict[int, int] = {}

@@ -12,6 +12,7 @@ from tts_core.training.losses import losses
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+from scaling import Machine, fit_here, best_arm, checks  # noqa: E402
 from timing import interleaved_medians, saved_bytes  # noqa: E402
 from work import work  # noqa: E402
 
@@ -43,3 +44,28 @@ def test_contenders_take_turns():
     calls = []
     seconds = interleaved_medians({name: (lambda name=name: calls.append(name)) for name in "ab"}, repeats=2)
     assert calls == ["a", "b"] * 3 and set(seconds) == {"a", "b"} and all(value >= 0 for value in seconds.values())
+
+
+def measured_rows(share, bandwidth):
+    """Rows of `step.py` on a machine of which the estimate's formula is true."""
+    rows = []
+    for profile, clips, operations, n_parameters in (("seed", 32, 2e12, 4.6e7), ("seed", 1, 5e10, 4.6e7), ("quick", 32, 2e11, 3e6), ("quick", 1, 4e9, 3e6)):
+        arms = {"ours, fp32": operations * 1.5} | ({"ours, fp32, 4 micro-batches": operations} if clips > 1 else {})
+        seconds = {arm: value / (share * 1e11) + 36 * n_parameters / bandwidth for arm, value in arms.items()}
+        rows.append({"profile": profile, "clips": clips, "valid_frames": 1000, "operations": arms, "parameters": n_parameters,
+                     "parameter_bytes": 36 * n_parameters, "frames_per_second": {arm: 1000 / value for arm, value in seconds.items()}})
+    return {"matmul_peak": {"fp32": 1e11}, "bandwidth": bandwidth, "steps": rows}
+
+
+def test_the_estimate_finds_the_share_of_a_machine_that_is_as_it_supposes():
+    measured = measured_rows(share=0.6, bandwidth=2e10)
+    here = fit_here(measured)
+    assert here.share == pytest.approx(0.6)
+    assert [row["estimated"] for row in checks(measured, here)] == pytest.approx([row["measured"] for row in checks(measured, here)])
+    assert best_arm(measured["steps"][0]) == "ours, fp32, 4 micro-batches"
+
+
+def test_devices_divide_the_products_and_pay_for_the_gradients():
+    one, eight = Machine(1e12, 1e11, 0.5), Machine(1e12, 1e11, 0.5, devices=8, link=1e10)
+    assert one.step_seconds(1e12, 1e9, 10**7) == pytest.approx(2 + 0.01)
+    assert eight.step_seconds(1e12, 1e9, 10**7) == pytest.approx(0.25 + 0.01 + 2 * 7 / 8 * 4e7 / 1e10)

@@ -46,6 +46,13 @@ def test_batches_are_full_and_hold_like_lengths():
     assert LENGTHS.sum() / sum(LENGTHS[batch].max() * len(batch) for batch in mixed) < 0.7        # what bucketing saves
 
 
+def test_the_micro_batches_of_one_process_hold_like_lengths():
+    made = plan(batch=32, pool=1)      # no bucketing: what is left to gain inside a step
+    parts = [LENGTHS[part] for step in range(made.steps_per_epoch) for part in made.parts_of(step, 0, 1, 4)]
+    assert sum(map(np.sum, parts)) == LENGTHS.sum()
+    assert LENGTHS.sum() / sum(len(part) * part.max() for part in parts) > 0.8
+
+
 def test_order_is_a_function_of_seed_and_epoch():
     a, b, other = plan(), plan(), plan(seed=1)
     n = a.steps_per_epoch

@@ -9,7 +9,7 @@ import torch
 from tests.corpora import ID_0880, ID_0930, LIBRIVOX, RATE, TEXT_0880, make_corpus, tone
 from tts_core.config import AudioConfig
 from tts_core.probes.baselines import best_constant_l1, copy_previous_l1
-from tts_core.probes.data_report import check_corpus, measure_levels, robust_z, word_mismatch
+from tts_core.probes.data_report import N_NAMED, check_corpus, measure_levels, robust_z, word_mismatch
 from tts_core.speech.alignment import Alignment, Interval, read_textgrid, write_textgrid
 from tts_core.speech.audio import read_wav, resample, save_wav
 
@@ -116,6 +116,16 @@ def test_duplicates_are_named_on_both_sides(corpus_of_two):
     one, two = check_corpus(corpus_of_two, AudioConfig()).rows
     assert {"the same audio as two: delete one", "the same text as two"} <= set(one.warnings)
     assert {"the same audio as one: delete one", "the same text as one"} <= set(two.warnings)
+
+
+def test_of_many_duplicates_a_few_are_named_and_the_others_counted(tmp_path):
+    """Each clip that lists all others is 1.5 GB at 13,100 clips of one text (notebooks/LOG.md, 2026-11-24)."""
+    names = [f"c{index}" for index in range(N_NAMED + 3)]
+    root = make_corpus(tmp_path, "".join(f"{name}|{TEXT_0880}\n" for name in names), *names)
+    for row in check_corpus(root, AudioConfig()).rows:
+        told, = [warning for warning in row.warnings if "same text" in warning]
+        named = re.findall(r"c\d", told)
+        assert len(set(named)) == len(named) == N_NAMED and row.id not in named and told.endswith(" and 2 more")
 
 
 def test_uniform_durations_are_named_in_every_row():

@@ -136,3 +136,20 @@ def test_checkpoint_header_is_plain_json(batch, tmp_path):
     with safe_open(tmp_path / "c.safetensors", framework="pt") as file:
         header = json.loads(file.metadata()["header"])
     assert header["experiment"]["optimizer"]["lr"] == 0.002 and len(header["history"]) == 1
+
+
+def test_a_compiled_model_trains_to_the_same_losses(batch, monkeypatch):
+    """Traced whole, as CUDA graphs need it; the code generator itself is left out, for it needs a C++ compiler and minutes."""
+    asked, compile_model = {}, torch.compile
+
+    def traced(model, **options):
+        asked.update(options)
+        return compile_model(model, backend="aot_eager", dynamic=False, fullgraph=True)
+
+    experiment = make_experiment(dropout=0.0, steps=5)
+    eager = fit(start(experiment, batch), batch)
+    monkeypatch.setattr(torch, "compile", traced)
+    compiled = fit(start(experiment, batch), batch, compiled=True)
+    assert asked == {"mode": "reduce-overhead", "dynamic": False}
+    assert [report["total"] for report in compiled.history] == pytest.approx([report["total"] for report in eager.history], rel=1e-4)
+    assert set(compiled.model.state_dict()) == set(eager.model.state_dict())      # a checkpoint does not know of it

@@ -40,6 +40,7 @@ WARN = {                       # measurement -> (limit, what is wrong above it, 
     "recogniser_wer": (0.6, "word error rate of the recogniser", "listen: is it this text?"),
 }
 MIN_SNR = 15.0                 # dB; below, noise is learned
+N_NAMED = 5                    # clips that a warning names
 
 
 @dataclass(frozen=True)
@@ -177,11 +178,18 @@ def _clip_warnings(row: ClipReport, twins: Sequence[str], namesakes: Sequence[st
                      f"does the recording say this text?")
     if row.alignment == "uniform":
         found.append("uniform durations: nothing that depends on timing can be trusted")
-    if twins:
-        found.append(f"the same audio as {', '.join(twins)}: delete one")
-    if namesakes:
-        found.append(f"the same text as {', '.join(namesakes)}")
+    if len(twins) > 1:
+        found.append(f"the same audio as {_others(twins, row.id)}: delete one")
+    if len(namesakes) > 1:
+        found.append(f"the same text as {_others(namesakes, row.id)}")
     return tuple(found)
+
+
+def _others(group: Sequence[str], own: str) -> str:
+    """A few of `group` beside `own`, and how many more there are: a corpus of one sentence must not make a list for each of its clips."""
+    named = [name for name in group[:N_NAMED + 1] if name != own][:N_NAMED]
+    more = len(group) - 1 - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
 
 
 def _summary(rows: Sequence[ClipReport], counts: Counter, language: str) -> dict:
@@ -211,8 +219,7 @@ def check_corpus(root: Path | str, audio: AudioConfig, language: str = "auto", r
     finished = []
     for row, z in zip(rows, robust_z([row.seconds_per_phoneme for row in rows]), strict=True):
         row = replace(row, pace_z=float(z))
-        twins, namesakes = ([name for name in group[key] if name != row.id]
-                            for group, key in zip((same_audio, same_text), keys[row.id], strict=True))
+        twins, namesakes = (group[key] for group, key in zip((same_audio, same_text), keys[row.id], strict=True))
         finished.append(replace(row, warnings=_clip_warnings(row, twins, namesakes)))
     n_uniform = sum(row.alignment == "uniform" for row in rows)
     warnings = folder.warnings + corpus_warnings(folder, len(rows), n_uniform, len(rejected))
