@@ -41,6 +41,7 @@ evidence: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/executors.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/large_corpus.py

@@ -48,15 +48,12 @@ class PlainTransformer(nn.Module):
                                          memory_key_padding_mask=~batch.mel_mask))
 
 
-def our_step(experiment: ExperimentConfig, model: TTSModel, batches: list[Batch], precision: str = "fp32") -> Step:
-    """THE train step over `batches`, as one optimiser step each."""
+def our_step(experiment: ExperimentConfig, model: TTSModel, batches: list[Batch], precision: str = "fp32", compiled: bool = False) -> Step:
+    """THE train step over `batches`, all of them as one optimiser step; `compiled` as in `fit`."""
     device = str(batches[0].mel.device)
     training, chosen = start_training(experiment, model, device), choose_precision(precision, device)
-
-    def step() -> None:
-        for batch in batches:
-            train_step(model, training.optimizer, batch, experiment.loss, chosen, training.scaler, experiment.optimizer.clip_norm)
-    return step
+    running = torch.compile(model, mode="reduce-overhead", dynamic=False) if compiled else model
+    return lambda: train_step(running, training.optimizer, batches, experiment.loss, chosen, training.scaler, experiment.optimizer.clip_norm)
 
 
 def our_forward(experiment: ExperimentConfig, model: TTSModel, batch: Batch) -> Callable[[], torch.Tensor]:
@@ -64,36 +61,35 @@ def our_forward(experiment: ExperimentConfig, model: TTSModel, batch: Batch) -> 
     return lambda: loss_sums(model(batch), batch, model, experiment.loss).mel[0]
 
 
-def plain_step(config: ModelConfig, batches: list[Batch]) -> Step:
+def plain_step(config: ModelConfig, batch: Batch) -> Step:
     """Masked L1 of the plain transformer, plain AdamW and clip."""
-    model = PlainTransformer(config).to(batches[0].mel.device)
+    model = PlainTransformer(config).to(batch.mel.device)
 
-    def error(batch: Batch) -> torch.Tensor:
+    def error() -> torch.Tensor:
         total, count = masked_l1(model(batch), batch.mel, batch.mel_lengths)
         return total / count
-    return _stepping(model, batches, error)
+    return _stepping(model, error)
 
 
-def tacotron_step(vocab_size: int, batches: list[Batch]) -> Step:
+def tacotron_step(vocab_size: int, batch: Batch) -> Step:
     """torchaudio's Tacotron 2 at its default size, teacher-forced: masked L1 before and behind the post-net."""
-    model = Tacotron2(n_symbol=vocab_size).to(batches[0].mel.device)
+    model = Tacotron2(n_symbol=vocab_size).to(batch.mel.device)
 
-    def error(batch: Batch) -> torch.Tensor:
+    def error() -> torch.Tensor:
         order = batch.phoneme_lengths.argsort(descending=True, stable=True)      # its encoder packs, the longest first
         mel, lengths = batch.mel[order], batch.mel_lengths[order]
         before, behind, _, _ = model(batch.phonemes[order], batch.phoneme_lengths[order], mel.transpose(1, 2), lengths)
         parts = [masked_l1(predicted.transpose(1, 2), mel, lengths) for predicted in (before, behind)]
         return sum(total / count for total, count in parts)
-    return _stepping(model, batches, error)
+    return _stepping(model, error)
 
 
-def _stepping(model: nn.Module, batches: list[Batch], error: Callable[[Batch], torch.Tensor]) -> Step:
+def _stepping(model: nn.Module, error: Callable[[], torch.Tensor]) -> Step:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step() -> None:
-        for batch in batches:
-            error(batch).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
+        error().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
     return step

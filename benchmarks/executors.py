@@ -1,6 +1,6 @@
 """What running trials costs beside the trials: inline, one-thread workers and Dask on the same short trials.
 
-    python benchmarks/executors.py [--trials 200] [--workers 2] [--steps 60] [--inline 40]
+    python benchmarks/executors.py [--trials 200] [--workers 2] [--steps 200] [--inline 20]
 
 Every executor starts cold, with an empty store; the first `--inline` trials stand for all of them in one process. Outside
 the trials: processor time that no trial had, 1 - sum of the trials' own seconds / (workers x wall clock), with the start of
@@ -66,8 +66,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=60, help="of each trial")
-    parser.add_argument("--inline", type=int, default=40, help="trials that are also run in this process")
+    parser.add_argument("--steps", type=int, default=200, help="of each trial")
+    parser.add_argument("--inline", type=int, default=20, help="trials that are also run in this process")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     trials = short_trials(arguments.trials, arguments.steps)

@@ -1,6 +1,6 @@
 """Speed and memory of one train step and of generation, as ratios within one run.
 
-    python benchmarks/step.py [--profiles quick,seed] [--batches 1,32] [--repeats 3] [--device cpu] [--threads 2]
+    python benchmarks/step.py [--profiles quick,seed] [--batches 1,32] [--repeats 3] [--device cpu] [--threads 2] [--parts steps,generation]
 
 Contenders take turns, A B C A B C …, and medians are compared. A step is forward, backward and optimiser over real prompts
 (data_samples/allison); "of the peak" is the counted work (benchmarks/work.py) over its time and over the best square matrix product
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 from pathlib import Path
 
 import torch
@@ -71,10 +72,12 @@ def measure_step(corpus: Corpus, profile: str, n_clips: int, repeats: int, devic
         parts = micro_batches(clips, N_PARTS, device)
         arms |= {f"ours, {name}, {N_PARTS} micro-batches": (parts, name) for name in types}
     contenders = {arm: our_step(own, fresh(corpus, own, device), *given) for arm, given in arms.items()}
+    if device != "cpu" and n_clips == 1:      # on CPUs it takes a minute to compile and is slower
+        contenders |= {f"ours, {name}, compiled": our_step(own, fresh(corpus, own, device), [batch], name, compiled=True) for name in types}
     contenders |= {"ours, fp32, keys by phoneme": our_step(by_phoneme, fresh(corpus, by_phoneme, device), [batch]),
-                   "nn.Transformer": plain_step(own.model, [batch])}
+                   "nn.Transformer": plain_step(own.model, batch)}
     if profile == "seed":
-        contenders["Tacotron 2"] = tacotron_step(own.model.vocab_size, [batch])
+        contenders["Tacotron 2"] = tacotron_step(own.model.vocab_size, batch)
     seconds = interleaved_medians(contenders, repeats)
     model = fresh(corpus, own, device)
     n_parameters = sum(p.numel() for p in model.parameters())
@@ -129,27 +132,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profiles", default="quick,seed")
     parser.add_argument("--batches", default="1,32")
+    parser.add_argument("--parts", default="steps,generation", help="what to measure; the rest of the result stays as it is")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    profiles = options.profiles.split(",")
     corpus = load_corpus(ROOT / "data_samples" / "allison", AudioConfig())
-    peaks = {"fp32": matmul_peak(torch.float32, options.device), "bf16": matmul_peak(torch.bfloat16, options.device)}
-    types = ["fp32", "bf16"] if bf16_counts(options.device, peaks) else ["fp32"]
-    print("matmul peak: " + ", ".join(f"{name} {value / 1e9:.0f} GFLOP/s" for name, value in peaks.items()), flush=True)
-    steps, generation = [], []
-    for profile in options.profiles.split(","):
-        for n_clips in map(int, options.batches.split(",")):
-            steps.append(measure_step(corpus, profile, n_clips, options.repeats, options.device, types, peaks))
-            print_step(steps[-1])
-        generation.append(measure_generation(corpus, profile, options.device))
-        print(f"{profile}: cached generation {generation[-1]['ratio']:.1f} x uncached at {N_GENERATED} frames, "
-              f"real-time factor {generation[-1]['real_time_factor']:.2f}", flush=True)
+    found = {}
+    if "steps" in options.parts:
+        peaks = {"fp32": matmul_peak(torch.float32, options.device), "bf16": matmul_peak(torch.bfloat16, options.device)}
+        types = ["fp32", "bf16"] if bf16_counts(options.device, peaks) else ["fp32"]
+        print("matmul peak: " + ", ".join(f"{name} {value / 1e9:.0f} GFLOP/s" for name, value in peaks.items()), flush=True)
+        found |= {"matmul_peak": peaks, "bandwidth": bandwidth(options.device), "steps": []}
+        for profile, n_clips in itertools.product(profiles, map(int, options.batches.split(","))):
+            found["steps"].append(measure_step(corpus, profile, n_clips, options.repeats, options.device, types, peaks))
+            print_step(found["steps"][-1])
+        found["steps_provenance"] = provenance("step.py", profiles=options.profiles, batches=options.batches, repeats=options.repeats)
+    if "generation" in options.parts:
+        found["generation"] = [measure_generation(corpus, profile, options.device) for profile in profiles]
+        for row in found["generation"]:
+            print(f"{row['profile']}: cached generation {row['ratio']:.1f} x uncached at {N_GENERATED} frames, "
+                  f"real-time factor {row['real_time_factor']:.2f}", flush=True)
+        found["generation_provenance"] = provenance("step.py", profiles=options.profiles, parts="generation")
+    if options.device == "cpu":
+        print("CUDA: not measured, there is no such device")
     before = read_json(options.out) if options.out.exists() else {}
-    write_json(options.out, {**before, options.device: {"matmul_peak": peaks, "bandwidth": bandwidth(options.device), "steps": steps, "generation": generation,
-                                                        "provenance": provenance("step.py", profiles=options.profiles, batches=options.batches, repeats=options.repeats)}})
+    write_json(options.out, {**before, options.device: {**before.get(options.device, {}), **found}})
 
 
 def print_step(row: dict) -> None:

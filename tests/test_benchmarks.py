@@ -12,6 +12,7 @@ from tts_core.training.losses import losses
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+from contenders import our_step, plain_step, tacotron_step  # noqa: E402
 from scaling import Machine, fit_here, best_arm, checks  # noqa: E402
 from timing import interleaved_medians, saved_bytes  # noqa: E402
 from work import work  # noqa: E402
@@ -69,3 +70,16 @@ def test_devices_divide_the_products_and_pay_for_the_gradients():
     one, eight = Machine(1e12, 1e11, 0.5), Machine(1e12, 1e11, 0.5, devices=8, link=1e10)
     assert one.step_seconds(1e12, 1e9, 10**7) == pytest.approx(2 + 0.01)
     assert eight.step_seconds(1e12, 1e9, 10**7) == pytest.approx(0.25 + 0.01 + 2 * 7 / 8 * 4e7 / 1e10)
+
+
+def test_contenders_make_one_optimiser_step_each(monkeypatch):
+    """Micro-batches too: four steps would be another training, with the optimiser's work four times."""
+    batches = [make_batch([[7, 12, 9]]), make_batch([[5, 20], [6, 8, 2]], seed=2)]
+    steps, step = [], torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda optimizer, *given: (steps.append(optimizer), step(optimizer, *given)))
+    experiment = make_experiment(dropout=0.0)
+    for contender in (our_step(experiment, make_model(experiment, batches[0]), batches), plain_step(experiment.model, batches[1]),
+                      tacotron_step(experiment.model.vocab_size, batches[1])):
+        steps.clear()
+        contender()
+        assert len(steps) == 1
