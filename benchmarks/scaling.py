@@ -4,19 +4,23 @@
 
 seconds of a step = operations / (share x peak) + bytes of the optimiser / bandwidth [+ gradients sent to the other devices].
 The share is fitted on ONE measured row of `results/step.json`, seed size with 32 clips, and checked against the others. For GPUs, peak,
-bandwidth and link are the data sheet's and the share is assumed: those rows are computed, not measured. Results: `results/scaling.json`.
+bandwidth and link are the data sheet's, share and seconds per launch are assumed: those rows are computed, not measured. A GPU's step takes at
+least as long as its operations take to launch one after the other. Results: `results/scaling.json`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from timing import ROOT, provenance
+from torch.utils._python_dispatch import TorchDispatchMode
 from work import work
 
 from tts_core.config import AudioConfig, ModelConfig, preset
 from tts_core.model.tts import TTSModel
+from tts_core.speech.batch import Batch
+from tts_core.training.losses import losses
 from tts_core.trials.sweep import default_sweep
 from tts_core.workbook.atomic import read_json, write_json
 
@@ -37,16 +41,18 @@ class Machine:
     share: float          # of the peak that a step's products reach
     devices: int = 1
     link: float = 0.0     # bytes per second from one device to the next
+    launch: float = 0.0   # seconds that one operation takes to launch, eagerly, while others compute
 
-    def step_seconds(self, operations: float, parameter_bytes: float, n_parameters: int) -> float:
+    def step_seconds(self, operations: float, parameter_bytes: float, n_parameters: int, n_launches: int = 0) -> float:
         """One optimiser step whose clips are divided among the devices; gradients cross in fp32, ring all-reduce, not overlapped."""
         crossing = 2 * (self.devices - 1) / self.devices * 4 * n_parameters / self.link if self.devices > 1 else 0.0
-        return operations / self.devices / (self.share * self.peak) + parameter_bytes / self.bandwidth + crossing
+        computing = operations / self.devices / (self.share * self.peak) + parameter_bytes / self.bandwidth + crossing
+        return max(computing, n_launches * self.launch)
 
 
 # NVIDIA's data sheet of the H100 SXM: dense BF16, HBM3, NVLink in one direction. 40 % is this project's target for a GPU, not a finding.
-GPU = Machine(peak=989e12, bandwidth=3.35e12, share=0.4)
-EIGHT = Machine(GPU.peak, GPU.bandwidth, GPU.share, devices=8, link=450e9)
+GPU = Machine(peak=989e12, bandwidth=3.35e12, share=0.4, launch=5e-6)
+EIGHT = replace(GPU, devices=8, link=450e9)
 
 
 def sizes(profile: str) -> tuple[ModelConfig, int]:
@@ -54,6 +60,27 @@ def sizes(profile: str) -> tuple[ModelConfig, int]:
     config = preset("healthy", VOCABULARY, profile).model
     with torch.device("meta"):
         return config, sum(p.numel() for p in TTSModel(config, AudioConfig()).parameters())
+
+
+class _Counting(TorchDispatchMode):
+    """Counts operations that compute; views launch nothing."""
+
+    n_launches = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.n_launches += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def count_launches(profile: str) -> int:
+    """Operations of one forward and backward pass at the depth of `profile`; their number does not depend on sizes."""
+    config, _ = sizes(profile)
+    batch = Batch(torch.ones(1, 4, dtype=torch.long), torch.tensor([4]), torch.full((1, 4), 2), torch.zeros(1, 8, config.mel_dim),
+                  torch.tensor([8]), ("made up",), 0.0)
+    model = TTSModel(config, AudioConfig()).train()
+    with _Counting() as counting:
+        losses(model, batch)["total"].backward()
+    return counting.n_launches
 
 
 def fit_here(measured: dict) -> Machine:
@@ -89,11 +116,11 @@ def costs(profile: str, machine: Machine) -> dict[str, float]:
     frames = round(HOURS * 3600 / AudioConfig().hop_seconds / CLIPS)
     step, one = (work(config, n_parameters, clips, max(1, round(length * PHONEMES_PER_FRAME)), length)
                  for clips, length in ((BATCH, frames), (1, SWEEP_FRAMES)))
-    alone = Machine(machine.peak, machine.bandwidth, machine.share)
+    alone, n_launches = replace(machine, devices=1), count_launches(profile)
     sweep = default_sweep(profile)
-    trial = sweep.steps * alone.step_seconds(one.operations, one.parameter_bytes, n_parameters)
-    corpus = EPOCHS * CLIPS / BATCH * machine.step_seconds(step.operations, step.parameter_bytes, n_parameters)
-    return {"operations": step.operations, "parameter_bytes": step.parameter_bytes, "sweep_hours": len(sweep.cells) * trial / machine.devices / 3600,
+    trial = sweep.steps * alone.step_seconds(one.operations, one.parameter_bytes, n_parameters, n_launches)
+    corpus = EPOCHS * CLIPS / BATCH * machine.step_seconds(step.operations, step.parameter_bytes, n_parameters, n_launches)
+    return {"operations": step.operations, "parameter_bytes": step.parameter_bytes, "launches": n_launches, "sweep_hours": len(sweep.cells) * trial / machine.devices / 3600,
             "corpus_hours": corpus / 3600}
 
 
@@ -109,7 +136,7 @@ def main() -> None:
     table = {profile: {name: costs(profile, machine) for name, machine in machines.items()} for profile in ("quick", "seed")}
     for profile, rows in table.items():
         for name, row in rows.items():
-            print(f"{profile:5} {name:24} {row['operations'] / 1e12:6.2f} TFLOP and {row['parameter_bytes'] / 1e9:.2f} GB a step of {BATCH} clips; "
+            print(f"{profile:5} {name:24} {row['operations'] / 1e12:6.2f} TFLOP and {row['parameter_bytes'] / 1e9:.2f} GB, {row['launches']} launches a step of {BATCH} clips; "
                   f"sweep {row['sweep_hours']:9.3f} h; {EPOCHS} epochs of {HOURS} h {row['corpus_hours']:9.2f} h")
     write_json(RESULTS / "scaling.json", {"fitted": {"profile": FITTED[0], "clips": FITTED[1], "share": here.share}, "checks": checked,
                                           "costs": table, "provenance": provenance("scaling.py")})

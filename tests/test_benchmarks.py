@@ -69,6 +69,8 @@ def test_the_estimate_finds_the_share_of_a_machine_that_is_as_it_supposes():
 def test_devices_divide_the_products_and_pay_for_the_gradients():
     one, eight = Machine(1e12, 1e11, 0.5), Machine(1e12, 1e11, 0.5, devices=8, link=1e10)
     assert one.step_seconds(1e12, 1e9, 10**7) == pytest.approx(2 + 0.01)
+    slow = Machine(1e12, 1e11, 0.5, launch=1e-3)
+    assert slow.step_seconds(1e6, 0.0, 1, n_launches=2000) == pytest.approx(2.0)      # nothing to compute, much to launch
     assert eight.step_seconds(1e12, 1e9, 10**7) == pytest.approx(0.25 + 0.01 + 2 * 7 / 8 * 4e7 / 1e10)
 
 
