@@ -20,6 +20,7 @@ from tts_core.corpus_training.config import RunConfig, TrainConfig
 from tts_core.corpus_training.run import train_on_corpus
 from tts_core.errors import WorkbookError
 from tts_core.training.checkpoint import load_model
+from tts_core.workbook.folder import lock_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = TrainConfig(profile="smoke", steps=12, warmup_steps=3, batch_clips=8, pool_batches=2, dropout=0.2, seed=5)
@@ -58,6 +59,17 @@ def assert_same_bits(a: Path, b: Path) -> None:
         headers = [json.loads(file.metadata()["header"]) for file in (first, second)]
     assert headers[0] == headers[1]
     assert log(a) == log(b) and log(a, "validation") == log(b, "validation")
+
+
+def test_two_trainings_do_not_write_to_one_folder(settings):
+    settings.out.mkdir(parents=True)
+    held = lock_folder(settings.out)
+    with pytest.raises(WorkbookError, match=r"another training .* is writing to .*out.* another --out"):
+        train_on_corpus(TRAIN, settings, say=quiet)
+    os.close(held)
+    assert not (settings.out / "last.safetensors").exists()
+    train_on_corpus(dataclasses.replace(TRAIN, steps=4), settings, say=quiet)
+    os.close(lock_folder(settings.out))      # and the training gives it back
 
 
 @pytest.mark.parametrize("micro_batches, stop_in", ((1, 7), (2, 11)))

@@ -17,8 +17,9 @@ import torch
 from tests.conftest import ROOT
 from tests.trials.trial_builders import made_result, numbers, short_corpus, smoke_trial
 from tts_core.errors import WorkbookError
-from tts_core.trials.executors import choose_executor, one_thread, run_trials
+from tts_core.trials.executors import choose_executor, run_trials
 from tts_core.trials.store import Store
+from tts_core.trials.threads import one_thread
 
 PATIENCE = 240      # seconds until a started process must have shown itself, on a busy machine
 

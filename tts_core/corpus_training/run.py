@@ -6,8 +6,10 @@ What a step does depends on the checkpoint and the step number alone: clips, lea
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -32,6 +34,7 @@ from tts_core.training.state import Training, start_training
 from tts_core.training.step import StepReport, train_step
 from tts_core.workbook.atomic import sweep, write_json
 from tts_core.workbook.environment import versions
+from tts_core.workbook.folder import lock_folder
 
 CHECKPOINT, BEST = "last.safetensors", "best.safetensors"
 Say = Callable[[str], None]
@@ -58,19 +61,19 @@ def train_on_corpus(train: TrainConfig, run: RunConfig, place: Place = Place(), 
     for warning in corpus.warnings:
         say(warning)
     logs = None
-    if place.leads:
-        sweep(run.out)      # half-written files of a killed run
-        logs = Logs(run.out, training.notes["step"], run.tensorboard)
-        write_json(run.out / "run.json", {"train": dataclasses.asdict(train), "run": {name: value if isinstance(value, int | None) else str(value)
-                   for name, value in vars(run).items()}, "processes": place.world, "device": place.device, "versions": versions(),
-                   "content_hash": corpus.content_hash, "warnings": corpus.warnings,
-                   "rejected": [f"{left_out.id}: {left_out.reason}" for left_out in corpus.rejected]})
-    try:
+    with ExitStack() as closing:
+        if place.leads:
+            run.out.mkdir(parents=True, exist_ok=True)
+            closing.callback(os.close, lock_folder(run.out, "training"))
+            sweep(run.out)      # half-written files of a killed run
+            logs = Logs(run.out, training.notes["step"], run.tensorboard)
+            closing.callback(logs.close)
+            write_json(run.out / "run.json", {"train": dataclasses.asdict(train), "run": {name: value if isinstance(value, int | None) else str(value)
+                       for name, value in vars(run).items()}, "processes": place.world, "device": place.device, "pid": os.getpid(),
+                       "versions": versions(), "content_hash": corpus.content_hash, "warnings": corpus.warnings,
+                       "rejected": [f"{left_out.id}: {left_out.reason}" for left_out in corpus.rejected]})
         with torch.random.fork_rng(devices=[place.device] if place.device.startswith("cuda") else []):
             _Loop(train, run, place, corpus, training, plan, logs, say).go()
-    finally:
-        if logs is not None:
-            logs.close()
     return training
 
 

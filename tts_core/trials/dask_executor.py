@@ -22,8 +22,8 @@ import torch
 
 from tts_core.errors import WorkbookError
 from tts_core.file_hashes import hash_package
-from tts_core.trials.executors import one_thread
 from tts_core.trials.run import Result, result_from_dict, run_trial
+from tts_core.trials.threads import one_thread
 from tts_core.trials.trial import Trial, trial_from_dict
 
 if TYPE_CHECKING:

@@ -12,35 +12,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import torch
 
 from tts_core.errors import WorkbookError
 from tts_core.trials.run import Result, run_trial
 from tts_core.trials.store import Store
+from tts_core.trials.threads import one_thread, settle_thread
 from tts_core.trials.trial import Trial
 
 EXECUTORS = ("auto", "inline", "workers", "dask")
 OnResult = Callable[[int, int, Result], None]      # trials done, trials in all, the newest result
-
-
-def settle_thread() -> None:
-    """One torch thread that flushes denormals: a failing model is full of them, and they cost it three times the time."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """A settled thread inside; the caller's count of threads and torch's default treatment of denormals afterwards."""
-    threads = torch.get_num_threads()
-    settle_thread()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_flush_denormal(False)
 
 
 def choose_executor(executor: str, n_trials: int, n_workers: int) -> str:

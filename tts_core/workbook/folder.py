@@ -35,7 +35,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(path)
+        self._lock = lock_folder(path)
         sweep(path)
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir()
@@ -156,7 +156,7 @@ def keep_previous(path: Path) -> Path | None:
     record = read_record(path)
     if record is None:
         return None
-    lock = _lock(path)
+    lock = lock_folder(path)
     try:
         stamp = time_stamp(str(record.get("started", "")))
         kept = unused(path.with_name(stamp if path.name == "latest" else f"{path.name}-{stamp}"))
@@ -185,14 +185,17 @@ def unused(path: Path) -> Path:
     return candidate
 
 
-def _lock(path: Path) -> int:
-    """Held until closed, and released by the system when the holder is killed."""
+def lock_folder(path: Path, holder: str = "tts-workbook run") -> int:
+    """A descriptor: the folder is the caller's until it is closed, or until the system closes it because the holder was killed.
+
+    Raises WorkbookError where another process holds it.
+    """
     descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
         pid = (read_record(path) or {}).get("pid", "unknown")
-        raise WorkbookError(f"another tts-workbook run (process {pid}) is writing to {path}. Wait for it, or choose "
+        raise WorkbookError(f"another {holder} (process {pid}) is writing to {path}. Wait for it, or choose "
                             "another --out.") from None
     return descriptor
