@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from tests.conftest import ROOT
@@ -17,7 +19,7 @@ from tts_core.speech.dataset import load_corpus
 from tts_core.training.state import start_training
 from tts_core.trials.arms import BREAKS, REPAIRS
 from tts_core.trials.run import batch_source, build_trial_model
-from tts_core.trials.trial import load_clips, make_trial, trial_from_dict
+from tts_core.trials.trial import ClipReference, load_clips, make_trial, trial_from_dict
 
 OTHERS = ("sorry-youre-having-problems", "confbridge-has-joined", "followme-no-recording")
 
@@ -62,9 +64,9 @@ def test_every_field_but_the_name_changes_the_digest(several):
             ("model.memory_norm", False), ("model.history_dropout", 0.5), ("fit.precision", "bf16"),
             ("loss.stop_weight", 0.2), ("audio", "seed"))))]
     clip = several.clips[0]
-    louder = dataclasses.replace(clip, samples=clip.samples * 0.5)
+    another = dataclasses.replace(clip, sound="0" * 12)
     jittered = dataclasses.replace(clip, durations=torch.as_tensor(clip.durations).flip(0).numpy())
-    for changed in (louder, jittered):
+    for changed in (another, jittered):
         others.append(make_trial([changed, *several.clips[1:]], several.vocabulary, base.experiment, batch_size=2))
     others += [smoke_trial(several, batch_size=3), smoke_trial(several), *(
         dataclasses.replace(base, clips=clips) for clips in (base.clips[1:], base.clips[::-1]))]
@@ -101,6 +103,38 @@ def test_a_clip_that_changed_since_is_not_trained_on(corpus):
     changed = dataclasses.replace(trial, clips=(dataclasses.replace(trial.clips[0], content="f" * 12),))
     with pytest.raises(WorkbookError, match=f"{SHORT_CLIP} is not what trial .* its sound, text or alignment changed"):
         load_clips(changed)
+
+
+def copy_of(corpus, folder, change):
+    """The folder of `corpus` with SHORT_CLIP alone, its 16-bit integers changed."""
+    clip = corpus.clips[0]
+    (folder / "wavs").mkdir()
+    (folder / "alignments").mkdir()
+    shutil.copy(clip.path.parent.parent / "alignments" / f"{clip.id}.TextGrid", folder / "alignments")
+    integers, rate = soundfile.read(clip.path, dtype="int16")
+    soundfile.write(folder / "wavs" / f"{clip.id}.wav", change(integers.copy()), rate)
+    (folder / "metadata.csv").write_text(f"{clip.id}|{clip.text}\n")
+    return load_corpus(folder, AudioConfig()).clips[0]
+
+
+def test_a_clip_is_known_by_its_recording_not_by_the_last_bits_of_resampling(corpus, tmp_path):
+    clip = corpus.clips[0]
+    trial = smoke_trial(corpus)
+    resampled_elsewhere = dataclasses.replace(clip, samples=np.nextafter(clip.samples, np.float32(2.0)))
+    assert ClipReference.of(resampled_elsewhere) == trial.clips[0]
+    for name in ("same", "other"):
+        (tmp_path / name).mkdir()
+    same = copy_of(corpus, tmp_path / "same", lambda integers: integers)
+    assert same.sound == clip.sound and ClipReference.of(same).content == trial.clips[0].content
+
+    def one_step_louder(integers):
+        integers[1000] += 1
+        return integers
+
+    copy_of(corpus, tmp_path / "other", one_step_louder)
+    moved = dataclasses.replace(trial, clips=(dataclasses.replace(trial.clips[0], root=str(tmp_path / "other")),))
+    with pytest.raises(WorkbookError, match="its sound, text or alignment changed"):
+        load_clips(moved)
 
 
 # What a change has to touch at step 0; everything else with the same name and shape starts equal.

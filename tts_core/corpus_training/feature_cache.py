@@ -21,8 +21,8 @@ from torch import Tensor
 
 from tts_core.config import AudioConfig
 from tts_core.errors import WorkbookError
-from tts_core.speech.audio import atomic_path, load_wav
-from tts_core.speech.dataset import Clip, read_clip
+from tts_core.speech.audio import atomic_path, read_wav, resample
+from tts_core.speech.dataset import Clip, read_clip, sound_digest
 from tts_core.speech.folder import Entry, Folder
 
 FORMAT = 1    # raise it with every change of what speech/ computes: no entry of an older one is used
@@ -108,7 +108,8 @@ class FeatureCache:
     def read(self, entry: Entry, folder: Folder, audio: AudioConfig) -> Clip:
         """The whole clip, with its samples from the wav and the rest from here; still without phoneme ids."""
         _, features = self.features(entry, folder, audio)
+        recorded, rate = read_wav(entry.wav)
         return Clip(id=entry.id, text=entry.text, language=folder.language, phonemes=features.phonemes,
                     phoneme_ids=np.empty(0, np.int64), durations=features.durations, mel=features.mel,
-                    samples=load_wav(entry.wav, audio.sample_rate), sample_rate=audio.sample_rate, path=entry.wav,
-                    alignment=features.alignment)
+                    samples=resample(recorded, rate, audio.sample_rate), sample_rate=audio.sample_rate, path=entry.wav,
+                    sound=sound_digest(recorded, rate), alignment=features.alignment)

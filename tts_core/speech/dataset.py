@@ -37,6 +37,7 @@ class Clip:
     samples: np.ndarray         # (L,) float32, full scale 1.0
     sample_rate: int            # Hz
     path: Path                  # of the wav file
+    sound: str                  # 12 hex digits over the recording and its rate: the same under any name, on any machine
     alignment: Literal["textgrid", "forced", "uniform"]   # where the durations come from
 
 
@@ -85,7 +86,15 @@ def read_clip(entry: Entry, folder: Folder, audio: AudioConfig) -> Clip:
         durations = uniform_durations(len(symbols), len(mel))
     return Clip(id=entry.id, text=entry.text, language=folder.language, phonemes=symbols,
                 phoneme_ids=np.empty(0, np.int64), durations=durations, mel=mel, samples=samples,
-                sample_rate=audio.sample_rate, path=entry.wav, alignment=source)
+                sample_rate=audio.sample_rate, path=entry.wav, sound=sound_digest(recorded, rate), alignment=source)
+
+
+def sound_digest(recorded: np.ndarray, rate: int) -> str:
+    """12 hex digits over a recording (L,) as its file holds it, and its rate in Hz.
+
+    Not over the resampled samples: their last bits are the processor's and its libraries' own.
+    """
+    return hashlib.sha256(f"{rate} Hz ".encode() + recorded.tobytes()).hexdigest()[:12]
 
 
 ClipReader = Callable[[Entry, Folder, AudioConfig], Clip]    # read_clip, or the `read` of a feature cache

@@ -6,7 +6,6 @@ An `Arm` is what notebooks compare: arms of one comparison share clip, steps, se
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,17 +96,12 @@ def several_clips(root: Path | str, clip: Clip, n: int, language: str = "auto") 
 
 def _unlike(known: list[Clip], clips: list[Clip]) -> list[Clip]:
     """Those of `clips` whose sound is neither in `known` nor seen twice."""
-    seen, new = {sound_digest(clip) for clip in known}, []
+    seen, new = {clip.sound for clip in known}, []
     for clip in clips:
-        if sound_digest(clip) not in seen:
-            seen.add(sound_digest(clip))
+        if clip.sound not in seen:
+            seen.add(clip.sound)
             new.append(clip)
     return new
-
-
-def sound_digest(clip: Clip) -> str:
-    """Hash of a clip's samples, 12 hex digits: the same sound under another name or folder has the same."""
-    return hashlib.sha256(clip.samples.tobytes()).hexdigest()[:12]
 
 
 def snapshot_plan(steps: int) -> list[int]:
@@ -145,7 +139,7 @@ def train_arm(arm: Arm, *, share_every: int = 10, snapshot_steps: Sequence[int] 
                                            also=on_step)
     training = start_training(arm.experiment, arm.model, str(arm.batch.mel.device))
     training.notes = {"preset": arm.name, "clips": list(arm.batch.ids),
-                      "sounds": [sound_digest(clip) for clip in arm.clips], "symbols": list(arm.vocabulary.symbols)}
+                      "sounds": [clip.sound for clip in arm.clips], "symbols": list(arm.vocabulary.symbols)}
     fit(training, arm.batch, on_step=record, checkpoint=checkpoint)
     return trajectory
 
@@ -157,7 +151,7 @@ def load_arm(path: Path, clip: Clip, vocabulary: Vocabulary, device: str | None 
     this clip, and would be blamed for it.
     """
     loaded = load_model(path)
-    for name, wanted in (("clips", [clip.id]), ("sounds", [sound_digest(clip)]), ("symbols", list(vocabulary.symbols))):
+    for name, wanted in (("clips", [clip.id]), ("sounds", [clip.sound]), ("symbols", list(vocabulary.symbols))):
         if loaded.notes.get(name) != wanted:
             raise WorkbookError(f"{path}: trained with {name} {loaded.notes.get(name)}, wanted {wanted}; train it on this "
                                 "clip: tts-workbook run --only 03 with the same --data and --clip")

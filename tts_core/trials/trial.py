@@ -19,7 +19,6 @@ from tts_core.errors import WorkbookError
 from tts_core.speech.dataset import Clip, load_corpus, with_recipe
 from tts_core.speech.phonemes import Vocabulary
 from tts_core.training.precision import choose_precision, training_device
-from tts_core.trials.overfit import sound_digest
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,11 @@ class ClipReference:
     root: str        # corpus folder
     id: str
     language: str
-    content: str     # 12 hex digits over samples, phonemes and durations
+    content: str     # 12 hex digits over recording, phonemes and durations
 
     @classmethod
     def of(cls, clip: Clip) -> ClipReference:
-        parts = [sound_digest(clip), *clip.phonemes, *map(str, clip.durations)]
+        parts = [clip.sound, *clip.phonemes, *map(str, clip.durations)]
         content = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
         return cls(str(clip.path.parent.parent), clip.id, clip.language, content)
 
