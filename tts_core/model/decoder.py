@@ -90,9 +90,3 @@ class Decoder(nn.Module):
         for layer, cache in zip(self.layers, caches):
             x = layer(x, None, memory_mask[:, None, None, :], cache)
         return self.norm(x)
-
-
-def rewind(caches: list[LayerCache], n_frames: int) -> None:
-    """Forget the last `n_frames` fed frames."""
-    for cache in caches:
-        cache.past.length -= n_frames

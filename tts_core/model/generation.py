@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from tts_core.errors import WorkbookError
-from tts_core.model.decoder import rewind
 from tts_core.model.duration import to_frames
 from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel
@@ -61,7 +60,8 @@ def decode_frames(model: TTSModel, memory: Tensor, memory_mask: Tensor, *, layou
         history = history_frames(heard[:, max(kept - 1, 0):t], model.go_frame, layout)[:, kept - t - 1:]
         decoded = model.decoder.advance(model.decoder_input(history, memory[:, kept:t + 1]), mask, caches)
         if layout == "seed":
-            rewind(caches, 1)                                 # the repeated frame (or go) gives way to the next one
+            for cache in caches:
+                cache.past.length -= 1                        # the repeated frame (or go) gives way to the next one
         own[:, t] = model.mel_projection_out(decoded[:, -1])
         if truth is None:
             heard[:, t] = own[:, t]
