@@ -28,6 +28,7 @@ def test_flags_are_typed_by_their_fields():
     (["--lr", "nan"], r"\(--lr\) = nan"),
     (["--micro-batches", "0"], r"\(--micro-batches\) = 0, but it must be 1 or more"),
     (["--dropout", "1"], r"\(--dropout\) = 1.0"),
+    (["--history-dropout", "1.5"], r"\(--history-dropout\) = 1.5, but it must be between 0 and 1"),
 ))
 def test_wrong_flags_raise(flags, message):
     with pytest.raises(WorkbookError, match=message):
@@ -54,6 +55,7 @@ def test_help_names_every_flag_with_its_meaning(capsys):
 
 
 def test_experiment_carries_what_the_flags_say():
-    experiment = TrainConfig(profile="smoke", lr=1e-4, dropout=0.3, seed=7, weight_decay=0.0, clip_norm=0.5).experiment(12)
-    assert (experiment.optimizer.lr, experiment.model.dropout, experiment.fit.seed) == (1e-4, 0.3, 7)
+    experiment = TrainConfig(profile="smoke", lr=1e-4, dropout=0.3, history_dropout=0.4, seed=7, weight_decay=0.0,
+                             clip_norm=0.5).experiment(12)
+    assert (experiment.optimizer.lr, experiment.model.dropout, experiment.model.history_dropout, experiment.fit.seed) == (1e-4, 0.3, 0.4, 7)
     assert (experiment.optimizer.weight_decay, experiment.optimizer.clip_norm, experiment.model.vocab_size) == (0.0, 0.5, 12)

@@ -29,6 +29,7 @@ class TrainConfig:
     preset: Literal["healthy", "no_norm", "seed"] = _flag("healthy", "switches of the model and its mel recipe")
     profile: Literal["smoke", "quick", "seed"] = _flag("quick", "size of the model")
     dropout: float | None = _flag(None, "share of units dropped; none: the profile's")
+    history_dropout: float = _flag(0.0, "share of the fed-back frames hidden from the decoder, so that it must read its text")
     gradient_checkpointing: bool = _flag(False, "recompute activations in the backward pass; changes no number")
     steps: int = _flag(20_000, "optimiser steps")
     batch_clips: int = _flag(32, "clips of one step at most, of all processes and micro-batches together")
@@ -51,14 +52,14 @@ class TrainConfig:
         _require(self, "clip_norm", self.clip_norm > 0, "positive")
         _require(self, "seed", 0 <= self.seed < 2**31, "zero or positive, below 2**31")
         _require(self, "dropout", self.dropout is None or 0 <= self.dropout < 1, "in [0, 1)")
+        _require(self, "history_dropout", 0 <= self.history_dropout <= 1, "between 0 and 1")
 
     def experiment(self, vocab_size: int) -> ExperimentConfig:
         """The whole configuration of model, recipe, losses and optimiser for `vocab_size` symbols."""
         base = preset(self.preset, vocab_size, self.profile, steps=self.steps, lr=self.lr, seed=self.seed, precision=self.precision)
         changes = {} if self.dropout is None else {"dropout": self.dropout}
-        model = replace(base.model, gradient_checkpointing=self.gradient_checkpointing, **changes)
+        model = replace(base.model, gradient_checkpointing=self.gradient_checkpointing, history_dropout=self.history_dropout, **changes)
         return replace(base, model=model, optimizer=replace(base.optimizer, weight_decay=self.weight_decay, clip_norm=self.clip_norm))
-
 
 
 @dataclass(frozen=True)
