@@ -2,16 +2,20 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import make_batch, make_experiment, make_model
+from tts_core.corpus_training.config import TrainConfig
+from tts_core.errors import WorkbookError
 from tts_core.training.losses import losses
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+import corpus_training  # noqa: E402
 from contenders import our_step, plain_step, tacotron_step  # noqa: E402
 from scaling import Machine, fit_here, best_arm, checks  # noqa: E402
 from timing import interleaved_medians, saved_bytes  # noqa: E402
@@ -85,3 +89,23 @@ def test_contenders_make_one_optimiser_step_each(monkeypatch):
         steps.clear()
         contender()
         assert len(steps) == 1
+
+
+def test_hours_of_a_training_are_its_frames_over_its_pace():
+    """Two epochs of three clips, two a step: the log's lines tell how fast, the plan how much."""
+    item = [SimpleNamespace(n_frames=frames) for frames in (100, 200, 300)]
+    train = TrainConfig(batch_clips=2, steps=4, warmup_steps=0)
+    log = [{"step": 2, "frames_per_second": 600.0}, {"step": 4, "frames_per_second": 300.0}]
+    assert corpus_training.training_hours(train, SimpleNamespace(train=item), log) == pytest.approx((600 / 600 + 600 / 300) / 3600)
+
+
+def test_word_error_rates_count_by_words_and_a_clip_without_speech_counts_whole():
+    rows = {"a": {"words": 1, "fr_wer": 0.0}, "b": {"words": 3, "fr_wer": 1 / 3, "inference_wer": 0.0}}
+    assert corpus_training.weighted(rows, "fr_wer") == pytest.approx(1 / 4)
+    assert corpus_training.weighted(rows, "inference_wer") == pytest.approx(1 / 4)      # "a" said nothing
+    assert corpus_training.weighted({}, "fr_wer") is None
+
+
+def test_a_run_that_never_validated_is_refused(tmp_path):
+    with pytest.raises(WorkbookError, match="no best.safetensors"):
+        corpus_training.judge_run(tmp_path, tmp_path)

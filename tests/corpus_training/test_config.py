@@ -55,7 +55,8 @@ def test_help_names_every_flag_with_its_meaning(capsys):
 
 
 def test_experiment_carries_what_the_flags_say():
-    experiment = TrainConfig(profile="smoke", lr=1e-4, dropout=0.3, history_dropout=0.4, seed=7, weight_decay=0.0,
+    experiment = TrainConfig(profile="smoke", lr=1e-4, dropout=0.3, history_dropout=0.4, decoder_adds_memory=True, seed=7, weight_decay=0.0,
                              clip_norm=0.5).experiment(12)
+    assert experiment.model.decoder_adds_memory and not TrainConfig().experiment(12).model.decoder_adds_memory
     assert (experiment.optimizer.lr, experiment.model.dropout, experiment.model.history_dropout, experiment.fit.seed) == (1e-4, 0.3, 0.4, 7)
     assert (experiment.optimizer.weight_decay, experiment.optimizer.clip_norm, experiment.model.vocab_size) == (0.0, 0.5, 12)

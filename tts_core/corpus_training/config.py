@@ -30,6 +30,7 @@ class TrainConfig:
     profile: Literal["smoke", "quick", "seed"] = _flag("quick", "size of the model")
     dropout: float | None = _flag(None, "share of units dropped; none: the profile's")
     history_dropout: float = _flag(0.0, "share of the fed-back frames hidden from the decoder, so that it must read its text")
+    decoder_adds_memory: bool = _flag(False, "add each frame's encoder output to the decoder's input: its text is there from the first step")
     gradient_checkpointing: bool = _flag(False, "recompute activations in the backward pass; changes no number")
     steps: int = _flag(20_000, "optimiser steps")
     batch_clips: int = _flag(32, "clips of one step at most, of all processes and micro-batches together")
@@ -58,7 +59,8 @@ class TrainConfig:
         """The whole configuration of model, recipe, losses and optimiser for `vocab_size` symbols."""
         base = preset(self.preset, vocab_size, self.profile, steps=self.steps, lr=self.lr, seed=self.seed, precision=self.precision)
         changes = {} if self.dropout is None else {"dropout": self.dropout}
-        model = replace(base.model, gradient_checkpointing=self.gradient_checkpointing, history_dropout=self.history_dropout, **changes)
+        model = replace(base.model, history_dropout=self.history_dropout, decoder_adds_memory=self.decoder_adds_memory,
+                        gradient_checkpointing=self.gradient_checkpointing, **changes)
         return replace(base, model=model, optimizer=replace(base.optimizer, weight_decay=self.weight_decay, clip_norm=self.clip_norm))
 
 

@@ -14,6 +14,7 @@ _HOME = {
     "step_plots": ("plot_loss_shares", "plot_updates_without", "plot_precision", "plot_short_runs"),
     "memory_plots": ("plot_memory_scale",),
     "batch_plots": ("plot_duplication", "plot_gradient_noise", "plot_batch_curves", "plot_matched_outcomes"),
+    "corpus_plots": ("plot_corpus_training",),
     "comparison_plots": ("plot_baselines", "plot_tf_fr", "plot_text_use"),
     "intelligibility_plots": ("plot_intelligibility",),
     "interaction_plots": ("plot_interaction",),
