@@ -24,13 +24,14 @@ from tts_core.corpus_training.sampler import BatchPlan
 from tts_core.model.generation import free_run, history_frames
 from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel, build_model
-from tts_core.speech.batch import Batch, collate
+from tts_core.speech.batch import Batch, collate, duplicate
 from tts_core.speech.dataset import Corpus, load_corpus
 from tts_core.workbook.atomic import read_json, write_json
 
 RESULT = ROOT / "benchmarks" / "results" / "step.json"
 N_PARTS = 4             # micro-batches of a step over many clips
-N_GENERATED = 600      # frames of the generation that is measured
+N_GENERATED = 600       # frames of the generation that is measured
+SIDE_BY_SIDE = 8        # clips generated at once: the weights are read once a frame for all of them
 
 
 def clips_of(corpus: Corpus, n_clips: int) -> list:
@@ -115,12 +116,16 @@ def long_batch(corpus: Corpus, n_frames: int) -> Batch:
 
 
 def measure_generation(corpus: Corpus, profile: str, device: str) -> dict:
-    """Cached against uncached generation of N_GENERATED frames, and the real-time factor."""
+    """Cached against uncached generation of N_GENERATED frames, and the real-time factor: of one clip, and of several side by side."""
     batch, experiment = long_batch(corpus, N_GENERATED).to(device), experiment_of(corpus, profile)
     model = fresh(corpus, experiment, device)
-    seconds = interleaved_medians({"cached": lambda: free_run(model, batch), "uncached": lambda: uncached_run(model, batch)}, 1)
+    several = duplicate(batch, SIDE_BY_SIDE)
+    seconds = interleaved_medians({"uncached": lambda: uncached_run(model, batch)}, 1)
+    seconds |= interleaved_medians({"cached": lambda: free_run(model, batch), "side by side": lambda: free_run(model, several)}, 5)
+    speech = N_GENERATED * AudioConfig().hop_seconds
     return {"profile": profile, "frames": N_GENERATED, "seconds": seconds, "ratio": seconds["uncached"] / seconds["cached"],
-            "real_time_factor": seconds["cached"] / (N_GENERATED * AudioConfig().hop_seconds)}
+            "real_time_factor": seconds["cached"] / speech, "side_by_side": SIDE_BY_SIDE,
+            "real_time_factor_side_by_side": seconds["side by side"] / (SIDE_BY_SIDE * speech)}
 
 
 def bf16_counts(device: str, peaks: dict[str, float]) -> bool:
@@ -155,7 +160,8 @@ def main() -> None:
         found["generation"] = [measure_generation(corpus, profile, options.device) for profile in profiles]
         for row in found["generation"]:
             print(f"{row['profile']}: cached generation {row['ratio']:.1f} x uncached at {N_GENERATED} frames, "
-                  f"real-time factor {row['real_time_factor']:.2f}", flush=True)
+                  f"real-time factor {row['real_time_factor']:.2f}, {row['side_by_side']} clips side by side "
+                  f"{row['real_time_factor_side_by_side']:.2f}", flush=True)
         found["generation_provenance"] = provenance("step.py", profiles=options.profiles, parts="generation")
     if options.device == "cpu":
         print("CUDA: not measured, there is no such device")
