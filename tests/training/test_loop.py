@@ -10,8 +10,10 @@ import torch
 from tests.conftest import make_batch, make_experiment, make_model
 from tts_core.errors import WorkbookError
 from tts_core.probes.free_running import measure_gap
-from tts_core.training.checkpoint import load_model
-from tts_core.training.loop import fit, resume_training, start_training
+from tts_core.training import checkpoint
+from tts_core.training.checkpoint import load_model, load_training
+from tts_core.training.loop import fit
+from tts_core.training.state import start_training
 
 # Losses of 20 steps on the synthetic batch, one thread, fp32; a change here is a change of the training code.
 GOLDEN = {1: 2.64849, 2: 1.44832, 5: 0.88881, 10: 0.82576, 20: 0.63505}
@@ -31,7 +33,7 @@ def test_stopping_and_resuming_equals_not_stopping_bitwise(batch, tmp_path):
     whole = fit(start(experiment, batch), order)
     fit(start(experiment, batch), order, until=4, checkpoint=tmp_path / "state.safetensors")
     torch.manual_seed(99)                                  # the caller's generator must not matter
-    resumed = resume_training(tmp_path / "state.safetensors", make_model(experiment, batch, seed=5), experiment)
+    resumed = load_training(tmp_path / "state.safetensors", start_training(experiment, make_model(experiment, batch, seed=5)))
     assert resumed.step == 4
     fit(resumed, order)
     assert resumed.history == whole.history
@@ -78,9 +80,21 @@ def test_checkpoint_of_another_configuration_names_what_differs(batch, tmp_path)
     fit(start(experiment, batch), batch, checkpoint=tmp_path / "c.safetensors")
     other = make_experiment(lr=0.5, steps=1, go_frame="silence")
     with pytest.raises(WorkbookError, match=r"c\.safetensors.*model\.go_frame: checkpoint 'zero', wanted 'silence'.*optimizer\.lr: checkpoint 0\.002, wanted 0\.5"):
-        resume_training(tmp_path / "c.safetensors", make_model(other, batch), other)
+        load_training(tmp_path / "c.safetensors", start_training(other, make_model(other, batch)))
     longer = dataclasses.replace(experiment, fit=dataclasses.replace(experiment.fit, steps=2))
-    assert fit(resume_training(tmp_path / "c.safetensors", make_model(longer, batch), longer), batch).step == 2
+    assert fit(load_training(tmp_path / "c.safetensors", start_training(longer, make_model(longer, batch))), batch).step == 2
+
+
+def test_a_checkpoint_from_before_a_switch_has_its_default(batch, tmp_path):
+    experiment, path = make_experiment(steps=1), tmp_path / "c.safetensors"
+    fit(start(experiment, batch), batch, checkpoint=path)
+    tensors, header = checkpoint._read(path)
+    del header["experiment"]["model"]["history_dropout"]
+    checkpoint._write(path, tensors, header)
+    assert load_training(path, start(experiment, batch)).step == 1
+    hidden = make_experiment(steps=1, history_dropout=0.5)
+    with pytest.raises(WorkbookError, match="history_dropout: checkpoint 0.0, wanted 0.5"):
+        load_training(path, start(hidden, batch))
 
 
 def test_pickled_checkpoint_is_refused_without_being_run(batch, tmp_path):

@@ -86,7 +86,8 @@ def load_training(path: Path, training: Training) -> Training:
     The number of steps may differ: a longer run may continue a shorter one.
     """
     tensors, header = _read(path)
-    found, wanted = header["experiment"], json.loads(json.dumps(training.experiment.to_dict()))
+    experiments = from_dict(ExperimentConfig, header["experiment"], str(path)), training.experiment    # a switch that is newer has its default
+    found, wanted = (json.loads(json.dumps(experiment.to_dict())) for experiment in experiments)
     found["fit"]["steps"] = wanted["fit"]["steps"]
     differences = _differences(found, wanted)
     if differences:

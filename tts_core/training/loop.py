@@ -1,4 +1,4 @@
-"""`fit`: repeat the train step, report every step, stop and resume exactly."""
+"""`fit`: repeat the train step, report every step, stop and go on exactly (from `load_training(path, start_training(...))`)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from pathlib import Path
 
 import torch
 
-from tts_core.config import ExperimentConfig
-from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
-from tts_core.training.checkpoint import load_training, save_training
+from tts_core.training.checkpoint import save_training
 from tts_core.training.precision import choose_precision
-from tts_core.training.state import Training, start_training
+from tts_core.training.state import Training
 from tts_core.training.step import StepReport, train_step
 
 BatchSource = Batch | Callable[[int], Batch | list[Batch]]
@@ -54,8 +52,3 @@ def fit(training: Training, batches: BatchSource, *, until: int | None = None,
     if checkpoint is not None:
         save_training(checkpoint, training)
     return training
-
-
-def resume_training(path: Path, model: TTSModel, experiment: ExperimentConfig, device: str = "cpu") -> Training:
-    """Continue from a checkpoint of the same experiment; raises WorkbookError if it is another one's."""
-    return load_training(path, start_training(experiment, model, device))

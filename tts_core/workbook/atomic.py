@@ -1,7 +1,7 @@
 """Atomic files: complete under their final name, or not there at all.
 
 Every file of a run is written to a hidden temporary name in the same folder, flushed to the disk, and renamed. A kill
-or a full disk in between leaves at most a hidden `.name.pid.part`; `sweep` clears those that a kill left behind.
+or a full disk in between leaves at most a hidden `.name.RANDOM.part`; `sweep` clears those that a kill left behind.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 
@@ -16,7 +17,7 @@ def write_bytes(path: Path | str, content: bytes) -> None:
     """Write `content` to `path` atomically; parent folders are made. Raises OSError (the old file then stays)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.part"
+    temporary = path.parent / f".{path.name}.{token_hex(8)}.part"
     try:
         with open(temporary, "wb") as stream:
             stream.write(content)
