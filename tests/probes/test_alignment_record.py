@@ -5,7 +5,8 @@ import torch
 from tests.conftest import make_experiment, make_model
 from tts_core.probes.activations import cross_attention_maps
 from tts_core.probes.alignment_record import record_alignments
-from tts_core.training.loop import fit, start_training
+from tts_core.training.loop import fit
+from tts_core.training.state import start_training
 
 
 def test_the_maps_are_those_of_their_step_and_the_training_is_the_same_bit_for_bit(batch):

@@ -9,7 +9,8 @@ from tts_core.model.generation import free_run
 from tts_core.model.modes import evaluating
 from tts_core.probes.free_running import measure_gap
 from tts_core.probes.self_feeding import free_run_from, measure_self_feeding, spans_up_to
-from tts_core.training.loop import fit, start_training
+from tts_core.training.loop import fit
+from tts_core.training.state import start_training
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ import pytest
 
 from tests.conftest import make_experiment, make_model
 from tts_core.probes.trajectory import Trajectory, longest_plateau, record_trajectory
-from tts_core.training.loop import fit, start_training
+from tts_core.training.loop import fit
+from tts_core.training.state import start_training
 
 
 def test_a_plateau_is_fifty_consecutive_steps_within_five_per_cent():

@@ -7,7 +7,8 @@ from tests.conftest import PAUSE_ID, make_batch, make_experiment, make_model
 from tts_core.probes.free_running import measure_gap, mel_l1
 from tts_core.probes.parity import measure_layout_parity
 from tts_core.probes.text_use import measure_text_use
-from tts_core.training.loop import fit, start_training
+from tts_core.training.loop import fit
+from tts_core.training.state import start_training
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,9 @@ from tts_core.model.modes import evaluating
 from tts_core.probes.gradients import tensors_norm
 from tts_core.probes.step_parity import comparable, relative_error
 from tts_core.speech.batch import Batch
+from tts_core.training.loop import fit
 from tts_core.training.losses import losses
-from tts_core.training.loop import fit, start_training
+from tts_core.training.state import start_training
 
 Clearing = Literal["none", "zeros", "nothing"]
 

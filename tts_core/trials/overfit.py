@@ -22,8 +22,9 @@ from tts_core.speech.dataset import Clip, Corpus, load_corpus, with_recipe
 from tts_core.speech.folder import read_id_list, scan_folder
 from tts_core.speech.phonemes import Vocabulary
 from tts_core.training.checkpoint import load_model
-from tts_core.training.loop import fit, start_training
+from tts_core.training.loop import fit
 from tts_core.training.precision import training_device
+from tts_core.training.state import start_training
 from tts_core.training.step import StepReport
 
 
