@@ -6,6 +6,7 @@ Shapes: B batch, N phonemes, T frames, M mel bins.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -61,14 +62,16 @@ def our_forward(experiment: ExperimentConfig, model: TTSModel, batch: Batch) -> 
     return lambda: loss_sums(model(batch), batch, model, experiment.loss).mel[0]
 
 
-def plain_step(config: ModelConfig, batch: Batch) -> Step:
-    """Masked L1 of the plain transformer, plain AdamW and clip."""
-    model = PlainTransformer(config).to(batch.mel.device)
+def plain_step(config: ModelConfig, batches: list[Batch], precision: str = "fp32") -> Step:
+    """Masked L1 of the plain transformer over `batches`, all of them as one optimiser step; plain AdamW and clip."""
+    device = batches[0].mel.device
+    model, chosen = PlainTransformer(config).to(device), choose_precision(precision, device)
+    n_values = sum(batch.n_frames for batch in batches) * config.mel_dim
 
-    def error() -> torch.Tensor:
-        total, count = masked_l1(model(batch), batch.mel, batch.mel_lengths)
-        return total / count
-    return _stepping(model, error)
+    def error(batch: Batch) -> torch.Tensor:
+        with chosen.autocast():
+            return masked_l1(model(batch), batch.mel, batch.mel_lengths)[0] / n_values
+    return _stepping(model, [partial(error, batch) for batch in batches])
 
 
 def tacotron_step(vocab_size: int, batch: Batch) -> Step:
@@ -81,14 +84,15 @@ def tacotron_step(vocab_size: int, batch: Batch) -> Step:
         before, behind, _, _ = model(batch.phonemes[order], batch.phoneme_lengths[order], mel.transpose(1, 2), lengths)
         parts = [masked_l1(predicted.transpose(1, 2), mel, lengths) for predicted in (before, behind)]
         return sum(total / count for total, count in parts)
-    return _stepping(model, error)
+    return _stepping(model, [error])
 
 
-def _stepping(model: nn.Module, error: Callable[[], torch.Tensor]) -> Step:
+def _stepping(model: nn.Module, errors: list[Callable[[], torch.Tensor]]) -> Step:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step() -> None:
-        error().backward()
+        for error in errors:
+            error().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -1,5 +1,6 @@
 """What the benchmarks count: the work of a step against PyTorch's own counter, memory against what is known."""
 
+import dataclasses
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,11 +85,26 @@ def test_contenders_make_one_optimiser_step_each(monkeypatch):
     steps, step = [], torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda optimizer, *given: (steps.append(optimizer), step(optimizer, *given)))
     experiment = make_experiment(dropout=0.0)
-    for contender in (our_step(experiment, make_model(experiment, batches[0]), batches), plain_step(experiment.model, batches[1]),
+    for contender in (our_step(experiment, make_model(experiment, batches[0]), batches), plain_step(experiment.model, batches), plain_step(experiment.model, batches[1:], "bf16"),
                       tacotron_step(experiment.model.vocab_size, batches[1])):
         steps.clear()
         contender()
         assert len(steps) == 1
+
+
+def test_micro_batches_of_the_plain_transformer_are_one_batch_but_for_rounding(monkeypatch):
+    """Or the peers would be measured on another optimiser step than ours."""
+    rows = [[7, 12, 9], [5, 20, 4]]
+    whole, parts = make_batch(rows), [make_batch(rows[:1]), make_batch(rows[1:])]
+    parts = [dataclasses.replace(part, phonemes=whole.phonemes[i:i + 1], mel=whole.mel[i:i + 1, :part.mel.shape[1]]) for i, part in enumerate(parts)]
+    gradients = []
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda optimizer: gradients.append([p.grad.clone() for p in optimizer.param_groups[0]["params"]]))
+    for batches in ([whole], parts):
+        torch.manual_seed(3)
+        plain_step(make_experiment(dropout=0.0).model, batches)()
+    for one, several in zip(*gradients, strict=True):
+        assert torch.allclose(one, several, atol=1e-6)
+    assert any(one.abs().max() > 1e-3 for one in gradients[0])
 
 
 def test_hours_of_a_training_are_its_frames_over_its_pace():
