@@ -12,6 +12,8 @@ BIN = .venv/bin
 STAMP = .venv/installed
 # Reads the verdict of every other notebook, so it comes last (tts_core/workbook/order.py); pytest would sort it in.
 LAST = notebooks/08_findings.ipynb
+# Tests that use all processors themselves: one at a time. Every other test has one thread, so two files run side by side.
+ALONE = tests/notebooks tests/browser tests/trials/test_dask_executor.py
 SMOKE = GOMP_SPINCOUNT=10000 TTS_WORKBOOK_PROFILE=smoke TTS_WORKBOOK_OUT=$(CURDIR)/runs/nbval
 
 .PHONY: workbook test lab evidence bench bench-diagnosis clean
@@ -30,7 +32,8 @@ test: $(STAMP)
 	rm -rf runs/nbval
 	$(SMOKE) $(BIN)/pytest --nbval-lax notebooks --ignore=$(LAST) -p no:cacheprovider
 	$(SMOKE) $(BIN)/pytest --nbval-lax $(LAST) -p no:cacheprovider
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests $(ALONE:%=--ignore=%) --numprocesses 2 --dist loadfile
+	$(BIN)/pytest $(ALONE)
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --notebook-dir=$(CURDIR) $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01_check_data.ipynb
