@@ -95,7 +95,7 @@ def row_of(measured: dict, profile: str, clips: int) -> dict:
 
 
 def best_arm(row: dict) -> str:
-    """The fp32 arm as corpora are trained: in micro-batches where there is more than one clip."""
+    """The fp32 arm with as little padding as a corpus sorted by length has: in micro-batches where there is more than one clip."""
     return max((arm for arm in row["operations"] if arm.startswith("ours, fp32")), key=len)
 
 
@@ -110,15 +110,18 @@ def checks(measured: dict, here: Machine) -> list[dict]:
     return found
 
 
-def costs(profile: str, machine: Machine) -> dict[str, float]:
-    """Hours of notebook 05's sweep over one clip (its trials share the devices, one each) and of EPOCHS over a corpus of HOURS."""
+def costs(profile: str, machine: Machine, measured_step: float | None = None) -> dict[str, float]:
+    """Hours of notebook 05's sweep over one clip (its trials share the devices, one each) and of EPOCHS over a corpus of HOURS.
+
+    `measured_step`: seconds of a step over one clip, where they were measured; what the estimate leaves out is then in the sweep.
+    """
     config, n_parameters = sizes(profile)
     frames = round(HOURS * 3600 / AudioConfig().hop_seconds / CLIPS)
     step, one = (work(config, n_parameters, clips, max(1, round(length * PHONEMES_PER_FRAME)), length)
                  for clips, length in ((BATCH, frames), (1, SWEEP_FRAMES)))
     alone, n_launches = replace(machine, devices=1), count_launches(profile)
     sweep = default_sweep(profile)
-    trial = sweep.steps * alone.step_seconds(one.operations, one.parameter_bytes, n_parameters, n_launches)
+    trial = sweep.steps * (measured_step or alone.step_seconds(one.operations, one.parameter_bytes, n_parameters, n_launches))
     corpus = EPOCHS * CLIPS / BATCH * machine.step_seconds(step.operations, step.parameter_bytes, n_parameters, n_launches)
     return {"operations": step.operations, "parameter_bytes": step.parameter_bytes, "launches": n_launches, "sweep_hours": len(sweep.cells) * trial / machine.devices / 3600,
             "corpus_hours": corpus / 3600}
@@ -132,11 +135,13 @@ def main() -> None:
     for row in checked:
         print(f"{row['profile']:5} {row['clips']:>2} clips ({row['arm']}): estimated {row['estimated']:.3f} s, measured {row['measured']:.3f} s, "
               f"{row['estimated'] / row['measured']:.2f} of it")
-    machines = {"this machine, fp32": here, "1 GPU, bf16 (computed)": GPU, "8 GPUs, bf16 (computed)": EIGHT}
-    table = {profile: {name: costs(profile, machine) for name, machine in machines.items()} for profile in ("quick", "seed")}
+    machines = {"this machine, fp32 (estimated)": here, "1 GPU, bf16 (computed)": GPU, "8 GPUs, bf16 (computed)": EIGHT}
+    one_clip = {row["profile"]: row["measured"] for row in checked if row["clips"] == 1}
+    table = {profile: {name: costs(profile, machine, one_clip[profile] if machine is here else None) for name, machine in machines.items()}
+             for profile in ("quick", "seed")}
     for profile, rows in table.items():
         for name, row in rows.items():
-            print(f"{profile:5} {name:24} {row['operations'] / 1e12:6.2f} TFLOP and {row['parameter_bytes'] / 1e9:.2f} GB, {row['launches']} launches a step of {BATCH} clips; "
+            print(f"{profile:5} {name:30} {row['operations'] / 1e12:6.2f} TFLOP and {row['parameter_bytes'] / 1e9:.2f} GB, {row['launches']} launches a step of {BATCH} clips; "
                   f"sweep {row['sweep_hours']:9.3f} h; {EPOCHS} epochs of {HOURS} h {row['corpus_hours']:9.2f} h")
     write_json(RESULTS / "scaling.json", {"fitted": {"profile": FITTED[0], "clips": FITTED[1], "share": here.share}, "checks": checked,
                                           "costs": table, "provenance": provenance("scaling.py")})
