@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import time
 
 import torch
 from torch import distributed
 
 from tests.conftest import make_batch, make_experiment, make_model
+from tts_core.errors import WorkbookError
+from tts_core.training import step
 from tts_core.training.distributed import across_processes, bare_model
 from tts_core.training.precision import choose_precision
 from tts_core.training.step import train_step
@@ -27,8 +30,12 @@ def parts(clips: list[list[int]]):
     return whole
 
 
-def step_of(rank: int, world: int, checkpointing: bool = False, steps: int = 1) -> dict:
-    """Reports of `steps` plain SGD steps of rate 1 without clip, and how far each weight went: the gradients."""
+def step_of(rank: int, world: int, checkpointing: bool = False, steps: int = 1, broken_rank: int | None = None) -> dict:
+    """Reports of `steps` plain SGD steps of rate 1 without clip, and how far each weight went: the gradients.
+
+    With `broken_rank` that process has a NaN in the mel of its last micro-batch, and takes a second to say so; then what was
+    raised instead, and when.
+    """
     torch.set_num_threads(1)
     experiment = make_experiment(gradient_checkpointing=checkpointing)
     model = make_model(experiment, make_batch(CLIPS), seed=0 if world == 1 else rank).double()   # DDP starts from rank 0's
@@ -37,8 +44,15 @@ def step_of(rank: int, world: int, checkpointing: bool = False, steps: int = 1) 
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     precision = choose_precision("fp32", "cpu")
     batches = [parts(clips) for clips in SHARES[world][rank]]
-    reports = [train_step(trained, optimizer, batches, experiment.loss, precision, precision.scaler(), clip_norm=None).to_dict()
-               for _ in range(steps)]
+    if rank == broken_rank:
+        batches[-1].mel[0, 0, 0] = torch.nan
+        reason = step.non_finite_reason
+        step.non_finite_reason = lambda *arguments: time.sleep(1) or reason(*arguments)
+    try:
+        reports = [train_step(trained, optimizer, batches, experiment.loss, precision, precision.scaler(), clip_norm=None).to_dict()
+                   for _ in range(steps)]
+    except WorkbookError as error:
+        return {"raised": str(error), "at": time.monotonic()}
     assert bare_model(trained) is model
     return {"reports": reports, "moved": {name: before[name] - p.detach() for name, p in model.named_parameters()}}
 

@@ -6,7 +6,7 @@ from torch import multiprocessing
 
 from tests.training.ranks import run_rank, step_of
 
-CASES = {"plain": {}, "checkpointing": {"checkpointing": True}, "steps": {"steps": 3}}
+CASES = {"plain": {}, "checkpointing": {"checkpointing": True}, "steps": {"steps": 3}, "broken": {"broken_rank": 1}}
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +34,15 @@ def test_processes_stay_bitwise_equal_over_steps(ranks):
     first, second = (rank["steps"] for rank in ranks)
     assert len(first["reports"]) == 3 and first["reports"] == second["reports"]
     assert all(torch.equal(first["moved"][name], second["moved"][name]) for name in first["moved"])
+
+
+def test_a_process_whose_own_loss_is_finite_blames_no_clip_of_its_own(ranks):
+    first, second = (rank["broken"]["raised"] for rank in ranks)
+    assert "the loss of another process is not finite" in first and "batch" not in first
+    assert "the loss of batch clip0 is not finite in fp32; the first non-finite output is that of module mel_projection_in" in second
+
+
+def test_no_process_ends_before_the_others_know_what_to_say(ranks):
+    """torchrun kills all with the first that ends; the search for the broken module takes one of them a second longer."""
+    first, second = (rank["broken"]["at"] for rank in ranks)
+    assert abs(first - second) < 0.8

@@ -8,8 +8,8 @@ import torch
 from tests.conftest import make_batch, make_experiment, make_model
 from tts_core.errors import WorkbookError
 from tts_core.speech.batch import Batch
-from tts_core.training.state import start_training
 from tts_core.training.precision import choose_precision
+from tts_core.training.state import start_training
 from tts_core.training.step import train_step
 
 

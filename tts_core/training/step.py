@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -60,11 +62,14 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batc
     sums = dict(zip(("mel", "mel_l1", "duration", "stop", "total"), summed([*map(sum, zip(*values))], model)))
     if not math.isfinite(sums["total"]):        # the same in every process, so that none waits for another
         optimizer.zero_grad(set_to_none=True)
-        raise_non_finite(bare, next((b for b, row in zip(batches, values) if not math.isfinite(row[-1])), batches[0]), precision)
+        broken = [batch for batch, row in zip(batches, values) if not math.isfinite(row[-1])]
+        reason = (non_finite_reason(bare, broken[0], precision) if broken
+                  else "the loss of another process is not finite, of this one it is: the message of that process names clips and module")
+        summed([0.0], model)    # until each knows its reason: a launcher ends all processes with the first that ends
+        raise WorkbookError(reason)
     norm, clipped = step_optimizer(bare, optimizer, scaler, clip_norm)
-    return StepReport(mel=sums["mel"] / counts.mel, mel_l1=sums["mel_l1"] / counts.mel,
-                      duration=sums["duration"] / counts.duration, stop=sums["stop"] / counts.stop,
-                      total=sums["total"], gradient_norm=norm, clipped=clipped,
+    return StepReport(mel=sums["mel"] / counts.mel, mel_l1=sums["mel_l1"] / counts.mel, duration=sums["duration"] / counts.duration,
+                      stop=sums["stop"] / counts.stop, total=sums["total"], gradient_norm=norm, clipped=clipped,
                       skipped=scaler.get_scale() < loss_scale, loss_scale=loss_scale, valid_frames=counts.stop)
 
 
@@ -87,27 +92,22 @@ def step_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, scaler: t
     return float(norm), clipped
 
 
-def raise_non_finite(model: nn.Module, batch: Batch, precision: Precision) -> None:
-    """Run the forward pass again, watching every module, and raise WorkbookError naming the first non-finite output."""
-    first: list[str] = []
+def non_finite_reason(model: nn.Module, batch: Batch, precision: Precision) -> str:
+    """Run the forward pass again, watching every module, and say which output is the first that is not finite."""
+    found: list[str] = []
 
-    def watch(name):
-        def hook(module, inputs, output):
-            if not first and isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
-                first.append(f"{name} ({type(module).__name__})")
-        return hook
+    def watch(name, module, inputs, output):
+        if isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
+            found.append(f"{name} ({type(module).__name__})")
 
-    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
-    try:
-        with torch.no_grad(), precision.autocast():
-            model(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    where = (f"the first non-finite output is that of module {first[0]}" if first
+    with ExitStack() as watching, torch.no_grad(), precision.autocast():
+        for name, module in model.named_modules():
+            watching.enter_context(module.register_forward_hook(partial(watch, name)))
+        model(batch)
+    where = (f"the first non-finite output is that of module {found[0]}" if found
              else "every module's output is finite: look at the targets")
-    raise WorkbookError(f"the loss of batch {', '.join(batch.ids[:4])} is not finite in {precision.name}; {where}. "
-                        "Compare one step in fp32, check the input mels for NaN, and lower the learning rate")
+    return (f"the loss of batch {', '.join(batch.ids[:4])} is not finite in {precision.name}; {where}. "
+            "Compare one step in fp32, check the input mels for NaN, and lower the learning rate")
 
 
 def raise_non_finite_gradient(model: nn.Module) -> None:
