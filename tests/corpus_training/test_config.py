@@ -28,6 +28,7 @@ def test_flags_are_typed_by_their_fields():
     (["--lr", "nan"], r"\(--lr\) = nan"),
     (["--micro-batches", "0"], r"\(--micro-batches\) = 0, but it must be 1 or more"),
     (["--dropout", "1"], r"\(--dropout\) = 1.0"),
+    (["--clip-norm", "inf"], r"\(--clip-norm\) = inf, but it must be finite and positive"),
     (["--history-dropout", "1.5"], r"\(--history-dropout\) = 1.5, but it must be between 0 and 1"),
 ))
 def test_wrong_flags_raise(flags, message):

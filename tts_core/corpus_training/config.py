@@ -26,6 +26,8 @@ def _flag(default: Any, meaning: str) -> Any:
 class TrainConfig:
     """Everything but the data that decides the numbers: a run is continued with the same one only."""
 
+    # A new field's default must be what was done before there was the field: older checkpoints are taken to have it.
+
     preset: Literal["healthy", "no_norm", "seed"] = _flag("healthy", "switches of the model and its mel recipe")
     profile: Literal["smoke", "quick", "seed"] = _flag("quick", "size of the model")
     dropout: float | None = _flag(None, "share of units dropped; none: the profile's")
@@ -50,7 +52,7 @@ class TrainConfig:
         _require(self, "final_lr_share", 0 <= self.final_lr_share <= 1, "between 0 and 1")
         _require(self, "lr", self.lr is None or 0 < self.lr < math.inf, "positive, for example 1e-3")
         _require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "zero or positive")
-        _require(self, "clip_norm", self.clip_norm > 0, "positive")
+        _require(self, "clip_norm", 0 < self.clip_norm < math.inf, "finite and positive, for example 1.0")
         _require(self, "seed", 0 <= self.seed < 2**31, "zero or positive, below 2**31")
         _require(self, "dropout", self.dropout is None or 0 <= self.dropout < 1, "in [0, 1)")
         _require(self, "history_dropout", 0 <= self.history_dropout <= 1, "between 0 and 1")
