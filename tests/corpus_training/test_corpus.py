@@ -10,7 +10,8 @@ import torch
 from tests.corpus_training.tiny_corpus import make_tiny_corpus
 from tts_core.config import AudioConfig
 from tts_core.corpus_training.corpus import load_ahead, open_corpus
-from tts_core.corpus_training.feature_cache import FeatureCache
+from tts_core.corpus_training.feature_cache import CacheError, FeatureCache
+from tts_core.corpus_training.processes import Place
 from tts_core.corpus_training.sampler import BatchPlan
 from tts_core.errors import WorkbookError
 from tts_core.probes import data_report
@@ -95,12 +96,40 @@ def test_broken_clips_are_listed_and_left_out(folder, tmp_path):
     shutil.copytree(folder, root)
     (root / "wavs" / "c00003.wav").write_bytes(b"RIFF")
     (root / "alignments" / "c00004.TextGrid").write_text("nonsense")
+    (root / "wavs" / "c00005.wav").unlink()
+    (root / "wavs" / "c00006.wav").unlink()
+    (root / "wavs" / "c00006.wav").mkdir()
     (root / "train.txt").write_text("\n".join(f"c{index:05d}" for index in range(20)) + "\nnobody\n")
     (root / "held_out.txt").write_text("c00030\nc00031\n")
     opened = open_corpus(root, AUDIO, FeatureCache(tmp_path / "cache"))
-    assert {rejection.id for rejection in opened.rejected} == {"c00003", "c00004", "nobody"}
+    assert {rejection.id for rejection in opened.rejected} == {"c00003", "c00004", "c00005", "c00006", "nobody"}
     assert all("\n" not in rejection.reason and rejection.reason for rejection in opened.rejected)
-    assert len(opened.train) == 18 and [item.entry.id for item in opened.held_out] == ["c00030", "c00031"]
+    assert len(opened.train) == 16 and [item.entry.id for item in opened.held_out] == ["c00030", "c00031"]
+
+
+@pytest.mark.parametrize("workers", (0, 2))
+def test_a_full_disk_stops_the_run_with_its_reason_and_no_clip_is_blamed(folder, tmp_path, monkeypatch, workers):
+    """Nor are the other clips computed, only to be lost."""
+    computed = tmp_path / "computed"
+
+    def full_disk(file, **arrays):
+        with computed.open("a") as count:       # by loader processes too
+            count.write("x")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(CacheError, match=r"^\S*cache: features cannot be stored \(\[Errno 28\] No space left on device\); make room"):
+        open_corpus(folder, AUDIO, FeatureCache(tmp_path / "cache"), workers=workers)
+    assert len(computed.read_text()) < N_CLIPS / 2
+
+
+def test_every_process_hears_that_another_ones_disk_is_full(folder, cache):
+    class Second(Place):
+        def gather(self, value):
+            return [[CacheError("full")], value]
+
+    with pytest.raises(CacheError, match="full"):
+        open_corpus(folder, AUDIO, cache, place=Second(rank=1, world=2))
 
 
 def test_content_hash_follows_the_files(folder, opened, tmp_path):

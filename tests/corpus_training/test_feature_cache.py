@@ -1,6 +1,8 @@
 """The feature cache: what is in it equals what would be computed; nothing stale, half-written or damaged is ever used."""
 
 import dataclasses
+import errno
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from tests.corpus_training.tiny_corpus import make_tiny_corpus
 from tts_core.config import AudioConfig
 from tts_core.corpus_training import feature_cache
-from tts_core.corpus_training.feature_cache import FeatureCache
+from tts_core.corpus_training.feature_cache import CacheError, FeatureCache
 from tts_core.errors import WorkbookError
 from tts_core.speech.dataset import load_corpus, read_clip
 from tts_core.speech.folder import scan_folder
@@ -81,7 +83,7 @@ def test_a_changed_recording_is_never_answered_with_its_old_features(folder, cac
     assert same(new, read_clip(other, folder, AUDIO)) and not same(new, old)
 
 
-@pytest.mark.parametrize("damage", ("truncated", "empty", "flipped early", "flipped in the mel", "garbage", "another entry", "pickle"))
+@pytest.mark.parametrize("damage", ("truncated", "empty", "flipped early", "flipped in the mel", "garbage", "another entry", "pickle", "encrypted"))
 def test_a_damaged_entry_is_computed_again_and_mended(folder, cache, damage):
     entry, other = folder.entries[:2]
     key, fresh = cache.features(entry, folder, AUDIO)
@@ -94,6 +96,7 @@ def test_a_damaged_entry_is_computed_again_and_mended(folder, cache, damage):
     else:
         content[len(content) // 2] ^= 1 if "mel" in damage else 0
         content[0] ^= 255 if "early" in damage else 0
+        content[content.index(b"PK\x01\x02") + 8] ^= 1 if damage == "encrypted" else 0       # one bit of the directory
         path.write_bytes({"truncated": content[:-200], "empty": b"", "garbage": b"x" * 5000}.get(damage, bytes(content)))
     assert cache.get(key) is None
     assert same(cache.features(entry, folder, AUDIO)[1], fresh)
@@ -106,9 +109,19 @@ def test_a_write_that_fails_leaves_nothing_behind_and_names_the_folder(folder, c
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full_disk)
-    with pytest.raises(WorkbookError, match="cache: features cannot be stored.*No space left"):
+    with pytest.raises(CacheError, match="cache: features cannot be stored.*No space left"):
         cache.features(folder.entries[0], folder, AUDIO)
     assert [path for path in cache.root.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("number, of_the_clip", ((errno.EMFILE, False), (errno.EIO, False), (errno.EACCES, True), (errno.ENOENT, True)))
+def test_a_failing_system_is_told_from_a_broken_clip(folder, cache, monkeypatch, number, of_the_clip):
+    def fails(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(feature_cache, "read_clip", fails)
+    with pytest.raises(OSError if of_the_clip else CacheError, match=os.strerror(number)):
+        cache.features(folder.entries[0], folder, AUDIO)
 
 
 def test_a_clip_that_changes_while_it_is_read_is_not_stored(folder, cache, monkeypatch):

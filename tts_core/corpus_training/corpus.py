@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tts_core.config import AudioConfig
-from tts_core.corpus_training.feature_cache import FeatureCache
+from tts_core.corpus_training.feature_cache import CacheError, FeatureCache
 from tts_core.corpus_training.processes import Place
 from tts_core.errors import WorkbookError
 from tts_core.speech.batch import Batch, collate
@@ -88,7 +88,7 @@ class _Seen:
 
 
 class _Survey(Dataset):
-    """index -> _Seen or Rejection; a Dataset, so that torch's loader workers share the work of a cold cache."""
+    """index -> _Seen, Rejection or CacheError; a Dataset, so that torch's loader workers share the work of a cold cache."""
 
     def __init__(self, folder: Folder, entries: Sequence[Entry], audio: AudioConfig, cache: FeatureCache) -> None:
         self.folder, self.entries, self.audio, self.cache = folder, entries, audio, cache
@@ -96,10 +96,12 @@ class _Survey(Dataset):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, index: int) -> _Seen | Rejection:
+    def __getitem__(self, index: int) -> _Seen | Rejection | CacheError:
         entry = self.entries[index]
         try:
             key, features = self.cache.features(entry, self.folder, self.audio)
+        except CacheError as error:
+            return error        # raised by _survey, in every process: raised here it would end one, and the rest wait for it
         except (WorkbookError, OSError) as error:
             reason = str(error) if str(error).startswith(str(self.folder.root)) else f"{entry.wav}: {error}"
             return Rejection(entry.id, entry.wav, reason)
@@ -113,9 +115,20 @@ def _as_it_is(value):
 
 def _survey(folder: Folder, entries: Sequence[Entry], audio: AudioConfig, cache: FeatureCache, workers: int,
             place: Place) -> list[_Seen | Rejection]:
-    """One result per entry, in order; the processes of `place` share the entries out and hand each other the results."""
-    mine = _Survey(folder, entries[place.rank::place.world], audio, cache)
-    shares = place.gather(list(DataLoader(mine, batch_size=None, num_workers=workers, collate_fn=_as_it_is)))
+    """One result per entry, in order; the processes of `place` share the entries out and hand each other the results.
+
+    Raises CacheError, on every process, where one of them met it.
+    """
+    mine: list[_Seen | Rejection | CacheError] = []
+    for result in DataLoader(_Survey(folder, entries[place.rank::place.world], audio, cache), batch_size=None, num_workers=workers,
+                             collate_fn=_as_it_is):
+        mine.append(result)
+        if isinstance(result, CacheError):
+            break
+    shares = place.gather(mine)
+    for share in shares:
+        if share and isinstance(share[-1], CacheError):
+            raise share[-1]
     return [shares[index % place.world][index // place.world] for index in range(len(entries))]
 
 
@@ -139,7 +152,7 @@ def open_corpus(root: Path | str, audio: AudioConfig, cache: FeatureCache, *, la
 
     `ids`, `held_out`: files with ids; by default the folder's train.txt and held_out.txt, else all clips, of which
     `held_out_clips` are held out. Broken clips go to `.rejected` with their reason. Raises WorkbookError where either part
-    has no usable clip.
+    has no usable clip, CacheError where the cache cannot be written or the system fails.
     """
     folder = scan_folder(root, language)
     wanted, apart = _hold_out(folder, ids, held_out, held_out_clips)

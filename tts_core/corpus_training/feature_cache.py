@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -58,6 +59,14 @@ def _alignment_source(entry: Entry, folder: Folder) -> Any:
     return [entry.text, sorted((word, phones) for word, phones in folder.dictionary.items() if word in text)]
 
 
+class CacheError(WorkbookError):
+    """The disk, the cache or the system failed, not a clip: it stops a run, where a broken clip is left out."""
+
+
+# What OSError a clip's own files are to blame for; all others (EMFILE, EIO, ENOMEM ...) would meet the next clip too.
+OF_THE_CLIP = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
 class FeatureCache:
     """A folder of entries. `read` can stand in for `speech.dataset.read_clip`: `load_corpus(root, audio, read=cache.read)`."""
 
@@ -78,23 +87,35 @@ class FeatureCache:
         try:
             with np.load(self.path(key), allow_pickle=False) as file:      # zip: a CRC over every array
                 found = {name: file[name] for name in ("key", "phonemes", "durations", "mel", "alignment")}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError):   # what damaged bytes raise
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, RuntimeError, zlib.error):   # what damaged bytes raise
             return None
         if str(found["key"]) != key or found["durations"].sum() != len(found["mel"]):
             return None
         return Features(tuple(map(str, found["phonemes"])), found["durations"], torch.from_numpy(found["mel"]), str(found["alignment"]))
 
     def put(self, key: str, features: Features) -> None:
-        """Store atomically. Raises WorkbookError where the folder cannot be written."""
+        """Store atomically. Raises CacheError where the folder cannot be written."""
         try:
             with atomic_path(self.path(key)) as temporary, temporary.open("wb") as file:
                 np.savez(file, key=np.array(key), phonemes=np.array(features.phonemes), durations=features.durations,
                          mel=features.mel.numpy(), alignment=np.array(features.alignment))
         except OSError as error:
-            raise WorkbookError(f"{self.root}: features cannot be stored ({error}); make room, or give another folder") from error
+            raise CacheError(f"{self.root}: features cannot be stored ({error}); make room, or give another folder") from error
 
     def features(self, entry: Entry, folder: Folder, audio: AudioConfig) -> tuple[str, Features]:
-        """Key and features, computed and stored where they are not there yet. Raises WorkbookError or OSError for a broken clip."""
+        """Key and features, computed and stored where they are not there yet.
+
+        Raises WorkbookError, or OSError of the kinds OF_THE_CLIP, for a broken clip, CacheError where cache or system fail.
+        """
+        try:
+            return self._features(entry, folder, audio)
+        except OF_THE_CLIP:
+            raise
+        except OSError as error:
+            raise CacheError(f"{entry.wav}: the system cannot read it or what belongs to it ({error}), which need not be the clip's fault; "
+                             "mend that, or take the clip out of metadata.csv, and give the same command again") from error
+
+    def _features(self, entry: Entry, folder: Folder, audio: AudioConfig) -> tuple[str, Features]:
         key = self.key(entry, folder, audio)
         features = self.get(key)
         if features is None:
