@@ -16,6 +16,7 @@ import torch
 
 from tests.corpus_training.tiny_corpus import make_tiny_corpus
 from tts_core.corpus_training import run as run_module
+from tts_core.corpus_training import samples as samples_module
 from tts_core.corpus_training.config import RunConfig, TrainConfig
 from tts_core.corpus_training.run import train_on_corpus
 from tts_core.errors import WorkbookError
@@ -143,6 +144,13 @@ def test_another_configuration_and_other_data_are_refused_by_name(settings, data
         train_on_corpus(dataclasses.replace(train, steps=8), settings, say=quiet)            # the schedule would be another
     with pytest.raises(WorkbookError, match="content_hash was"):
         train_on_corpus(train, dataclasses.replace(settings, held_out_clips=5), say=quiet)
+
+
+def test_audio_that_is_not_finite_is_noted_and_stops_nothing(settings, monkeypatch):
+    monkeypatch.setattr(samples_module, "griffin_lim", lambda mel, audio: np.full(1000, np.nan, np.float32))
+    train_on_corpus(dataclasses.replace(TRAIN, steps=4), settings, say=quiet)
+    (notes,) = json.loads((settings.out / "samples" / "step_0000004" / "notes.json").read_text()).values()
+    assert "1000 non-finite samples" in notes["target.wav"] and "1000 non-finite samples" in notes["free_running.wav"]
 
 
 def test_tensorboard_is_optional_and_its_absence_names_the_extra(settings, monkeypatch):

@@ -65,11 +65,9 @@ def _write_audio(stem: Path, mels: dict[str, Tensor | None], corpus: TrainingCor
     for name, mel in mels.items():
         if mel is None:
             continue
-        samples, reason = or_reason(lambda: griffin_lim(mel, corpus.audio))
-        if samples is None:
+        _, reason = or_reason(lambda: save_wav(f"{stem}.{name}.wav", griffin_lim(mel, corpus.audio), corpus.audio.sample_rate))
+        if reason:
             problems[f"{name}.wav"] = reason
-        else:
-            save_wav(f"{stem}.{name}.wav", samples, corpus.audio.sample_rate)
     return problems
 
 
