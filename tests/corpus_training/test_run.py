@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -71,6 +72,32 @@ def test_two_trainings_do_not_write_to_one_folder(settings):
     assert not (settings.out / "last.safetensors").exists()
     train_on_corpus(dataclasses.replace(TRAIN, steps=4), settings, say=quiet)
     os.close(lock_folder(settings.out))      # and the training gives it back
+
+
+def test_a_training_waits_for_what_a_killed_one_left_behind_and_then_reads_the_checkpoint(settings):
+    """Its loader processes hold the folder with their copies of the descriptor; a training that does end writes its last step."""
+    train = dataclasses.replace(TRAIN, steps=4)
+    other = dataclasses.replace(settings, out=settings.out.with_name("other"))
+    train_on_corpus(train, other, say=quiet)
+    settings.out.mkdir()
+    held = lock_folder(settings.out)
+    copy = subprocess.Popen([sys.executable, "-c", "input()"], pass_fds=[held], stdin=subprocess.PIPE)     # as a fork does
+    os.close(held)
+    with pytest.raises(WorkbookError, match="is writing to"):
+        lock_folder(settings.out)
+    with pytest.raises(WorkbookError, match="is writing to"):
+        lock_folder(settings.out, patience=0.3)
+
+    def end():
+        (other.out / "last.safetensors").rename(settings.out / "last.safetensors")
+        copy.communicate(b"\n")
+
+    timer = threading.Timer(3.0, end)
+    timer.start()
+    said = []
+    train_on_corpus(train, settings, say=said.append)
+    timer.join()
+    assert "from step 4 to 4" in said[0]
 
 
 @pytest.mark.parametrize("micro_batches, stop_in", ((1, 7), (2, 11)))
@@ -195,7 +222,7 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: float = 240) -> Non
 
 def test_kill_minus_9_and_the_same_command_give_the_bits_of_a_run_that_was_left_alone(settings, tmp_path):
     train = dataclasses.replace(TRAIN, steps=60)
-    settings = dataclasses.replace(settings, validate_every=30, threads=1, log_every=7)
+    settings = dataclasses.replace(settings, validate_every=30, threads=1, log_every=7, workers=1)
     arguments = command(settings, train)
     process = start(arguments, settings)
     wait_for(settings.out / "last.safetensors", process)

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from tts_core.corpus_training.samples import require_figures, write_samples
 from tts_core.corpus_training.sampler import BatchPlan
 from tts_core.corpus_training.schedule import learning_rate
 from tts_core.corpus_training.validation import Validation, validate
-from tts_core.errors import WorkbookError
+from tts_core.errors import WorkbookError, or_reason
 from tts_core.model.tts import build_model
 from tts_core.speech.batch import Batch
 from tts_core.training.checkpoint import load_training, save_training
@@ -37,6 +38,7 @@ from tts_core.workbook.environment import versions
 from tts_core.workbook.folder import lock_folder
 
 CHECKPOINT, BEST = "last.safetensors", "best.safetensors"
+PATIENCE = 15    # s to wait for OUT: the loader processes of a killed training hold it for 5 s longer
 Say = Callable[[str], None]
 
 
@@ -54,17 +56,16 @@ def train_on_corpus(train: TrainConfig, run: RunConfig, place: Place = Place(), 
     audio = train.experiment(vocab_size=2).audio
     corpus = open_corpus(run.data, audio, FeatureCache(run.cache), language=run.language, ids=run.ids, held_out=run.held_out,
                          held_out_clips=run.held_out_clips, workers=run.workers, place=place)
-    training = start_or_continue(train, run, corpus, place.device)
     plan = BatchPlan([item.n_frames for item in corpus.train], train.batch_clips, train.pool_batches, train.seed)
-    say(f"{len(corpus.train)} clips to train on, {len(corpus.held_out)} held out, {len(corpus.rejected)} rejected; "
-        f"{plan.steps_per_epoch} steps an epoch; from step {training.notes['step']} to {train.steps} on {place.world} x {place.device}")
-    for warning in corpus.warnings:
-        say(warning)
     logs = None
     with ExitStack() as closing:
+        hold_folder(run.out, place, closing)
+        training = start_or_continue(train, run, corpus, place.device)
+        say(f"{len(corpus.train)} clips to train on, {len(corpus.held_out)} held out, {len(corpus.rejected)} rejected; "
+            f"{plan.steps_per_epoch} steps an epoch; from step {training.notes['step']} to {train.steps} on {place.world} x {place.device}")
+        for warning in corpus.warnings:
+            say(warning)
         if place.leads:
-            run.out.mkdir(parents=True, exist_ok=True)
-            closing.callback(os.close, lock_folder(run.out, "training"))
             sweep(run.out)      # half-written files of a killed run
             logs = Logs(run.out, training.notes["step"], run.tensorboard)
             closing.callback(logs.close)
@@ -75,6 +76,18 @@ def train_on_corpus(train: TrainConfig, run: RunConfig, place: Place = Place(), 
         with torch.random.fork_rng(devices=[place.device] if place.device.startswith("cuda") else []):
             _Loop(train, run, place, corpus, training, plan, logs, say).go()
     return training
+
+
+def hold_folder(out: Path, place: Place, closing: ExitStack) -> None:
+    """The first process makes `out` its own until `closing` closes; only then may any read the checkpoint there: no other training
+    will replace it. Raises WorkbookError, on every process, where another one holds it."""
+    def hold() -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        closing.callback(os.close, lock_folder(out, "training", PATIENCE))
+
+    _, refusal = or_reason(hold) if place.leads else (None, "")
+    if refusal := place.gather(refusal)[0]:
+        raise WorkbookError(refusal)
 
 
 def start_or_continue(train: TrainConfig, run: RunConfig, corpus: TrainingCorpus, device: str) -> Training:

@@ -14,6 +14,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -185,17 +186,22 @@ def unused(path: Path) -> Path:
     return candidate
 
 
-def lock_folder(path: Path, holder: str = "tts-workbook run") -> int:
-    """A descriptor: the folder is the caller's until it is closed, or until the system closes it because the holder was killed.
+def lock_folder(path: Path, holder: str = "tts-workbook run", patience: float = 0) -> int:
+    """A descriptor: the folder is the caller's until the last copy of it is closed, by hand or because its process ended.
 
-    Raises WorkbookError where another process holds it.
+    Processes that the holder forked have copies. Those of a killed holder may outlive it: a DataLoader's workers look for
+    their parent every 5 s. Raises WorkbookError where another process still holds the folder after `patience` seconds.
     """
-    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        pid = (read_record(path) or {}).get("pid", "unknown")
-        raise WorkbookError(f"another {holder} (process {pid}) is writing to {path}. Wait for it, or choose "
-                            "another --out.") from None
-    return descriptor
+    descriptor, deadline = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644), time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except OSError:
+            if time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            os.close(descriptor)
+            pid = (read_record(path) or {}).get("pid", "unknown")
+            raise WorkbookError(f"another {holder} (process {pid}) is writing to {path}. Wait for it, or choose "
+                                "another --out.") from None
