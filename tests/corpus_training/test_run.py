@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -256,6 +258,25 @@ def test_two_processes_one_of_them_killed_end_as_one_process_does(settings, tmp_
         assert both["total"] == pytest.approx(single["total"], rel=5e-3)
     for both, single in zip(log(settings.out, "validation"), log(one.out, "validation"), strict=True):
         assert both == pytest.approx(single, rel=2e-2) and (both["clips"], both["frames"]) == (single["clips"], single["frames"])
+
+
+def test_processes_that_find_different_checkpoints_say_so_instead_of_training(settings, tmp_path):
+    """Two machines whose --out is not one disk: only the first one's has the checkpoint."""
+    train = dataclasses.replace(TRAIN, steps=4)
+    train_on_corpus(train, settings, say=quiet)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    joined = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+              "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+    processes = [subprocess.Popen(command(dataclasses.replace(settings, out=out), train), env={**joined, "RANK": rank, "LOCAL_RANK": rank},
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                 for rank, out in (("0", settings.out), ("1", tmp_path / "elsewhere"))]
+    for process in processes:
+        errors = process.communicate(timeout=240)[1]
+        assert process.returncode == 2, errors
+        assert re.search(r"did not load the same checkpoint: process 0 is at step 4 \(sha256 \w{12}\); process 1 found none. .*one --out", errors)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def process_of_rank(rank: int, launcher: int) -> int:

@@ -6,6 +6,7 @@ What a step does depends on the checkpoint and the step number alone: clips, lea
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +47,7 @@ def train_on_corpus(train: TrainConfig, run: RunConfig, place: Place = Place(), 
     """Train to `train.steps`, from OUT/last.safetensors where there is one, and return the trained state.
 
     Every process of `place` calls this; the first one writes. Raises WorkbookError for data that cannot be trained on, for a
-    checkpoint of another configuration or other data, and for what the train step raises.
+    checkpoint of another configuration or other data, for processes that found different ones, and for what the train step raises.
     """
     say = say if place.leads else lambda line: None
     if run.threads is not None:
@@ -61,6 +62,7 @@ def train_on_corpus(train: TrainConfig, run: RunConfig, place: Place = Place(), 
     with ExitStack() as closing:
         hold_folder(run.out, place, closing)
         training = start_or_continue(train, run, corpus, place.device)
+        require_agreement(run.out / CHECKPOINT, training.notes["step"], place)
         say(f"{len(corpus.train)} clips to train on, {len(corpus.held_out)} held out, {len(corpus.rejected)} rejected; "
             f"{plan.steps_per_epoch} steps an epoch; from step {training.notes['step']} to {train.steps} on {place.world} x {place.device}")
         for warning in corpus.warnings:
@@ -88,6 +90,21 @@ def hold_folder(out: Path, place: Place, closing: ExitStack) -> None:
     _, refusal = or_reason(hold) if place.leads else (None, "")
     if refusal := place.gather(refusal)[0]:
         raise WorkbookError(refusal)
+
+
+def require_agreement(path: Path, step: int, place: Place) -> None:
+    """WorkbookError, on every process, where they did not load the same checkpoint: DDP would go on with the first one's weights,
+    but with each one's own optimiser and step."""
+    digest = None
+    if path.is_file():
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    found = place.gather((step, digest))
+    if len(set(found)) > 1:
+        seen = "; ".join(f"process {rank} {'found none' if digest is None else f'is at step {step} (sha256 {digest[:12]})'}"
+                         for rank, (step, digest) in enumerate(found))
+        raise WorkbookError(f"{path}: the processes did not load the same checkpoint: {seen}. Give them one --out on a disk that all of "
+                            "them see, or copy the right file to each")
 
 
 def start_or_continue(train: TrainConfig, run: RunConfig, corpus: TrainingCorpus, device: str) -> Training:
