@@ -65,7 +65,24 @@ def assert_same_bits(a: Path, b: Path) -> None:
     assert log(a) == log(b) and log(a, "validation") == log(b, "validation")
 
 
-def test_two_trainings_do_not_write_to_one_folder(settings):
+def notes_of(checkpoint: Path) -> dict:
+    return load_model(checkpoint).notes
+
+
+def rewrite_notes(checkpoint: Path, change) -> None:
+    """The checkpoint with `change` made to its notes: one of another version of the package."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(checkpoint, "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    header = json.loads(metadata["header"])
+    change(header["notes"])
+    save_file(tensors, checkpoint, {**metadata, "header": json.dumps(header)})
+
+
+def test_two_trainings_do_not_write_to_one_folder(settings, monkeypatch):
+    monkeypatch.setattr(run_module, "PATIENCE", 0.2)
     settings.out.mkdir(parents=True)
     held = lock_folder(settings.out)
     with pytest.raises(WorkbookError, match=r"another training .* is writing to .*out.* another --out"):
@@ -173,6 +190,23 @@ def test_another_configuration_and_other_data_are_refused_by_name(settings, data
         train_on_corpus(dataclasses.replace(train, steps=8), settings, say=quiet)            # the schedule would be another
     with pytest.raises(WorkbookError, match="content_hash was"):
         train_on_corpus(train, dataclasses.replace(settings, held_out_clips=5), say=quiet)
+
+
+def test_a_checkpoint_from_before_a_setting_is_continued_with_its_default_and_one_with_a_lost_setting_is_refused(settings):
+    """history_dropout and decoder_adds_memory came later, and what was done before is their default."""
+    train, checkpoint = dataclasses.replace(TRAIN, steps=4), settings.out / "last.safetensors"
+    train_on_corpus(train, settings, say=quiet)
+    rewrite_notes(checkpoint, lambda notes: notes["train"].pop("decoder_adds_memory"))
+    train_on_corpus(train, settings, say=quiet)
+    rewrite_notes(checkpoint, lambda notes: notes["train"].pop("pool_batches"))
+    with pytest.raises(WorkbookError, match="pool_batches was 50, is 2"):
+        train_on_corpus(train, settings, say=quiet)
+    rewrite_notes(checkpoint, lambda notes: notes["train"].update(teacher_forcing=0.9, pool_batches=2))
+    with pytest.raises(WorkbookError, match="teacher_forcing was 0.9, is no setting any more"):
+        train_on_corpus(train, settings, say=quiet)
+    rewrite_notes(checkpoint, lambda notes: (notes.pop("train"), notes.pop("content_hash")))     # another kind of checkpoint
+    with pytest.raises(WorkbookError, match="content_hash was None"):
+        train_on_corpus(train, settings, say=quiet)
 
 
 def test_audio_that_is_not_finite_is_noted_and_stops_nothing(settings, monkeypatch):

@@ -117,9 +117,11 @@ def start_or_continue(train: TrainConfig, run: RunConfig, corpus: TrainingCorpus
     path = run.out / CHECKPOINT
     if path.is_file():
         load_training(path, training)
-        found = {"content_hash": training.notes.get("content_hash"), **(training.notes.get("train") or {})}
+        # A setting that the checkpoint does not know yet was its default; one that is known no more is a difference.
+        found = {"content_hash": training.notes.get("content_hash"), **dataclasses.asdict(TrainConfig()), **(training.notes.get("train") or {})}
         wanted = {"content_hash": corpus.content_hash, **belongs["train"]}
-        differences = [f"{name} was {found.get(name)!r}, is {value!r}" for name, value in wanted.items() if found.get(name) != value]
+        differences = [f"{name} was {value!r}, is {repr(wanted[name]) if name in wanted else 'no setting any more'}"
+                       for name, value in found.items() if name not in wanted or wanted[name] != value]
         if differences:
             raise WorkbookError(f"{path}: a checkpoint of another training: {'; '.join(differences)} (content_hash: of the clips, their "
                                 "features and the packages that compute them). Give what it was started with, or another --out")
