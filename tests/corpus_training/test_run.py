@@ -1,7 +1,9 @@
 """Training on a corpus: exact resume, in one process and after SIGKILL, under torchrun too; what it writes; what it refuses."""
 
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import signal
@@ -52,16 +54,17 @@ def log(out: Path, name: str = "train") -> list[dict]:
 
 
 def assert_same_bits(a: Path, b: Path) -> None:
-    """Weights, moments of the optimiser, notes and logs."""
+    """Weights, moments of the optimiser and notes, of the last checkpoint and of the best, and logs."""
     from safetensors import safe_open
 
-    with safe_open(a / "last.safetensors", "pt") as first, safe_open(b / "last.safetensors", "pt") as second:
-        assert first.keys() == second.keys() and any(".exp_avg" in name for name in first.keys())
-        for name in first.keys():
-            if not name.startswith("rng."):
-                assert torch.equal(first.get_tensor(name), second.get_tensor(name)), name
-        headers = [json.loads(file.metadata()["header"]) for file in (first, second)]
-    assert headers[0] == headers[1]
+    for checkpoint in ("last.safetensors", "best.safetensors"):
+        with safe_open(a / checkpoint, "pt") as first, safe_open(b / checkpoint, "pt") as second:
+            assert first.keys() == second.keys() and any(".exp_avg" in name for name in first.keys())
+            for name in first.keys():
+                if not name.startswith("rng."):
+                    assert torch.equal(first.get_tensor(name), second.get_tensor(name)), (checkpoint, name)
+            headers = [json.loads(file.metadata()["header"]) for file in (first, second)]
+        assert headers[0] == headers[1], checkpoint
     assert log(a) == log(b) and log(a, "validation") == log(b, "validation")
 
 
@@ -119,8 +122,8 @@ def test_a_training_waits_for_what_a_killed_one_left_behind_and_then_reads_the_c
     assert "from step 4 to 4" in said[0]
 
 
-@pytest.mark.parametrize("micro_batches, stop_in", ((1, 7), (2, 11)))
-def test_a_run_that_died_goes_on_to_the_same_bits(settings, tmp_path, monkeypatch, micro_batches, stop_in):
+@pytest.mark.parametrize("micro_batches, stop_in, goes_on_from", ((1, 8, 6), (2, 11, 8)))     # validated at 6, which was the best; saved at 8
+def test_a_run_that_died_goes_on_to_the_same_bits(settings, tmp_path, monkeypatch, micro_batches, stop_in, goes_on_from):
     settings = dataclasses.replace(settings, micro_batches=micro_batches)
     whole = dataclasses.replace(settings, out=tmp_path / "whole")
     train_on_corpus(TRAIN, whole, say=quiet)
@@ -134,14 +137,91 @@ def test_a_run_that_died_goes_on_to_the_same_bits(settings, tmp_path, monkeypatc
     monkeypatch.setattr(run_module, "train_step", dies)
     with pytest.raises(RuntimeError, match="power cut"):
         train_on_corpus(TRAIN, settings, say=quiet)
-    assert log(settings.out)[-1]["step"] == stop_in - 1 > (stop_in - 1) // 4 * 4      # lines behind the last checkpoint
+    assert log(settings.out)[-1]["step"] == stop_in - 1 > goes_on_from                 # lines behind the last checkpoint
     monkeypatch.setattr(run_module, "train_step", step)
     torch.manual_seed(99)                                                              # the caller's generator must not matter
     said = []
     train_on_corpus(TRAIN, settings, say=said.append)
-    assert f"from step {(stop_in - 1) // 4 * 4} to 12" in said[0]
+    assert f"from step {goes_on_from} to 12" in said[0]
     assert_same_bits(settings.out, whole.out)
     assert [line["step"] for line in log(settings.out)] == list(range(1, 13))
+
+
+FREE_RUNNING = {3: 3.0, 6: 2.0, 9: 2.5, 12: 1.5}      # step -> error: the best so far at 3, 6 and 12
+
+
+@pytest.fixture
+def judged(monkeypatch, settings) -> RunConfig:
+    """Validations find FREE_RUNNING; checkpoints are written at 8 and 12 besides."""
+    rate, validate, begun = run_module.learning_rate, run_module.validate, []
+    monkeypatch.setattr(run_module, "learning_rate", lambda train, peak, step: begun.append(step + 1) or rate(train, peak, step))
+    monkeypatch.setattr(run_module, "validate", lambda *arguments: dataclasses.replace(validate(*arguments), fr_l1=FREE_RUNNING[begun[-1]]))
+    return dataclasses.replace(settings, validate_every=3, checkpoint_every=8)
+
+
+@pytest.mark.parametrize("cut, made", (("best", 3), ("last", 6), ("best", 6), ("best", 12)))
+def test_log_notes_and_files_agree_wherever_the_writing_was_cut(judged, tmp_path, monkeypatch, cut, made):
+    """Killed before one of the two checkpoints of a step that is the best so far; then once more, before the first step is made."""
+    whole = dataclasses.replace(judged, out=tmp_path / "whole")
+    train_on_corpus(TRAIN, whole, say=quiet)
+    save = run_module.save_training
+
+    def dies(path, training):
+        if path.stem == cut and training.notes["step"] == made:
+            raise RuntimeError("power cut")
+        save(path, training)
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="power cut"):
+        patched.setattr(run_module, "save_training", dies)
+        train_on_corpus(TRAIN, judged, say=quiet)
+    with monkeypatch.context() as patched, contextlib.suppress(InterruptedError):
+        patched.setattr(run_module._Loop, "go", lambda loop: (_ for _ in ()).throw(InterruptedError))
+        train_on_corpus(TRAIN, judged, say=quiet)
+    last, best = (notes_of(judged.out / f"{name}.safetensors") for name in ("last", "best"))
+    assert best["best"] == last["best"] and best["step"] == best["best"]["step"] <= last["step"]
+    assert min(log(judged.out, "validation"), key=lambda line: line["fr_l1"])["step"] == best["step"]
+    train_on_corpus(TRAIN, judged, say=quiet)
+    assert_same_bits(judged.out, whole.out)
+
+
+@pytest.mark.parametrize("clips, older, best", ((4, False, 6), (3, False, 9), (4, True, 6)))
+def test_the_best_is_the_best_on_the_same_clips(judged, monkeypatch, clips, older, best):
+    """Stopped after 8 steps and continued with `clips` to validate on: at 9 the error is higher than at 6, on other clips it is the first."""
+    with monkeypatch.context() as patched, pytest.raises(KeyError):
+        patched.delitem(FREE_RUNNING, 9)
+        train_on_corpus(TRAIN, judged, say=quiet)
+    if older:       # such checkpoints do not say which clips
+        rewrite_notes(judged.out / "last.safetensors", lambda notes: notes["best"].pop("clip_set"))
+    with monkeypatch.context() as patched, pytest.raises(KeyError):
+        patched.delitem(FREE_RUNNING, 12)
+        train_on_corpus(TRAIN, dataclasses.replace(judged, validation_clips=clips), say=quiet)
+    assert notes_of(judged.out / "best.safetensors")["step"] == best
+    assert len({line["clip_set"] for line in log(judged.out, "validation")}) == (1 if clips == 4 else 2)
+
+
+def test_an_error_that_is_not_finite_is_never_the_best(judged, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setitem(FREE_RUNNING, 12, math.nan)
+        train_on_corpus(TRAIN, judged, say=quiet)
+    assert notes_of(judged.out / "best.safetensors")["best"]["step"] == 6
+    assert log(judged.out, "validation")[-1]["fr_l1"] is None
+
+
+def test_the_samples_of_a_step_are_there_before_it_counts_as_done(judged, monkeypatch):
+    """6 is the best so far, so that its checkpoint is written; it must not be before the samples, which would then never be made."""
+    made = []
+
+    def dies_once(model, corpus, items, folder, *rest):
+        made.append(folder.name)
+        if len(made) == 1:
+            raise RuntimeError("power cut")
+
+    monkeypatch.setattr(run_module, "write_samples", dies_once)
+    judged = dataclasses.replace(judged, sample_every=6)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train_on_corpus(TRAIN, judged, say=quiet)
+    train_on_corpus(TRAIN, judged, say=quiet)
+    assert made == ["step_0000006", "step_0000006", "step_0000012"]
 
 
 def test_what_is_trained_is_validated_logged_and_sampled(settings):
@@ -167,7 +247,7 @@ def test_what_is_trained_is_validated_logged_and_sampled(settings):
         assert (samples / f"{arrays.stem}.{name}.png").read_bytes()[:4] == b"\x89PNG"
     loaded = load_model(settings.out / "best.safetensors")
     best = min(validations, key=lambda line: line["fr_l1"])
-    assert loaded.notes["best"] == {"step": best["step"], "fr_l1": best["fr_l1"]} and loaded.notes["step"] == best["step"]
+    assert loaded.notes["best"] == {name: best[name] for name in ("step", "fr_l1", "clip_set")} and loaded.notes["step"] == best["step"]
     assert len(loaded.notes["symbols"]) == loaded.experiment.model.vocab_size
 
 
@@ -291,7 +371,7 @@ def test_two_processes_one_of_them_killed_end_as_one_process_does(settings, tmp_
         assert both["valid_frames"] == single["valid_frames"] and both["lr"] == single["lr"]
         assert both["total"] == pytest.approx(single["total"], rel=5e-3)
     for both, single in zip(log(settings.out, "validation"), log(one.out, "validation"), strict=True):
-        assert both == pytest.approx(single, rel=2e-2) and (both["clips"], both["frames"]) == (single["clips"], single["frames"])
+        assert all(both.pop(name) == single.pop(name) for name in ("clips", "clip_set", "frames")) and both == pytest.approx(single, rel=2e-2)
 
 
 def test_processes_that_find_different_checkpoints_say_so_instead_of_training(settings, tmp_path):

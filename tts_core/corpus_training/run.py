@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 
 from tts_core.corpus_training.config import RunConfig, TrainConfig
-from tts_core.corpus_training.corpus import TrainingCorpus, load_ahead, open_corpus
+from tts_core.corpus_training.corpus import Item, TrainingCorpus, load_ahead, open_corpus
 from tts_core.corpus_training.feature_cache import FeatureCache
 from tts_core.corpus_training.logs import Logs
 from tts_core.corpus_training.processes import Place
@@ -69,6 +70,8 @@ def train_on_corpus(train: TrainConfig, run: RunConfig, place: Place = Place(), 
             say(warning)
         if place.leads:
             sweep(run.out)      # half-written files of a killed run
+            if training.notes["best"] is not None and training.notes["best"]["step"] == training.notes["step"]:
+                save_training(run.out / BEST, training)     # a kill may have come between the two: see _Loop._save
             logs = Logs(run.out, training.notes["step"], run.tensorboard)
             closing.callback(logs.close)
             write_json(run.out / "run.json", {"train": dataclasses.asdict(train), "run": {name: value if isinstance(value, int | None) else str(value)
@@ -146,6 +149,7 @@ class _Loop:
         self.trained: nn.Module = across_processes(training.model) if place.world > 1 else training.model
         self.precision = choose_precision(train.precision, place.device)
         self.since, self.waited, self.frames = time.perf_counter(), 0.0, 0      # since the last line of the log
+        self.clip_set = hashlib.sha256("\n".join(item.entry.id for item in self._validated()).encode()).hexdigest()[:12]
 
     def go(self) -> None:
         first, last = self.training.notes["step"], self.train.steps
@@ -157,13 +161,12 @@ class _Loop:
             end = done == last
             if done % self.run.log_every == 0 or end or done == 1:
                 self._log(done, report)
-            if done % self.run.validate_every == 0 or end:
-                self._validate(done)
+            better = (done % self.run.validate_every == 0 or end) and self._validate(done)
             if self.place.leads and (done % self.run.sample_every == 0 or end):
                 write_samples(self.training.model, self.corpus, self.corpus.held_out[:self.run.sample_clips],
                               self.run.out / "samples" / f"step_{done:07d}", self.place.device, self.run.figures)
-            if self.place.leads and (done % self.run.checkpoint_every == 0 or end):
-                save_training(self.run.out / CHECKPOINT, self.training)     # last: what it vouches for is written
+            if self.place.leads and (done % self.run.checkpoint_every == 0 or end or better):
+                self._save(better)
 
     def _step(self, step: int, batches: Iterator[Batch]) -> StepReport:
         start = time.perf_counter()
@@ -189,15 +192,28 @@ class _Loop:
         self.say(f"step {done}/{self.train.steps}: mel L1 {report.mel_l1:.3f}, gradient norm {report.gradient_norm:.2f}, lr {lr:.2e}, "
                  f"{rate:.0f} frames/s, {waited:.0%} waiting for data")
 
-    def _validate(self, done: int) -> None:
-        found: Validation = validate(self.trained, self.corpus, self.corpus.held_out[:self.run.validation_clips], self.place.device,
-                                     self.place.rank)
+    def _save(self, better: bool) -> None:
+        """CHECKPOINT comes after the logs and samples of its step, which it vouches for; what is behind it is done again. BEST comes
+        after CHECKPOINT, which then holds the same weights: where a kill leaves the older BEST, the next start writes it anew from
+        CHECKPOINT. The other way round a BEST could stay that neither log nor notes know of."""
+        save_training(self.run.out / CHECKPOINT, self.training)
+        if better:
+            save_training(self.run.out / BEST, self.training)
+
+    def _validated(self) -> list[Item]:
+        return self.corpus.held_out[:self.run.validation_clips]
+
+    def _validate(self, done: int) -> bool:
+        """Whether the model is the best so far, which the notes then say: lower free-running error, on the same clips."""
+        found: Validation = validate(self.trained, self.corpus, self._validated(), self.place.device, self.place.rank)
         self.say(f"step {done}, {found.clips} held-out clips: free-running {found.fr_l1:.3f} (best constant {found.best_constant_l1:.3f}, "
                  f"copy previous {found.copy_previous_l1:.3f}), teacher-forced {found.tf_l1:.3f}, text use {found.text_use:.2f}")
         if self.logs is None:
-            return
-        self.logs.write("validation", done, found.to_dict())
+            return False
+        self.logs.write("validation", done, {**found.to_dict(), "clip_set": self.clip_set})
         best = self.training.notes["best"]
-        if best is None or found.fr_l1 < best["fr_l1"]:
-            self.training.notes["best"] = {"step": done, "fr_l1": found.fr_l1}
-            save_training(self.run.out / BEST, self.training)
+        comparable = best is not None and best.get("clip_set", self.clip_set) == self.clip_set     # older checkpoints do not say
+        better = math.isfinite(found.fr_l1) and not (comparable and best["fr_l1"] <= found.fr_l1)
+        if better:
+            self.training.notes["best"] = {"step": done, "fr_l1": found.fr_l1, "clip_set": self.clip_set}
+        return better
