@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from tts_core.workbook.folder import lock_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = TrainConfig(profile="smoke", steps=12, warmup_steps=3, batch_clips=8, pool_batches=2, dropout=0.2, seed=5)
-TIMES = {"frames_per_second", "wait_share"}
+TIMES = {"seconds", "frames_per_second", "wait_share"}
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +223,25 @@ def test_the_samples_of_a_step_are_there_before_it_counts_as_done(judged, monkey
         train_on_corpus(TRAIN, judged, say=quiet)
     train_on_corpus(TRAIN, judged, say=quiet)
     assert made == ["step_0000006", "step_0000006", "step_0000012"]
+
+
+def test_times_are_those_of_the_steps_alone(judged, monkeypatch):
+    """A clock that goes 1 s whenever it is read, and 1000 s in each validation and each checkpoint."""
+    clock, validate, save = [0.0], run_module.validate, run_module.save_training
+
+    def passes(seconds, then=lambda *arguments: None):
+        def ask(*arguments):
+            clock[0] += seconds
+            return then(*arguments)
+        return ask
+
+    monkeypatch.setattr(run_module, "time", SimpleNamespace(perf_counter=lambda: passes(1)() or clock[0]))
+    monkeypatch.setattr(run_module, "validate", passes(1000, validate))
+    monkeypatch.setattr(run_module, "save_training", passes(1000, save))
+    train_on_corpus(TRAIN, dataclasses.replace(judged, log_every=4), say=quiet)
+    lines = [json.loads(line) for line in (judged.out / "train.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["seconds"], line["wait_share"]) for line in lines] == [(1, 2, 0.5), (4, 6, 0.5), (8, 8, 0.5), (12, 8, 0.5)]
+    assert lines[0]["frames_per_second"] == lines[0]["valid_frames"] / 2
 
 
 def test_what_is_trained_is_validated_logged_and_sampled(settings):

@@ -148,7 +148,7 @@ class _Loop:
         self.plan, self.logs, self.say = plan, logs, say
         self.trained: nn.Module = across_processes(training.model) if place.world > 1 else training.model
         self.precision = choose_precision(train.precision, place.device)
-        self.since, self.waited, self.frames = time.perf_counter(), 0.0, 0      # since the last line of the log
+        self.seconds, self.waited, self.frames = 0.0, 0.0, 0      # of the steps since the last line of the log
         self.clip_set = hashlib.sha256("\n".join(item.entry.id for item in self._validated()).encode()).hexdigest()[:12]
 
     def go(self) -> None:
@@ -179,16 +179,16 @@ class _Loop:
         report = train_step(self.trained, training.optimizer, parts, experiment.loss, self.precision, training.scaler,
                             experiment.optimizer.clip_norm)
         self.frames += report.valid_frames
+        self.seconds += time.perf_counter() - start
         return report
 
     def _log(self, done: int, report: StepReport) -> None:
-        seconds = time.perf_counter() - self.since
-        rate, waited = self.frames / seconds, self.waited / seconds
-        self.since, self.waited, self.frames = time.perf_counter(), 0.0, 0
+        seconds, rate, waited = self.seconds, self.frames / self.seconds, self.waited / self.seconds
+        self.seconds, self.waited, self.frames = 0.0, 0.0, 0
         lr = self.training.optimizer.param_groups[0]["lr"]
         if self.logs is not None:
             self.logs.write("train", done, {**report.to_dict(), "lr": lr, "epoch": done / self.plan.steps_per_epoch,
-                                            "frames_per_second": rate, "wait_share": waited})
+                                            "seconds": seconds, "frames_per_second": rate, "wait_share": waited})
         self.say(f"step {done}/{self.train.steps}: mel L1 {report.mel_l1:.3f}, gradient norm {report.gradient_norm:.2f}, lr {lr:.2e}, "
                  f"{rate:.0f} frames/s, {waited:.0%} waiting for data")
 
