@@ -35,7 +35,7 @@ from tts_core.viz.corpus_plots import plot_corpus_training
 from tts_core.workbook.atomic import read_json, write_bytes, write_json
 
 RESULT = ROOT / "benchmarks" / "results" / "corpus_training.json"
-N_PHASES = 4          # of Griffin-Lim, for each word error rate
+N_PHASES = 2          # of Griffin-Lim, for each word error rate
 N_TRAINED = 16        # clips of the training part that are judged beside the held-out ones
 
 
@@ -115,14 +115,14 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "features", help="feature cache of the trainings")
     parser.add_argument("--note", default="", help="what else the machine did meanwhile")
     options = parser.parse_args()
-    record = {"runs": {}, "note": options.note}
+    record = read_json(RESULT) if RESULT.exists() else {"runs": {}}
     for out in options.runs:
         print(out.name, flush=True)
-        record["runs"][out.name] = run = judge_run(out, options.cache)
+        run = {**judge_run(out, options.cache), "note": options.note, "provenance": provenance(f"corpus_training.py runs/{out.name}")}
+        record["runs"][out.name] = run
+        write_json(RESULT, record)       # after every run; one that is recorded already gives way
         print(f"{out.name}: step {run['best_step']} of {run['steps']} ({run['hours']:.1f} h), held-out FR {run['at_best']['fr_over_constant']:.2f} of "
               f"the best constant, text use {run['at_best']['text_use']:.2f}, word error rates {run['word_error_rate']}", flush=True)
-    record["provenance"] = provenance("corpus_training.py " + " ".join(f"runs/{out.name}" for out in options.runs))
-    write_json(RESULT, record)
     write_bytes(RESULT.with_suffix(".png"), plot_corpus_training(record["runs"]).png())
 
 

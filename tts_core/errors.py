@@ -15,6 +15,10 @@ class WorkbookError(Exception):
     """
 
 
+class CacheError(WorkbookError):
+    """The disk, the cache or the system failed, not a clip: it stops a run, where a broken clip is left out."""
+
+
 def or_reason(ask: Callable[[], Answer]) -> tuple[Answer | None, str]:
     """(what `ask` returns, ""), or (None, why it cannot be told): where the reason is a result and no crash."""
     try:

@@ -10,10 +10,10 @@ import torch
 from tests.corpus_training.tiny_corpus import make_tiny_corpus
 from tts_core.config import AudioConfig
 from tts_core.corpus_training.corpus import load_ahead, open_corpus
-from tts_core.corpus_training.feature_cache import CacheError, FeatureCache
+from tts_core.corpus_training.feature_cache import FeatureCache
 from tts_core.corpus_training.processes import Place
 from tts_core.corpus_training.sampler import BatchPlan
-from tts_core.errors import WorkbookError
+from tts_core.errors import CacheError, WorkbookError
 from tts_core.probes import data_report
 
 AUDIO = AudioConfig()

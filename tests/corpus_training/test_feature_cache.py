@@ -11,8 +11,8 @@ import torch
 from tests.corpus_training.tiny_corpus import make_tiny_corpus
 from tts_core.config import AudioConfig
 from tts_core.corpus_training import feature_cache
-from tts_core.corpus_training.feature_cache import CacheError, FeatureCache
-from tts_core.errors import WorkbookError
+from tts_core.corpus_training.feature_cache import FeatureCache
+from tts_core.errors import CacheError, WorkbookError
 from tts_core.speech.dataset import load_corpus, read_clip
 from tts_core.speech.folder import scan_folder
 
@@ -112,6 +112,8 @@ def test_a_write_that_fails_leaves_nothing_behind_and_names_the_folder(folder, c
     with pytest.raises(CacheError, match="cache: features cannot be stored.*No space left"):
         cache.features(folder.entries[0], folder, AUDIO)
     assert [path for path in cache.root.rglob("*") if path.is_file()] == []
+    with pytest.raises(CacheError, match="No space left"):      # no clip may be missing for it
+        load_corpus(folder.root, AUDIO, read=cache.read)
 
 
 @pytest.mark.parametrize("number, of_the_clip", ((errno.EMFILE, False), (errno.EIO, False), (errno.EACCES, True), (errno.ENOENT, True)))

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tts_core.config import AudioConfig
-from tts_core.corpus_training.feature_cache import CacheError, FeatureCache
+from tts_core.corpus_training.feature_cache import FeatureCache
 from tts_core.corpus_training.processes import Place
-from tts_core.errors import WorkbookError
+from tts_core.errors import CacheError, WorkbookError
 from tts_core.speech.batch import Batch, collate
 from tts_core.speech.dataset import corpus_warnings
 from tts_core.speech.folder import Entry, Folder, Rejection, read_id_list, scan_folder

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tts_core.config import AudioConfig
-from tts_core.errors import WorkbookError
+from tts_core.errors import CacheError, WorkbookError
 from tts_core.speech.audio import atomic_path, read_wav, resample
 from tts_core.speech.dataset import Clip, read_clip, sound_digest
 from tts_core.speech.folder import Entry, Folder
@@ -57,10 +57,6 @@ def _alignment_source(entry: Entry, folder: Folder) -> Any:
         return hashlib.sha256(entry.textgrid.read_bytes()).hexdigest()
     text = entry.text.lower().replace("\u2019", "'")
     return [entry.text, sorted((word, phones) for word, phones in folder.dictionary.items() if word in text)]
-
-
-class CacheError(WorkbookError):
-    """The disk, the cache or the system failed, not a clip: it stops a run, where a broken clip is left out."""
 
 
 # What OSError a clip's own files are to blame for; all others (EMFILE, EIO, ENOMEM ...) would meet the next clip too.

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from tts_core.config import AudioConfig
-from tts_core.errors import WorkbookError
+from tts_core.errors import CacheError, WorkbookError
 from tts_core.speech.alignment import (
     align_english, frames_from_intervals, read_textgrid, symbols_and_intervals, uniform_durations)
 from tts_core.speech.audio import log_mel, read_wav, resample
@@ -106,6 +106,8 @@ def iterate_clips(folder: Folder, entries: Sequence[Entry], audio: AudioConfig, 
     for entry in entries:
         try:
             yield read(entry, folder, audio)
+        except CacheError:
+            raise                        # not the clip's fault: it must not be missing from the corpus
         except (WorkbookError, OSError) as error:
             reason = str(error) if str(error).startswith(str(folder.root)) else f"{entry.wav}: {error}"
             rejected.append(Rejection(entry.id, entry.wav, reason))
