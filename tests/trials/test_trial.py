@@ -137,6 +137,30 @@ def test_a_clip_is_known_by_its_recording_not_by_the_last_bits_of_resampling(cor
         load_clips(moved)
 
 
+@pytest.mark.parametrize("fault", ["changed", "broken", "gone"])
+def test_a_clip_that_was_corrected_is_read_again_in_the_same_process(several, tmp_path, fault):
+    source = several.clips[0].path.parent.parent
+    clips = several.clips[:2]
+    for part, ending in (("wavs", "wav"), ("alignments", "TextGrid")):
+        (tmp_path / part).mkdir()
+        for clip in clips:
+            shutil.copy(source / part / f"{clip.id}.{ending}", tmp_path / part)
+    (tmp_path / "metadata.csv").write_text("".join(f"{clip.id}|{clip.text}\n" for clip in clips))
+    trial = smoke_trial(load_corpus(tmp_path, AudioConfig()))
+    wav = tmp_path / "wavs" / f"{trial.clips[0].id}.wav"
+    content = wav.read_bytes()
+    if fault == "changed":
+        wav.write_bytes(content[:-2] + bytes(byte ^ 1 for byte in content[-2:]))
+    elif fault == "broken":
+        wav.write_bytes(b"no sound")
+    else:
+        wav.unlink()
+    with pytest.raises(WorkbookError, match=f"clip {trial.clips[0].id} is not what trial"):
+        load_clips(trial)
+    wav.write_bytes(content)
+    assert [ClipReference.of(clip) for clip in load_clips(trial)[0]] == list(trial.clips)
+
+
 # What a change has to touch at step 0; everything else with the same name and shape starts equal.
 TOUCHED = {
     "model.duration_initialisation": {"duration_predictor.output.weight", "duration_predictor.output.bias"},

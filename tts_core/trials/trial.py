@@ -102,18 +102,28 @@ def trial_from_dict(values: dict) -> Trial:
 
 def load_clips(trial: Trial) -> tuple[list[Clip], Vocabulary]:
     """The trial's clips in its mel recipe and its vocabulary. Raises WorkbookError where a clip is no longer the same."""
-    vocabulary = Vocabulary(trial.symbols)
-    clips = []
-    for reference in trial.clips:
-        clip = _load_folder(reference.root, reference.language,
-                            tuple(other.id for other in trial.clips if other.root == reference.root)).get(reference.id)
-        if clip is None or ClipReference.of(clip).content != reference.content:
+    found = _referenced(trial)
+    if any(map(_differs, trial.clips, found)):
+        _load_folder.cache_clear()      # a long-lived process may hold what has been corrected since
+        found = _referenced(trial)
+    for reference, clip in zip(trial.clips, found):
+        if _differs(reference, clip):
             seen = "it cannot be loaded" if clip is None else "its sound, text or alignment changed"
             raise WorkbookError(f"{reference.root}: clip {reference.id} is not what trial {trial.name!r} was frozen with: "
                                 f"{seen}; make the trial anew")
-        clip = dataclasses.replace(clip, phoneme_ids=vocabulary.encode(clip.phonemes))
-        clips.append(with_recipe(clip, trial.experiment.audio))
-    return clips, vocabulary
+    vocabulary = Vocabulary(trial.symbols)
+    clips = [dataclasses.replace(clip, phoneme_ids=vocabulary.encode(clip.phonemes)) for clip in found]
+    return [with_recipe(clip, trial.experiment.audio) for clip in clips], vocabulary
+
+
+def _referenced(trial: Trial) -> list[Clip | None]:
+    """What lies where the trial's clips were, None where nothing can be loaded."""
+    return [_load_folder(one.root, one.language, tuple(other.id for other in trial.clips if other.root == one.root)).get(one.id)
+            for one in trial.clips]
+
+
+def _differs(reference: ClipReference, clip: Clip | None) -> bool:
+    return clip is None or ClipReference.of(clip).content != reference.content
 
 
 @lru_cache(maxsize=4)
