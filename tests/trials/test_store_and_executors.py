@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,19 @@ def test_a_stored_result_comes_back_whole_and_nothing_else_is_left(tmp_path):
     store.put(result)
     assert store.get(result.trial) == result
     assert [file.name for file in store.folder.iterdir()] == [f"{result.digest}.json"]
+
+
+def test_two_writers_of_one_trial_do_no_harm(tmp_path):
+    store, result = Store(tmp_path), made_result("base", outcome=0.25)
+
+    def write(_):
+        for _ in range(80):
+            store.put(result)
+            assert store.get(result.trial) == result
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(write, range(2)))      # raises what a writer raised
+    assert [file.name for file in tmp_path.iterdir()] == [f"{result.digest}.json"]
 
 
 @pytest.mark.parametrize("content", ["", '{"digest": "0", "trial": ', '{"digest": "0"}', "[1]", "null"])
