@@ -18,7 +18,7 @@ import torch
 from tests.conftest import ROOT
 from tests.trials.trial_builders import made_result, numbers, short_corpus, smoke_trial
 from tts_core.errors import WorkbookError
-from tts_core.trials.executors import choose_executor, run_trials
+from tts_core.trials.executors import choose_executor, processors, run_trials
 from tts_core.trials.store import Store
 from tts_core.trials.threads import one_thread
 
@@ -176,6 +176,15 @@ def test_auto_takes_workers_only_where_they_help(monkeypatch):
     assert choose_executor("auto", 2, 2) == "inline"
     with pytest.raises(WorkbookError, match="executor 'slurm': it must be one of auto, inline, workers, dask"):
         choose_executor("slurm", 1, 1)
+
+
+@pytest.mark.parametrize("quota, wanted", [("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1), ("900000 100000", 8),
+                                           ("", 8), (None, 8)])
+def test_a_container_has_no_more_processors_than_its_share_of_time_pays_for(quota, wanted, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert processors(tmp_path / "cpu.max") == wanted
 
 
 def test_dask_needs_its_extra_and_a_scheduler_needs_dask(trials, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ workers finish nearly twice as many small trainings as two threads of one proces
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from pathlib import Path
 
 import torch
 
@@ -23,6 +25,7 @@ from tts_core.trials.threads import one_thread, settle_thread
 from tts_core.trials.trial import Trial
 
 EXECUTORS = ("auto", "inline", "workers", "dask")
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")         # "150000 100000": 1.5 processors; "max 100000": all of them
 OnResult = Callable[[int, int, Result], None]      # trials done, trials in all, the newest result
 
 
@@ -59,9 +62,14 @@ def run_trials(trials: Sequence[Trial], store: Store, *, executor: str = "auto",
     return [store.get(trial) for trial in trials]
 
 
-def processors() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def processors(cpu_quota: Path = CPU_QUOTA) -> int:
+    """How many this process may use: those of its affinity, and no more than a container's share of time (cgroup v2) pays for."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = cpu_quota.read_text().split()
+    except (OSError, ValueError):      # not Linux, or no such container
+        return found
+    return found if quota == "max" else min(found, max(1, math.ceil(int(quota) / int(period))))
 
 
 def _start_worker() -> None:
