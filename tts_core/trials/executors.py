@@ -1,7 +1,7 @@
 """Where trials run: in this process, in one-thread worker processes side by side, or on Dask. All give the same bits.
 
-A trial always runs with one thread: results then do not depend on how many processors there are, and two one-thread
-workers finish nearly twice as many small trainings as two threads of one process do.
+A trial always runs with one thread: results then do not depend on how many processors there are. On two processors two
+such workers finish twice as many small trainings as one does (benchmarks/results/executors.json).
 """
 
 from __future__ import annotations
