@@ -12,6 +12,7 @@ from collections import Counter
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
 from tests.trials.test_store_and_executors import PATIENCE, three_trials
@@ -200,6 +201,18 @@ def test_where_a_worker_announces_a_gpu_every_trial_goes_to_one(cluster, short, 
         results = run_trials(short, Store(tmp_path), executor="dask", scheduler=cluster.scheduler_address)
     assert {result.provenance["worker"] for result in results} == {"gpu"}
     assert [numbers(result) for result in results] == [inline[trial.digest] for trial in short]
+
+
+@pytest.mark.parametrize("visible, wanted", [("", ["0", "1"]), ("3,5", ["3", "5"])])
+def test_a_local_cluster_has_one_worker_a_device_that_sees_it_alone(visible, wanted, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with dask_executor.local_cluster(7) as cluster, distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=PATIENCE)
+        assert sorted(client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()) == wanted
+        workers = cluster.scheduler.workers.values()
+        assert [(one.nthreads, dict(one.resources)) for one in workers] == [(1, {"GPU": 1})] * 2
 
 
 @pytest.mark.parametrize("before, threads, complaint", [
