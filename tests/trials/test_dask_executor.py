@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.trials.test_store_and_executors import PATIENCE, three_trials
-from tests.trials.trial_builders import numbers, short_corpus, smoke_trial
+from tests.trials.test_store_and_executors import three_trials
+from tests.trials.trial_builders import PATIENCE, NoticedError, interrupt_when, numbers, short_corpus, smoke_trial, told
 from tts_core.errors import WorkbookError
 from tts_core.trials import dask_executor
 from tts_core.trials.executors import run_trials
@@ -46,6 +46,21 @@ OTHER_VERSION = "from tts_core import file_hashes; file_hashes.hash_package = la
 # A worker on which trials never end, ready without torch.
 ASLEEP = "import sys, time, types; sys.modules['tts_core.trials.dask_executor'] = " \
          "types.SimpleNamespace(run_here=lambda trial, wanted: time.sleep(600)); "
+
+# A worker where every trial does what its name says.
+OBEDIENT = """
+import dataclasses, json
+from distributed import get_worker
+from tests.trials.trial_builders import obey
+from tts_core.trials import dask_executor
+from tts_core.trials.trial import trial_from_dict
+
+def run_here(trial, wanted):
+    result = obey(trial_from_dict(json.loads(trial)))
+    return json.dumps(dataclasses.replace(result, provenance={"worker": str(get_worker().name)}).to_dict())
+
+dask_executor.run_here = run_here
+"""
 
 
 def slow_trial(steps=1000):
@@ -83,6 +98,15 @@ def cluster(two_workers):
     return two_workers
 
 
+@pytest.fixture
+def obedient(tmp_path):
+    """The file that makes a worker obedient; those of a local cluster are so already."""
+    path = tmp_path / "obedient.py"
+    path.write_text(OBEDIENT)
+    with dask.config.set({"distributed.worker.preload": [str(path)]}):
+        yield path
+
+
 class CountingStore(Store):
     """Knows how often each digest was put."""
 
@@ -98,6 +122,13 @@ class CountingStore(Store):
 def wait_for_workers(address, n):
     with distributed.Client(address, set_as_default=False) as client:
         client.wait_for_workers(n, timeout=PATIENCE)
+
+
+def wait_for(path):
+    until = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} does not come"
+        time.sleep(0.02)
 
 
 @contextmanager
@@ -160,6 +191,35 @@ def test_a_trial_that_kills_its_workers_is_given_up_with_its_name(cluster, short
     assert store.get(short[0]) is not None and store.get(slow) is None
 
 
+def test_a_worker_that_dies_is_not_laid_to_the_charge_of_trials_that_had_not_begun(obedient, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)      # a worker that announces GPU=1: the scheduler holds nothing back
+    asked = [told(f"die {tmp_path / f'dead_{seed}'}", seed) for seed in range(3)]
+    with dask_executor.local_cluster(1) as cluster:
+        monkeypatch.setattr(cluster.scheduler, "allowed_failures", 1)       # so many as each trial has on its own account
+        results = run_trials(asked, Store(tmp_path / "trials"), executor="dask", scheduler=cluster.scheduler_address)
+    assert [result.trial for result in results] == asked
+
+
+def test_what_runs_when_a_trial_fails_is_stored_and_nothing_else_starts(obedient, tmp_path):
+    failing, running, *late = [told(f"{order} {tmp_path / mark}", seed) for seed, (order, mark) in enumerate((
+        ("fail", "noticed"), ("await", "noticed"), ("end", "late_1"), ("end", "late_2"), ("end", "late_3")))]
+    store = Store(tmp_path / "trials")
+    with pytest.raises(NoticedError, match="no luck"):
+        run_trials([failing, running, *late], store, executor="dask", n_workers=2)
+    assert store.get(running) is not None and len(list(store.folder.iterdir())) == 1
+    assert not list(tmp_path.glob("late*"))
+
+
+def test_an_interrupted_run_waits_for_nothing(obedient, tmp_path):
+    ended, endless = told(f"end {tmp_path / 'ended'}", 0), told(f"await {tmp_path / 'never'}", 1)
+    store, begun = Store(tmp_path / "trials"), time.monotonic()
+    interrupt = threading.Thread(target=interrupt_when, args=[tmp_path / "never.awaited"])
+    with pytest.raises(KeyboardInterrupt):
+        run_trials([ended, endless], store, executor="dask", n_workers=1, on_result=lambda *_: interrupt.start())
+    assert time.monotonic() - begun < PATIENCE
+    assert store.get(ended) is not None and store.get(endless) is None
+
+
 def test_a_killed_client_loses_nothing_and_repeats_nothing_that_is_stored(cluster, short, slow, inline, tmp_path):
     script, folder = tmp_path / "client.py", tmp_path / "trials"
     script.write_text(CLIENT)
@@ -179,12 +239,14 @@ def test_a_killed_client_loses_nothing_and_repeats_nothing_that_is_stored(cluste
     assert (folder / f"{short[0].digest}.json").stat().st_mtime_ns == kept[f"{short[0].digest}.json"]
 
 
-def test_two_clients_that_ask_for_one_trial_share_its_training(cluster, slow, inline, tmp_path):
+@pytest.mark.parametrize("folders", [{"one": "one", "two": "two"}, {"one": "both", "two": "both"}], ids=["two folders", "one folder"])
+def test_two_clients_that_ask_for_one_trial_share_its_training(cluster, slow, inline, tmp_path, folders):
     found = {}
 
     def ask(name):
         asked = dataclasses.replace(slow, name=name)      # a name is for people: the digest, and so the trial, is the same
-        found[name] = run_trials([asked], Store(tmp_path / name), executor="dask", scheduler=cluster.scheduler_address)[0]
+        store = Store(tmp_path / folders[name])
+        found[name] = run_trials([asked], store, executor="dask", scheduler=cluster.scheduler_address)[0]
 
     threads = [threading.Thread(target=ask, args=[name]) for name in ("one", "two")]
     for thread in threads:
@@ -192,7 +254,9 @@ def test_two_clients_that_ask_for_one_trial_share_its_training(cluster, slow, in
     for thread in threads:
         thread.join(PATIENCE)
     assert found["one"].measures == found["two"].measures       # the seconds too, which no two trainings have in common
-    assert {name: result.trial.name for name, result in found.items()} == {"one": "one", "two": "two"}
+    if folders["one"] != folders["two"]:
+        assert {name: result.trial.name for name, result in found.items()} == {"one": "one", "two": "two"}
+    assert {path.name for path in tmp_path.glob("*/*")} == {f"{slow.digest}.json"}
     assert numbers(dataclasses.replace(found["one"], trial=slow)) == inline[slow.digest]
 
 
@@ -201,6 +265,33 @@ def test_where_a_worker_announces_a_gpu_every_trial_goes_to_one(cluster, short, 
         results = run_trials(short, Store(tmp_path), executor="dask", scheduler=cluster.scheduler_address)
     assert {result.provenance["worker"] for result in results} == {"gpu"}
     assert [numbers(result) for result in results] == [inline[trial.digest] for trial in short]
+
+
+def test_a_gpu_that_is_announced_in_mid_run_has_every_later_trial(obedient, tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_executor, "LOOK_EVERY", 0.2)
+    submit, resources = distributed.Client.submit, []
+    monkeypatch.setattr(distributed.Client, "submit", lambda *values, **named: (
+        resources.append(named["resources"]), submit(*values, **named))[1])
+    first, second = tmp_path / "first", tmp_path / "second"
+    asked = [told(f"await {first}", 0), told(f"await {second}", 1), told(f"end {tmp_path / 'third'}", 2)]
+
+    def announce(address):
+        wait_for(tmp_path / "first.awaited")
+        with worker_process(address, "--nthreads", "1", "--resources", "GPU=1", "--name", "gpu", "--preload", str(obedient),
+                            n_workers=2):
+            wait_for(tmp_path / "second.awaited")
+            first.touch()       # now the worker without a GPU has nothing to do
+            wait_for(tmp_path / "over")
+
+    with dask_executor.local_cluster(1) as cluster:
+        thread = threading.Thread(target=announce, args=[cluster.scheduler_address])
+        thread.start()
+        results = run_trials(asked, Store(tmp_path / "trials"), executor="dask", scheduler=cluster.scheduler_address,
+                             on_result=lambda *_: second.touch())
+        (tmp_path / "over").touch()
+        thread.join()
+    assert resources == [None, {"GPU": 1}, {"GPU": 1}]
+    assert [result.provenance["worker"] for result in results] == ["0", "gpu", "gpu"]
 
 
 @pytest.mark.parametrize("visible, wanted", [("", ["0", "1"]), ("3,5", ["3", "5"])])

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,13 +17,22 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.trials.trial_builders import made_result, numbers, short_corpus, smoke_trial
+from tests.trials.trial_builders import (
+    PATIENCE,
+    NoticedError,
+    interrupt_when,
+    made_result,
+    numbers,
+    obey,
+    short_corpus,
+    smoke_trial,
+    told,
+)
 from tts_core.errors import WorkbookError
+from tts_core.trials import executors
 from tts_core.trials.executors import choose_executor, processors, run_trials
 from tts_core.trials.store import Store
 from tts_core.trials.threads import one_thread
-
-PATIENCE = 240      # seconds until a started process must have shown itself, on a busy machine
 
 # Stores one result, says which workers there are, and waits to be killed.
 KILLED = """
@@ -128,6 +138,28 @@ def test_a_killed_worker_is_said_and_what_was_finished_is_kept(trials, uninterru
     with pytest.raises(WorkbookError, match="a worker process was killed"):
         run_trials([trials[0], slow], store, executor="workers", n_workers=1, on_result=kill)
     assert numbers(store.get(trials[0])) == uninterrupted[0] and store.get(slow) is None
+
+
+def test_what_runs_when_a_trial_fails_is_stored_and_nothing_else_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "run_trial", obey)
+    failing, running, *late = [told(f"{order} {tmp_path / mark}", seed) for seed, (order, mark) in enumerate((
+        ("fail", "noticed"), ("await", "noticed"), ("end", "late_1"), ("end", "late_2"), ("end", "late_3")))]
+    store = Store(tmp_path / "trials")
+    with pytest.raises(NoticedError, match="no luck"):
+        run_trials([failing, running, *late], store, executor="workers", n_workers=2)
+    assert store.get(running) is not None and len(list(store.folder.iterdir())) == 1
+    assert not list(tmp_path.glob("late*"))
+
+
+def test_an_interrupted_run_waits_for_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "run_trial", obey)
+    ended, endless = told(f"end {tmp_path / 'ended'}", 0), told(f"await {tmp_path / 'never'}", 1)
+    store, begun = Store(tmp_path / "trials"), time.monotonic()
+    interrupt = threading.Thread(target=interrupt_when, args=[tmp_path / "never.awaited"])
+    with pytest.raises(KeyboardInterrupt):
+        run_trials([ended, endless], store, executor="workers", n_workers=1, on_result=lambda *_: interrupt.start())
+    assert time.monotonic() - begun < PATIENCE and not multiprocessing.active_children()
+    assert store.get(ended) is not None and store.get(endless) is None
 
 
 @pytest.mark.parametrize("executor", ["inline", "workers", pytest.param("dask", marks=pytest.mark.skipif(

@@ -1,8 +1,13 @@
-"""Small trials on one short clip, and results written by hand."""
+"""Small trials on one short clip, results written by hand, and trials that do as they are told without a training."""
 
 import dataclasses
+import os
+import signal
+import time
+from pathlib import Path
 
 from tts_core.config import AudioConfig, preset
+from tts_core.errors import WorkbookError
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import Corpus, load_corpus
 from tts_core.trials.arms import change
@@ -11,6 +16,7 @@ from tts_core.trials.trial import ClipReference, Trial, make_trial
 
 SHORT_CLIP = "queue-thankyou"      # 138 frames
 VOLATILE = ("seconds",)            # measures that the clock decides
+PATIENCE = 240      # seconds until a started process must have shown itself, on a busy machine
 
 
 def short_corpus(*ids: str) -> Corpus:
@@ -36,3 +42,51 @@ def numbers(result: Result) -> Result:
     """The result without what the clock, the machine and the thread count say."""
     return dataclasses.replace(result, provenance={}, measures={name: value for name, value in result.measures.items()
                                                                 if name not in VOLATILE})
+
+
+class NoticedError(WorkbookError):
+    """Makes `mark` once it has arrived in the process that waits for the trial."""
+
+    def __init__(self, mark: str) -> None:
+        super().__init__(f"no luck with {mark}")
+        self.mark = mark
+
+    def __reduce__(self):
+        return arrived, (self.mark, os.getpid())
+
+
+def arrived(mark: str, sender: int) -> NoticedError:
+    if os.getpid() != sender:      # Dask unpickles an error where it arose too, to see whether it can be
+        Path(mark).touch()
+    return NoticedError(mark)
+
+
+def told(order: str, seed: int) -> Trial:
+    """A trial for `obey`. `order` is a verb and the path of a file:
+    end (make it and end), fail (with a NoticedError), await (it, for PATIENCE), die (with the process, unless the file exists)."""
+    return dataclasses.replace(made_result("", seed=seed).trial, name=order)
+
+
+def obey(trial: Trial) -> Result:
+    """What stands for `run_trial` in a worker process; its result is empty."""
+    verb, mark = trial.name.split()
+    if verb == "fail":
+        raise NoticedError(mark)
+    if verb == "await":
+        Path(f"{mark}.awaited").touch()
+        until = time.monotonic() + PATIENCE
+        while not Path(mark).exists() and time.monotonic() < until:
+            time.sleep(0.02)
+    if verb == "die" and not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    Path(mark).touch()
+    return Result(trial, {}, {})
+
+
+def interrupt_when(path: Path) -> None:
+    """For a thread: what ctrl-c does to this process, once `path` exists."""
+    until = time.monotonic() + PATIENCE
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGINT)

@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ WORKER_PATIENCE = 60.0    # seconds without a single worker after which this giv
 LOOK_EVERY = 2.0          # seconds between two looks at the workers
 POLL = 0.02               # seconds between two looks at what has ended
 RESOURCE = "GPU"          # what a worker announces with `dask worker --resources GPU=1`
+ON_GPU = {RESOURCE: 1}    # what a trial asks for where a worker announces one
 GO_ON = "finished trials are stored; run the same command again to go on"
 
 
@@ -43,7 +45,7 @@ def in_dask(trials: Sequence[Trial], n_workers: int, scheduler: str = "") -> Ite
     `scheduler`: an address such as tcp://10.0.0.5:8786; "" starts `n_workers` one-thread processes here (with CUDA one per
     device) and ends them afterwards. Dask runs a trial again whose worker died. Raises WorkbookError when the `cluster` extra
     is missing, the scheduler does not answer or goes away, there is no worker, too many workers died under a trial, or a
-    worker cannot run trials: it says which one and why.
+    worker cannot run trials: it says which one and why. Trials that run when one fails end first, and no other starts.
     """
     if not trials:
         return
@@ -57,16 +59,15 @@ def in_dask(trials: Sequence[Trial], n_workers: int, scheduler: str = "") -> Ite
     with ExitStack() as stack:
         address = scheduler or stack.enter_context(local_cluster(min(n_workers, len(trials)))).scheduler_address
         client = stack.enter_context(_connect(address))
+        errors: list[Exception] = []
         try:
-            wanted = {RESOURCE: 1} if any(map(_has_gpu, _wait_for_workers(client, address))) else None
-            futures = client.map(_errand(), [json.dumps(_absolute(trial).to_dict()) for trial in trials], key=list(by_key),
-                                 wanted=fingerprint(), resources=wanted)
-            for future in _as_they_end(client, futures, address, wanted):
-                trial = by_key[future.key]
-                yield dataclasses.replace(_result(future, trial), trial=trial)      # its name and paths may be another client's
-                future.release()
+            yield from _as_they_end(client, address, by_key, errors)
         except (OSError, distributed.client.CancelledError) as error:
-            raise WorkbookError(f"the Dask scheduler at {address} went away ({' '.join(str(error).split())}); {GO_ON}") from error
+            errors.append(WorkbookError(f"the Dask scheduler at {address} went away ({' '.join(str(error).split())}); {GO_ON}"))
+        except WorkbookError as error:
+            errors.append(error)
+        if errors:
+            raise errors[0]
 
 
 @contextmanager
@@ -104,18 +105,20 @@ def _connect(address: str) -> Client:
                             "address that it prints, or leave scheduler out: trials then run on this machine") from error
 
 
-def _resources(client: Client) -> list[dict[str, float]]:
-    """What each worker announces."""
-    return client.run_on_scheduler(lambda dask_scheduler: [dict(one.resources) for one in dask_scheduler.workers.values()])
+def _workers(client: Client) -> list[tuple[int, dict[str, float]]]:
+    """Each worker's threads, and what it announces."""
+    return client.run_on_scheduler(lambda dask_scheduler: [(one.nthreads, dict(one.resources))
+                                                           for one in dask_scheduler.workers.values()])
 
 
-def _has_gpu(resources: dict[str, float]) -> bool:
-    return resources.get(RESOURCE, 0) >= 1
+def _places(workers: Sequence[tuple[int, dict[str, float]]], resources: dict[str, float] | None) -> int:
+    """Trials that `workers` can run at the same time: one a thread and, where `resources` asks for GPUs, one a GPU."""
+    return sum(threads if resources is None else min(threads, int(announced.get(RESOURCE, 0))) for threads, announced in workers)
 
 
-def _wait_for_workers(client: Client, address: str) -> list[dict[str, float]]:
+def _wait_for_workers(client: Client, address: str) -> list[tuple[int, dict[str, float]]]:
     until = time.monotonic() + WORKER_PATIENCE
-    while not (found := _resources(client)):
+    while not (found := _workers(client)):
         if time.monotonic() > until:
             raise WorkbookError(f"the Dask scheduler at {address} has had no worker for {WORKER_PATIENCE:g} s; start some with "
                                 f"`dask worker {address} --nthreads 1` and run the same command again")
@@ -123,23 +126,55 @@ def _wait_for_workers(client: Client, address: str) -> list[dict[str, float]]:
     return found
 
 
-def _as_they_end(client: Client, futures: Sequence[Future], address: str, wanted: dict | None) -> Iterator[Future]:
-    """Futures in the order in which they end; an error when for long there is no worker that could end one."""
-    from distributed import as_completed
-    ended = as_completed(futures, loop=client.loop)
-    looked = alive = time.monotonic()
-    while not ended.is_empty():
-        if ended.has_ready():
-            yield from ended.next_batch(block=False)
-            continue
-        time.sleep(POLL)
+def _as_they_end(client: Client, address: str, trials: dict[str, Trial], errors: list[Exception]) -> Iterator[Result]:
+    """Results of `trials` (by key) as they end; after an error, which goes to `errors`, of those alone that had begun.
+
+    A trial is handed out when there is a thread for it and not before: of a worker that dies the scheduler blames every trial
+    that lies there, begun or not, and it gives up one that was blamed a few times. Raises WorkbookError when for long there
+    has been no worker that could end one.
+    """
+    waiting, running, results = deque(trials), {}, []     # running: key -> (future, the resources that it asked for)
+    errand, resources = _errand(), None
+    workers, looked = _wait_for_workers(client, address), time.monotonic()
+    alive = looked
+    while True:
+        resources = resources or (ON_GPU if _places(workers, ON_GPU) else None)     # no way back: a GPU's worker may only restart
+        free = _places(workers, resources) - sum(asked == resources for _, asked in running.values())
+        for key in [waiting.popleft() for _ in range(min(free, len(waiting)))]:
+            frozen = json.dumps(_absolute(trials[key]).to_dict())
+            running[key] = client.submit(errand, frozen, key=key, wanted=fingerprint(), resources=resources), resources
+        while results:      # only now, so that no worker waits for what the caller does with one
+            yield results.pop()
+            alive = time.monotonic()
+        if not running and not waiting:
+            return
+        ended = next((key for key, (future, _) in running.items() if future.done()), None)
+        if ended is not None:
+            _collect(running.pop(ended)[0], trials[ended], results, errors)
+            if errors:
+                waiting.clear()
         now = time.monotonic()
-        if now - looked >= LOOK_EVERY:
-            looked = now
-            alive = now if any(wanted is None or _has_gpu(one) for one in _resources(client)) else alive
-            if now - alive > WORKER_PATIENCE:
-                raise WorkbookError(f"the Dask scheduler at {address} has had no worker{' with a GPU' if wanted else ''} for "
+        if now - looked >= LOOK_EVERY or (ended is not None and waiting):
+            workers, looked = _workers(client), now
+            if any(_places(workers, asked) for asked in (resources, *(asked for _, asked in running.values()))):
+                alive = now
+            elif now - alive > WORKER_PATIENCE:
+                raise WorkbookError(f"the Dask scheduler at {address} has had no worker{' with a GPU' if resources else ''} for "
                                     f"{WORKER_PATIENCE:g} s; start some; {GO_ON}")
+        elif ended is None:
+            time.sleep(POLL)
+
+
+def _collect(future: Future, trial: Trial, results: list[Result], errors: list[Exception]) -> None:
+    """Put what has ended where it belongs; an error of the scheduler's own is raised."""
+    from distributed.client import CancelledError
+    try:
+        results.append(dataclasses.replace(_result(future, trial), trial=trial))      # its name and paths may be another client's
+    except (OSError, CancelledError):
+        raise
+    except Exception as error:
+        errors.append(error)
+    future.release()
 
 
 def _result(future: Future, trial: Trial) -> Result:

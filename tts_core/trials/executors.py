@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for_one_of
 from pathlib import Path
 
 import torch
@@ -44,7 +48,8 @@ def run_trials(trials: Sequence[Trial], store: Store, *, executor: str = "auto",
 
     `scheduler`: the address of a Dask scheduler, with executor="dask" only; "" is a local cluster of `n_workers`.
     A kill loses at most what was running. Raises WorkbookError when a worker process dies (Dask first tries the trial on
-    others), or when a trial cannot be run at all (its clip is gone); what was finished until then is stored.
+    others), or when a trial cannot be run at all (its clip is gone); what was finished until then is stored, and so is what
+    runs at that time on other workers. After KeyboardInterrupt nothing is waited for.
     """
     if scheduler and executor != "dask":
         raise WorkbookError(f"scheduler = {scheduler!r} goes with executor = 'dask' alone, but executor is {executor!r}")
@@ -72,11 +77,15 @@ def processors(cpu_quota: Path = CPU_QUOTA) -> int:
     return found if quota == "max" else min(found, max(1, math.ceil(int(quota) / int(period))))
 
 
-def _start_worker() -> None:
-    """A settled thread; and an end with the parent, even when that is killed and cannot say so."""
+def _start_worker(stop: Connection) -> None:
+    """A settled thread; and an end when the parent closes its end of `stop`, or is killed and cannot do even that.
+
+    An interrupt from the keyboard reaches every process: what becomes of the trials is the parent's to say.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     settle_thread()
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    ends = [stop, multiprocessing.parent_process().sentinel]
+    threading.Thread(target=lambda: (wait_for_one_of(ends), os._exit(1)), daemon=True).start()
 
 
 def _inline(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[Result]:
@@ -88,16 +97,45 @@ def _inline(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator
 
 def _in_workers(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[Result]:
     context = multiprocessing.get_context("spawn")     # a forked child would inherit torch's threads in an unknown state
-    pool = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_start_worker)
+    stop, hold = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_start_worker, initargs=(stop,))
     try:
-        futures = [pool.submit(run_trial, trial) for trial in trials]
-        for future in as_completed(futures):
-            yield future.result()
+        yield from _as_they_end(pool, trials, n_workers)
     except BrokenProcessPool as error:
         raise WorkbookError("a worker process was killed (out of memory?); finished trials are stored, run the same command "
                             "again to go on, with executor=inline if it happens again") from error
+    except BaseException:      # an interrupt, or a caller that wants no more: nobody would take what still runs
+        hold.close()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        hold.close()
+        stop.close()
+
+
+def _as_they_end(pool: ProcessPoolExecutor, trials: Sequence[Trial], n_workers: int) -> Iterator[Result]:
+    """Results as they end; after an error of those alone that had begun, then the error.
+
+    No more trials than workers are handed out: the pool has no way to take one back.
+    """
+    waiting, running, results, errors = deque(trials), set(), [], []
+    while True:
+        try:
+            while waiting and len(running) < n_workers:
+                running.add(pool.submit(run_trial, waiting.popleft()))
+        except BrokenProcessPool as error:
+            errors.append(error)
+            waiting.clear()
+        yield from results      # only now, so that no worker waits for what the caller does with them
+        if not running:
+            break
+        ended, running = wait(running, return_when=FIRST_COMPLETED)
+        results = [future.result() for future in ended if not future.exception()]
+        errors += [future.exception() for future in ended if future.exception()]
+        if errors:
+            waiting.clear()
+    if errors:
+        raise errors[0]
 
 
 def _in_dask(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[Result]:
