@@ -1,11 +1,14 @@
-"""Run the studies behind the rulings of notebooks 04, 06 and 08 and record them: hours on 2 cores, resumable.
+"""Run the studies behind the rulings of notebooks 04, 06 and 08 and record them: hours on 2 cores,
+resumable.
 
-    python benchmarks/evidence.py [STUDY ...] [--corpus DIR] [--force] [--executor dask [--scheduler ADDRESS]]
+    python benchmarks/evidence.py [STUDY ...] [--corpus DIR] [--force] [--executor dask [--scheduler
+    ADDRESS]]
 
-Trials run as one-thread workers side by side, or on Dask; each is stored the moment it ends (runs/evidence), so a kill loses only what
-was running. A trial recorded under the same digest is not run again (`--force` runs all anew, after a change of the model
-or the train step). `--corpus DIR`: more than 500 prompts made by scripts/build_data_samples.py --all DIR; without it the
-question about a whole corpus stays as it was recorded. Results: benchmarks/results/evidence/STUDY.json.
+Trials run as one-thread workers side by side, or on Dask; each is stored the moment it ends
+(runs/evidence), so a kill loses only what was running. A trial recorded under the same digest is
+not run again (`--force` runs all anew, after a change of the model or the train step). `--corpus
+DIR`: more than 500 prompts made by scripts/build_data_samples.py --all DIR; without it the question
+about a whole corpus stays as it was recorded. Results: benchmarks/results/evidence/STUDY.json.
 """
 
 from __future__ import annotations
@@ -32,10 +35,21 @@ NAMES = (*STUDIES, "batches")
 
 def provenance(study: str, corpus: Path | None, scheduler: str = "") -> dict:
     """Where and with what the results come from."""
-    device = "workers of a Dask scheduler, each result says which" if scheduler else f"cpu, {processor()}, {processors()} one-thread workers"
-    return {"command": f"python benchmarks/evidence.py {study}" + (" --corpus DIR" if corpus and study == "batches" else ""), "commit": git_commit(ROOT),
-            "device": device, "date": datetime.date.today().isoformat(),
-            "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")}}
+    device = (
+        "workers of a Dask scheduler, each result says which"
+        if scheduler
+        else f"cpu, {processor()}, {processors()} one-thread workers"
+    )
+    return {
+        "command": (
+            f"python benchmarks/evidence.py {study}"
+            + (" --corpus DIR" if corpus and study == "batches" else "")
+        ),
+        "commit": git_commit(ROOT),
+        "device": device,
+        "date": datetime.date.today().isoformat(),
+        "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")},
+    }
 
 
 def trials_of(name: str, corpus: Path | None) -> list[Trial]:
@@ -49,8 +63,12 @@ def recorded(name: str) -> list[Result]:
     return read_record(name)[0] if record_path(name).exists() else []
 
 
-def run_study(name: str, corpus: Path | None, force: bool, executor: str = "auto", scheduler: str = "") -> None:
-    """Run what is missing and write the record after every trial: it holds all that is known, even after a kill."""
+def run_study(
+    name: str, corpus: Path | None, force: bool, executor: str = "auto", scheduler: str = ""
+) -> None:
+    """Run what is missing and write the record after every trial: it holds all that is known, even
+    after a kill.
+    """
     known = [] if force else recorded(name)
     store = Store(ROOT / "runs" / "evidence" / name, known)
     trials = trials_of(name, corpus)
@@ -59,18 +77,27 @@ def run_study(name: str, corpus: Path | None, force: bool, executor: str = "auto
             store.path(trial).unlink(missing_ok=True)
 
     done = {trial.digest: result for trial in trials if (result := store.get(trial)) is not None}
-    kept = [result for result in known if result.trial.name == "corpus"]     # of a corpus that is not at hand today
+    # of a corpus that is not at hand today
+    kept = [result for result in known if result.trial.name == "corpus"]
 
     def write() -> None:
         asked = [done[trial.digest] for trial in trials if trial.digest in done]
-        write_record(name, asked + [result for result in kept if result.digest not in done],
-                     provenance(name, corpus, scheduler))
+        write_record(
+            name,
+            asked + [result for result in kept if result.digest not in done],
+            provenance(name, corpus, scheduler),
+        )
 
     def say(n_done: int, total: int, result: Result) -> None:
         done[result.digest] = result
-        text = result.failed or ", ".join(f"{key} {result.measures[key]}" for key in ("outcome", "tf_l1", "fr_l1", "text_use"))
-        print(f"{datetime.datetime.now():%H:%M:%S} {name} {n_done}/{total} {result.trial.name} "
-              f"{result.trial.clips[0].id[-14:]} seed {result.trial.experiment.fit.seed}: {text}", flush=True)
+        text = result.failed or ", ".join(
+            f"{key} {result.measures[key]}" for key in ("outcome", "tf_l1", "fr_l1", "text_use")
+        )
+        print(
+            f"{datetime.datetime.now():%H:%M:%S} {name} {n_done}/{total} {result.trial.name} "
+            f"{result.trial.clips[0].id[-14:]} seed {result.trial.experiment.fit.seed}: {text}",
+            flush=True,
+        )
         write()
 
     run_trials(trials, store, executor=executor, scheduler=scheduler, on_result=say)
@@ -79,17 +106,30 @@ def run_study(name: str, corpus: Path | None, force: bool, executor: str = "auto
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"of {', '.join(NAMES)}; default: all")
+    parser.add_argument(
+        "studies", nargs="*", metavar="STUDY", help=f"of {', '.join(NAMES)}; default: all"
+    )
     parser.add_argument("--corpus", type=Path, help=f"folder with {MIN_CORPUS} prompts or more")
-    parser.add_argument("--force", action="store_true", help="run trials again that are recorded already")
+    parser.add_argument(
+        "--force", action="store_true", help="run trials again that are recorded already"
+    )
     parser.add_argument("--executor", default="auto", choices=EXECUTORS)
-    parser.add_argument("--scheduler", default="", metavar="ADDRESS", help="of Dask, with --executor dask; default: a local cluster")
+    parser.add_argument(
+        "--scheduler",
+        default="",
+        metavar="ADDRESS",
+        help="of Dask, with --executor dask; default: a local cluster",
+    )
     arguments = parser.parse_args()
     try:
         if unknown := set(arguments.studies) - set(NAMES):
-            raise WorkbookError(f"unknown study {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+            raise WorkbookError(
+                f"unknown study {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}"
+            )
         for name in arguments.studies or NAMES:
-            run_study(name, arguments.corpus, arguments.force, arguments.executor, arguments.scheduler)
+            run_study(
+                name, arguments.corpus, arguments.force, arguments.executor, arguments.scheduler
+            )
     except WorkbookError as error:
         print(f"evidence: {error}", file=sys.stderr)
         return 2

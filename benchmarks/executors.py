@@ -1,11 +1,13 @@
-"""What running trials costs beside the trials: inline, one-thread workers and Dask on the same short trials.
+"""What running trials costs beside the trials: inline, one-thread workers and Dask on the same
+short trials.
 
     python benchmarks/executors.py [--trials 200] [--workers 2] [--steps 200] [--inline 20]
 
-Every executor starts cold, with an empty store; the first `--inline` trials stand for all of them in one process. Outside
-the trials: processor time that no trial had, 1 - sum of the trials' own seconds / (workers x wall clock), with the start of
-the processes in it. Outside training: the same, where reading clips, building models and judging count as outside too. The
-target is below 5 % outside for 200 trials on 2 workers. Results: `results/executors.json`.
+Every executor starts cold, with an empty store; the first `--inline` trials stand for all of them
+in one process. Outside the trials: processor time that no trial had, 1 - sum of the trials' own
+seconds / (workers x wall clock), with the start of the processes in it. Outside training: the same,
+where reading clips, building models and judging count as outside too. The target is below 5 %
+outside for 200 trials on 2 workers. Results: `results/executors.json`.
 """
 
 from __future__ import annotations
@@ -30,36 +32,70 @@ from tts_core.workbook.atomic import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "executors.json"
-TARGET = 0.05       # of the processors' time outside the trials
-CLIP = "queue-thankyou"     # 138 frames
+TARGET = 0.05  # of the processors' time outside the trials
+CLIP = "queue-thankyou"  # 138 frames
 
 
 def short_trials(n: int, steps: int) -> list[Trial]:
     """`n` trainings of the smoke-size model on one short clip, which differ in their seed alone."""
     corpus = load_corpus(bundled_voice("allison"), AudioConfig(), ids=[CLIP])
     size = corpus.vocabulary.get_vocab_size()
-    return [make_trial(corpus.clips, corpus.vocabulary, preset("healthy", size, "smoke", steps=steps, seed=seed, precision="fp32"))
-            for seed in range(n)]
+    return [
+        make_trial(
+            corpus.clips,
+            corpus.vocabulary,
+            preset("healthy", size, "smoke", steps=steps, seed=seed, precision="fp32"),
+        )
+        for seed in range(n)
+    ]
 
 
-def measure(executor: str, trials: Sequence[Trial], n_workers: int) -> tuple[dict[str, float], list[Result]]:
-    """(its row, the results) of one executor on `trials`; `start_seconds` is until the first trial began."""
+def measure(
+    executor: str, trials: Sequence[Trial], n_workers: int
+) -> tuple[dict[str, float], list[Result]]:
+    """(its row, the results) of one executor on `trials`; `start_seconds` is until the first trial
+    began.
+    """
     begun: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        results = run_trials(trials, Store(folder), executor=executor, n_workers=n_workers, on_result=lambda done, total, result:
-                             begun.append(time.perf_counter() - start - result.provenance["trial_seconds"]))
+        results = run_trials(
+            trials,
+            Store(folder),
+            executor=executor,
+            n_workers=n_workers,
+            on_result=lambda done, total, result: begun.append(
+                time.perf_counter() - start - result.provenance["trial_seconds"]
+            ),
+        )
         wall = time.perf_counter() - start
-    in_trials, in_training = (sum(one) for one in zip(*((result.provenance["trial_seconds"], result.measures["seconds"])
-                                                        for result in results)))
-    return {"trials": len(trials), "workers": n_workers, "seconds": wall, "trials_per_second": len(trials) / wall,
-            "start_seconds": min(begun), "seconds_per_trial": in_trials / len(trials), "training_seconds_per_trial": in_training / len(trials),
-            "outside_trials": 1 - in_trials / (n_workers * wall), "outside_training": 1 - in_training / (n_workers * wall)}, results
+    in_trials, in_training = (
+        sum(one)
+        for one in zip(
+            *(
+                (result.provenance["trial_seconds"], result.measures["seconds"])
+                for result in results
+            )
+        )
+    )
+    return {
+        "trials": len(trials),
+        "workers": n_workers,
+        "seconds": wall,
+        "trials_per_second": len(trials) / wall,
+        "start_seconds": min(begun),
+        "seconds_per_trial": in_trials / len(trials),
+        "training_seconds_per_trial": in_training / len(trials),
+        "outside_trials": 1 - in_trials / (n_workers * wall),
+        "outside_training": 1 - in_training / (n_workers * wall),
+    }, results
 
 
 def same_bits(one: Result, other: Result) -> bool:
     """Whether two results of one trial differ in nothing but what the clock says."""
-    return one.curves == other.curves and all(other.measures[name] == value for name, value in one.measures.items() if name != "seconds")
+    return one.curves == other.curves and all(
+        other.measures[name] == value for name, value in one.measures.items() if name != "seconds"
+    )
 
 
 def main() -> None:
@@ -67,23 +103,50 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=200, help="of each trial")
-    parser.add_argument("--inline", type=int, default=20, help="trials that are also run in this process")
+    parser.add_argument(
+        "--inline", type=int, default=20, help="trials that are also run in this process"
+    )
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     trials = short_trials(arguments.trials, arguments.steps)
-    few = trials[:arguments.inline]
+    few = trials[: arguments.inline]
     rows, results = {}, {}
-    for executor, asked, n_workers in (("inline", few, 1), ("workers", trials, arguments.workers), ("dask", trials, arguments.workers)):
+    for executor, asked, n_workers in (
+        ("inline", few, 1),
+        ("workers", trials, arguments.workers),
+        ("dask", trials, arguments.workers),
+    ):
         rows[executor], results[executor] = measure(executor, asked, n_workers)
     for executor, row in rows.items():
-        row["throughput_against_inline"] = row["trials_per_second"] / rows["inline"]["trials_per_second"]
+        row["throughput_against_inline"] = (
+            row["trials_per_second"] / rows["inline"]["trials_per_second"]
+        )
         row["same_bits_as_inline"] = all(map(same_bits, results["inline"], results[executor]))
-        print(f"{executor:<8} {row['trials']} trials of {row['seconds_per_trial']:.2f} s on {row['workers']}: {row['trials_per_second']:.2f} a second, "
-              f"{row['throughput_against_inline']:.2f} x inline; {row['outside_trials']:.1%} of the time outside the trials (start "
-              f"{row['start_seconds']:.1f} s), {row['outside_training']:.1%} outside training; bits "
-              f"{'equal' if row['same_bits_as_inline'] else 'DIFFER'}", flush=True)
-    write_json(arguments.out, {"target_outside": TARGET, "steps": arguments.steps, "rows": rows, "distributed": version("distributed"), "provenance": provenance(
-        "executors.py", trials=arguments.trials, workers=arguments.workers, steps=arguments.steps, inline=arguments.inline)})
+        print(
+            f"{executor:<8} {row['trials']} trials of {row['seconds_per_trial']:.2f} s on"
+            f" {row['workers']}: {row['trials_per_second']:.2f} a second,"
+            f" {row['throughput_against_inline']:.2f} x inline; {row['outside_trials']:.1%} of the"
+            f" time outside the trials (start {row['start_seconds']:.1f} s),"
+            f" {row['outside_training']:.1%} outside training; bits"
+            f" {'equal' if row['same_bits_as_inline'] else 'DIFFER'}",
+            flush=True,
+        )
+    write_json(
+        arguments.out,
+        {
+            "target_outside": TARGET,
+            "steps": arguments.steps,
+            "rows": rows,
+            "distributed": version("distributed"),
+            "provenance": provenance(
+                "executors.py",
+                trials=arguments.trials,
+                workers=arguments.workers,
+                steps=arguments.steps,
+                inline=arguments.inline,
+            ),
+        },
+    )
 
 
 if __name__ == "__main__":

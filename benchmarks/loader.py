@@ -1,9 +1,12 @@
-"""Does the loader keep ahead of the train step? Share of the time that training waits for data, by number of loader processes.
+"""Does the loader keep ahead of the train step? Share of the time that training waits for data, by
+number of loader processes.
 
-    python benchmarks/loader.py [--profile quick] [--clips 400] [--batch-clips 32] [--steps 12] [--repeats 3]
+    python benchmarks/loader.py [--profile quick] [--clips 400] [--batch-clips 32] [--steps 12]
+    [--repeats 3]
 
-A synthetic corpus with the lengths of read sentences (2 to 8 s), its features cached beforehand. The arms take turns, A B C A B C …, and medians
-are compared: batches that lie in memory already (what no loader can beat), and 0, 1 and 2 loader processes. Results: `results/loader_PROFILE.json`.
+A synthetic corpus with the lengths of read sentences (2 to 8 s), its features cached beforehand.
+The arms take turns, A B C A B C …, and medians are compared: batches that lie in memory already
+(what no loader can beat), and 0, 1 and 2 loader processes. Results: `results/loader_PROFILE.json`.
 """
 
 from __future__ import annotations
@@ -35,11 +38,13 @@ from tts_core.training.step import train_step  # noqa: E402
 from tts_core.workbook.atomic import write_json  # noqa: E402
 
 ARMS = {"in memory": None, "0 workers": 0, "1 worker": 1, "2 workers": 2}
-WARM_UP = 2     # steps that are not counted: the loader's processes start meanwhile
+WARM_UP = 2  # steps that are not counted: the loader's processes start meanwhile
 
 
 def train(training: Training, batches: Iterator[Batch], device: str) -> tuple[float, float]:
-    """Share of the time spent waiting for `batches`, and valid frames per second, of all steps after the warm-up."""
+    """Share of the time spent waiting for `batches`, and valid frames per second, of all steps
+    after the warm-up.
+    """
     precision, experiment = choose_precision("auto", device), training.experiment
     waited = frames = 0.0
     begin = now = time.perf_counter()
@@ -48,13 +53,27 @@ def train(training: Training, batches: Iterator[Batch], device: str) -> tuple[fl
             waited = frames = 0.0
             begin = now
         waited += time.perf_counter() - now
-        frames += train_step(training.model, training.optimizer, batch.to(device), experiment.loss, precision, training.scaler).valid_frames
+        frames += train_step(
+            training.model,
+            training.optimizer,
+            batch.to(device),
+            experiment.loss,
+            precision,
+            training.scaler,
+        ).valid_frames
         now = time.perf_counter()
     return waited / (now - begin), frames / (now - begin)
 
 
-def measure(corpus: TrainingCorpus, plan: BatchPlan, config: TrainConfig, run: RunConfig, workers: int | None, steps: int,
-            device: str) -> tuple[float, float]:
+def measure(
+    corpus: TrainingCorpus,
+    plan: BatchPlan,
+    config: TrainConfig,
+    run: RunConfig,
+    workers: int | None,
+    steps: int,
+    device: str,
+) -> tuple[float, float]:
     """One arm, with a fresh model."""
     training = start_or_continue(config, run, corpus, device)
     batches = load_ahead(corpus, plan.parts(0, steps + WARM_UP), workers or 0)
@@ -77,18 +96,43 @@ def main() -> None:
         root = make_tiny_corpus(Path(temporary) / "corpus", arguments.clips, seconds=(2.0, 8.0))
         run = RunConfig(data=root, out=Path(temporary) / "out", cache=Path(temporary) / "features")
         corpus = open_corpus(root, AudioConfig(), FeatureCache(run.cache))
-        plan = BatchPlan([item.n_frames for item in corpus.train], config.batch_clips, config.pool_batches)
+        plan = BatchPlan(
+            [item.n_frames for item in corpus.train], config.batch_clips, config.pool_batches
+        )
         for _ in range(arguments.repeats):
             for arm, workers in ARMS.items():
-                found[arm].append(measure(corpus, plan, config, run, workers, arguments.steps, device))
-    rows = {arm: {"wait_share": statistics.median(wait for wait, _ in runs), "frames_per_second": statistics.median(rate for _, rate in runs)}
-            for arm, runs in found.items()}
+                found[arm].append(
+                    measure(corpus, plan, config, run, workers, arguments.steps, device)
+                )
+    rows = {
+        arm: {
+            "wait_share": statistics.median(wait for wait, _ in runs),
+            "frames_per_second": statistics.median(rate for _, rate in runs),
+        }
+        for arm, runs in found.items()
+    }
     for arm, row in rows.items():
-        row["speed_over_in_memory"] = row["frames_per_second"] / rows["in memory"]["frames_per_second"]
-        print(f"{arm:10} {row['wait_share']:6.2%} of the time waiting, {row['frames_per_second']:.0f} valid frames/s, "
-              f"{row['speed_over_in_memory']:.3f} of batches in memory")
-    write_json(arguments.out or ROOT / "benchmarks" / "results" / f"loader_{arguments.profile}.json", {"rows": rows, "provenance": provenance(
-        "loader.py", profile=arguments.profile, clips=arguments.clips, batch_clips=arguments.batch_clips, steps=arguments.steps, repeats=arguments.repeats)})
+        row["speed_over_in_memory"] = (
+            row["frames_per_second"] / rows["in memory"]["frames_per_second"]
+        )
+        print(
+            f"{arm:10} {row['wait_share']:6.2%} of the time waiting, {row['frames_per_second']:.0f}"
+            f" valid frames/s, {row['speed_over_in_memory']:.3f} of batches in memory"
+        )
+    write_json(
+        arguments.out or ROOT / "benchmarks" / "results" / f"loader_{arguments.profile}.json",
+        {
+            "rows": rows,
+            "provenance": provenance(
+                "loader.py",
+                profile=arguments.profile,
+                clips=arguments.clips,
+                batch_clips=arguments.batch_clips,
+                steps=arguments.steps,
+                repeats=arguments.repeats,
+            ),
+        },
+    )
 
 
 if __name__ == "__main__":

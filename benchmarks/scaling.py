@@ -1,11 +1,14 @@
-"""What training costs, from the counted work: a sweep and a corpus of 24 hours, on this machine, one GPU and eight.
+"""What training costs, from the counted work: a sweep and a corpus of 24 hours, on this machine,
+one GPU and eight.
 
     python benchmarks/scaling.py          (after benchmarks/step.py, whose result it reads)
 
-seconds of a step = operations / (share x peak) + bytes of the optimiser / bandwidth [+ gradients sent to the other devices].
-The share is fitted on ONE measured row of `results/step.json`, seed size with 32 clips, and checked against the others. For GPUs, peak,
-bandwidth and link are the data sheet's, share and seconds per launch are assumed: those rows are computed, not measured. A GPU's step takes at
-least as long as its operations take to launch one after the other. Results: `results/scaling.json`.
+seconds of a step = operations / (share x peak) + bytes of the optimiser / bandwidth [+ gradients
+sent to the other devices]. The share is fitted on ONE measured row of `results/step.json`, seed
+size with 32 clips, and checked against the others. For GPUs, peak, bandwidth and link are the data
+sheet's, share and seconds per launch are assumed: those rows are computed, not measured. A GPU's
+step takes at least as long as its operations take to launch one after the other. Results:
+`results/scaling.json`.
 """
 
 from __future__ import annotations
@@ -27,30 +30,45 @@ from tts_core.workbook.atomic import read_json, write_json
 RESULTS = ROOT / "benchmarks" / "results"
 VOCABULARY = 80
 FITTED, CHECKED = ("seed", 32), (("seed", 1), ("quick", 32), ("quick", 1))
-HOURS, CLIPS, PHONEMES_PER_FRAME = 24, 13_100, 1 / 7      # a corpus as LJ Speech (Ito & Johnson 2017)
+# a corpus as LJ Speech (Ito & Johnson 2017)
+HOURS, CLIPS, PHONEMES_PER_FRAME = 24, 13_100, 1 / 7
 BATCH, EPOCHS = 32, 100
-SWEEP_FRAMES = 258    # of the clip that notebook 05 sweeps over
+SWEEP_FRAMES = 258  # of the clip that notebook 05 sweeps over
 
 
 @dataclass(frozen=True)
 class Machine:
     """What the estimate knows of a machine."""
 
-    peak: float           # operations per second of large matrix products
-    bandwidth: float      # bytes per second of its memory
-    share: float          # of the peak that a step's products reach
+    peak: float  # operations per second of large matrix products
+    bandwidth: float  # bytes per second of its memory
+    share: float  # of the peak that a step's products reach
     devices: int = 1
-    link: float = 0.0     # bytes per second from one device to the next
-    launch: float = 0.0   # seconds that one operation takes to launch, eagerly, while others compute
+    link: float = 0.0  # bytes per second from one device to the next
+    # seconds that one operation takes to launch, eagerly, while others compute
+    launch: float = 0.0
 
-    def step_seconds(self, operations: float, parameter_bytes: float, n_parameters: int, n_launches: int = 0) -> float:
-        """One optimiser step whose clips are divided among the devices; gradients cross in fp32, ring all-reduce, not overlapped."""
-        crossing = 2 * (self.devices - 1) / self.devices * 4 * n_parameters / self.link if self.devices > 1 else 0.0
-        computing = operations / self.devices / (self.share * self.peak) + parameter_bytes / self.bandwidth + crossing
+    def step_seconds(
+        self, operations: float, parameter_bytes: float, n_parameters: int, n_launches: int = 0
+    ) -> float:
+        """One optimiser step whose clips are divided among the devices; gradients cross in fp32,
+        ring all-reduce, not overlapped.
+        """
+        crossing = (
+            2 * (self.devices - 1) / self.devices * 4 * n_parameters / self.link
+            if self.devices > 1
+            else 0.0
+        )
+        computing = (
+            operations / self.devices / (self.share * self.peak)
+            + parameter_bytes / self.bandwidth
+            + crossing
+        )
         return max(computing, n_launches * self.launch)
 
 
-# NVIDIA's data sheet of the H100 SXM: dense BF16, HBM3, NVLink in one direction. 40 % is this project's target for a GPU, not a finding.
+# NVIDIA's data sheet of the H100 SXM: dense BF16, HBM3, NVLink in one direction. 40 % is this
+# project's target for a GPU, not a finding.
 GPU = Machine(peak=989e12, bandwidth=3.35e12, share=0.4, launch=5e-6)
 EIGHT = replace(GPU, devices=8, link=450e9)
 
@@ -73,10 +91,19 @@ class _Counting(TorchDispatchMode):
 
 
 def count_launches(profile: str) -> int:
-    """Operations of one forward and backward pass at the depth of `profile`; their number does not depend on sizes."""
+    """Operations of one forward and backward pass at the depth of `profile`; their number does not
+    depend on sizes.
+    """
     config, _ = sizes(profile)
-    batch = Batch(torch.ones(1, 4, dtype=torch.long), torch.tensor([4]), torch.full((1, 4), 2), torch.zeros(1, 8, config.mel_dim),
-                  torch.tensor([8]), ("made up",), 0.0)
+    batch = Batch(
+        torch.ones(1, 4, dtype=torch.long),
+        torch.tensor([4]),
+        torch.full((1, 4), 2),
+        torch.zeros(1, 8, config.mel_dim),
+        torch.tensor([8]),
+        ("made up",),
+        0.0,
+    )
     model = TTSModel(config, AudioConfig()).train()
     with _Counting() as counting:
         losses(model, batch)["total"].backward()
@@ -84,18 +111,31 @@ def count_launches(profile: str) -> int:
 
 
 def fit_here(measured: dict) -> Machine:
-    """This machine: its measured peak and bandwidth, and the share that the fitted row leaves once the optimiser's bytes are taken off."""
+    """This machine: its measured peak and bandwidth, and the share that the fitted row leaves once
+    the optimiser's bytes are taken off.
+    """
     arm = best_arm(row := row_of(measured, *FITTED))
-    seconds = row["valid_frames"] / row["frames_per_second"][arm] - row["parameter_bytes"] / measured["bandwidth"]
-    return Machine(measured["matmul_peak"]["fp32"], measured["bandwidth"], row["operations"][arm] / seconds / measured["matmul_peak"]["fp32"])
+    seconds = (
+        row["valid_frames"] / row["frames_per_second"][arm]
+        - row["parameter_bytes"] / measured["bandwidth"]
+    )
+    return Machine(
+        measured["matmul_peak"]["fp32"],
+        measured["bandwidth"],
+        row["operations"][arm] / seconds / measured["matmul_peak"]["fp32"],
+    )
 
 
 def row_of(measured: dict, profile: str, clips: int) -> dict:
-    return next(row for row in measured["steps"] if (row["profile"], row["clips"]) == (profile, clips))
+    return next(
+        row for row in measured["steps"] if (row["profile"], row["clips"]) == (profile, clips)
+    )
 
 
 def best_arm(row: dict) -> str:
-    """The fp32 arm with as little padding as a corpus sorted by length has: in micro-batches where there is more than one clip."""
+    """The fp32 arm with as little padding as a corpus sorted by length has: in micro-batches where
+    there is more than one clip.
+    """
     return max((arm for arm in row["operations"] if arm.startswith("ours, fp32")), key=len)
 
 
@@ -104,27 +144,52 @@ def checks(measured: dict, here: Machine) -> list[dict]:
     found = []
     for profile, clips in CHECKED:
         arm = best_arm(row := row_of(measured, profile, clips))
-        found.append({"profile": profile, "clips": clips, "arm": arm,
-                      "estimated": here.step_seconds(row["operations"][arm], row["parameter_bytes"], row["parameters"]),
-                      "measured": row["valid_frames"] / row["frames_per_second"][arm]})
+        found.append(
+            {
+                "profile": profile,
+                "clips": clips,
+                "arm": arm,
+                "estimated": here.step_seconds(
+                    row["operations"][arm], row["parameter_bytes"], row["parameters"]
+                ),
+                "measured": row["valid_frames"] / row["frames_per_second"][arm],
+            }
+        )
     return found
 
 
 def costs(profile: str, machine: Machine, measured_step: float | None = None) -> dict[str, float]:
-    """Hours of notebook 05's sweep over one clip (its trials share the devices, one each) and of EPOCHS over a corpus of HOURS.
+    """Hours of notebook 05's sweep over one clip (its trials share the devices, one each) and of
+    EPOCHS over a corpus of HOURS.
 
-    `measured_step`: seconds of a step over one clip, where they were measured; what the estimate leaves out is then in the sweep.
+    `measured_step`: seconds of a step over one clip, where they were measured; what the estimate
+    leaves out is then in the sweep.
     """
     config, n_parameters = sizes(profile)
     frames = round(HOURS * 3600 / AudioConfig().hop_seconds / CLIPS)
-    step, one = (work(config, n_parameters, clips, max(1, round(length * PHONEMES_PER_FRAME)), length)
-                 for clips, length in ((BATCH, frames), (1, SWEEP_FRAMES)))
+    step, one = (
+        work(config, n_parameters, clips, max(1, round(length * PHONEMES_PER_FRAME)), length)
+        for clips, length in ((BATCH, frames), (1, SWEEP_FRAMES))
+    )
     alone, n_launches = replace(machine, devices=1), count_launches(profile)
     sweep = default_sweep(profile)
-    trial = sweep.steps * (measured_step or alone.step_seconds(one.operations, one.parameter_bytes, n_parameters, n_launches))
-    corpus = EPOCHS * CLIPS / BATCH * machine.step_seconds(step.operations, step.parameter_bytes, n_parameters, n_launches)
-    return {"operations": step.operations, "parameter_bytes": step.parameter_bytes, "launches": n_launches, "sweep_hours": len(sweep.cells) * trial / machine.devices / 3600,
-            "corpus_hours": corpus / 3600}
+    trial = sweep.steps * (
+        measured_step
+        or alone.step_seconds(one.operations, one.parameter_bytes, n_parameters, n_launches)
+    )
+    corpus = (
+        EPOCHS
+        * CLIPS
+        / BATCH
+        * machine.step_seconds(step.operations, step.parameter_bytes, n_parameters, n_launches)
+    )
+    return {
+        "operations": step.operations,
+        "parameter_bytes": step.parameter_bytes,
+        "launches": n_launches,
+        "sweep_hours": len(sweep.cells) * trial / machine.devices / 3600,
+        "corpus_hours": corpus / 3600,
+    }
 
 
 def main() -> None:
@@ -133,18 +198,41 @@ def main() -> None:
     print(f"fitted on {FITTED[0]} size, {FITTED[1]} clips: {here.share:.0%} of the peak")
     checked = checks(measured, here)
     for row in checked:
-        print(f"{row['profile']:5} {row['clips']:>2} clips ({row['arm']}): estimated {row['estimated']:.3f} s, measured {row['measured']:.3f} s, "
-              f"{row['estimated'] / row['measured']:.2f} of it")
-    machines = {"this machine, fp32 (estimated)": here, "1 GPU, bf16 (computed)": GPU, "8 GPUs, bf16 (computed)": EIGHT}
+        print(
+            f"{row['profile']:5} {row['clips']:>2} clips ({row['arm']}): estimated"
+            f" {row['estimated']:.3f} s, measured {row['measured']:.3f} s,"
+            f" {row['estimated'] / row['measured']:.2f} of it"
+        )
+    machines = {
+        "this machine, fp32 (estimated)": here,
+        "1 GPU, bf16 (computed)": GPU,
+        "8 GPUs, bf16 (computed)": EIGHT,
+    }
     one_clip = {row["profile"]: row["measured"] for row in checked if row["clips"] == 1}
-    table = {profile: {name: costs(profile, machine, one_clip[profile] if machine is here else None) for name, machine in machines.items()}
-             for profile in ("quick", "seed")}
+    table = {
+        profile: {
+            name: costs(profile, machine, one_clip[profile] if machine is here else None)
+            for name, machine in machines.items()
+        }
+        for profile in ("quick", "seed")
+    }
     for profile, rows in table.items():
         for name, row in rows.items():
-            print(f"{profile:5} {name:30} {row['operations'] / 1e12:6.2f} TFLOP and {row['parameter_bytes'] / 1e9:.2f} GB, {row['launches']} launches a step of {BATCH} clips; "
-                  f"sweep {row['sweep_hours']:9.3f} h; {EPOCHS} epochs of {HOURS} h {row['corpus_hours']:9.2f} h")
-    write_json(RESULTS / "scaling.json", {"fitted": {"profile": FITTED[0], "clips": FITTED[1], "share": here.share}, "checks": checked,
-                                          "costs": table, "provenance": provenance("scaling.py")})
+            print(
+                f"{profile:5} {name:30} {row['operations'] / 1e12:6.2f} TFLOP and"
+                f" {row['parameter_bytes'] / 1e9:.2f} GB, {row['launches']} launches a step of"
+                f" {BATCH} clips; sweep {row['sweep_hours']:9.3f} h; {EPOCHS} epochs of {HOURS} h"
+                f" {row['corpus_hours']:9.2f} h"
+            )
+    write_json(
+        RESULTS / "scaling.json",
+        {
+            "fitted": {"profile": FITTED[0], "clips": FITTED[1], "share": here.share},
+            "checks": checked,
+            "costs": table,
+            "provenance": provenance("scaling.py"),
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Train `seed`, `no_norm` and `healthy` at the size of the findings on the default clip, and record what happens.
+"""Train `seed`, `no_norm` and `healthy` at the size of the findings on the default clip, and record
+what happens.
 
     python benchmarks/seed_size.py [--steps 300] [--force]
 
-One thread each, two arms side by side; an arm that is recorded under the same configuration is skipped, so the command
-resumes (`--force` recomputes after a change of the code). Results: `results/seed_size.json`, drawn in notebook 03.
+One thread each, two arms side by side; an arm that is recorded under the same configuration is
+skipped, so the command resumes (`--force` recomputes after a change of the code). Results:
+`results/seed_size.json`, drawn in notebook 03.
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ from pathlib import Path
 import torch
 from timing import processor
 
-from tts_core.config import PRESETS, SEED_LR, AudioConfig, ExperimentConfig, OptimizerConfig, from_dict, preset
+from tts_core.config import (
+    PRESETS,
+    SEED_LR,
+    AudioConfig,
+    ExperimentConfig,
+    OptimizerConfig,
+    from_dict,
+    preset,
+)
 from tts_core.speech.dataset import load_corpus
 from tts_core.training.step import StepReport
 from tts_core.trials.overfit import build_arm, judge_arm, train_arm
@@ -35,50 +45,75 @@ def run_arm(job: tuple[str, int]) -> tuple[str, dict]:
     name, steps = job
     torch.set_num_threads(1)
     corpus = load_corpus(ROOT / "data_samples" / "librivox", AudioConfig(), only="0930")
-    arm = build_arm(name, corpus.clips, corpus.vocabulary, "seed", steps=steps, lr=SEED_LR, device="cpu")
+    arm = build_arm(
+        name, corpus.clips, corpus.vocabulary, "seed", steps=steps, lr=SEED_LR, device="cpu"
+    )
 
     def say(step: int, report: StepReport) -> None:
         if step % 10 == 0:
-            print(f"{name} {step}/{steps} mel L1 {report.mel_l1:.3f}, gradient norm {report.gradient_norm:.1f}", flush=True)
+            print(
+                f"{name} {step}/{steps} mel L1 {report.mel_l1:.3f}, gradient norm"
+                f" {report.gradient_norm:.1f}",
+                flush=True,
+            )
 
     trajectory = train_arm(arm, share_every=5, on_step=say)
     outcome = judge_arm(arm)
     length, first = trajectory.plateau
     return name, {
-        "experiment": arm.experiment.to_dict(), "digest": arm.experiment.digest, "clip": arm.clip.id,
-        "frames": len(arm.clip.mel), "best_constant": trajectory.best_constant, **trajectory.curves(),
+        "experiment": arm.experiment.to_dict(),
+        "digest": arm.experiment.digest,
+        "clip": arm.clip.id,
+        "frames": len(arm.clip.mel),
+        "best_constant": trajectory.best_constant,
+        **trajectory.curves(),
         "clipped_share": sum(norm > CLIP_NORM for norm in trajectory.gradient_norm) / steps,
-        "final": {"tf_l1": outcome.gap.tf_l1, "fr_l1_train_layout": outcome.gap.fr_l1,
-                  "fr_l1_seed_layout": outcome.seed_layout.fr_l1, "text_use": outcome.text_use.ratio,
-                  "plateau_steps": length, "plateau_first_step": first, "plateau_share": trajectory.plateau_share,
-                  "ratio_at_line": trajectory.at_line[0], "share_at_line": trajectory.at_line[1]},
+        "final": {
+            "tf_l1": outcome.gap.tf_l1,
+            "fr_l1_train_layout": outcome.gap.fr_l1,
+            "fr_l1_seed_layout": outcome.seed_layout.fr_l1,
+            "text_use": outcome.text_use.ratio,
+            "plateau_steps": length,
+            "plateau_first_step": first,
+            "plateau_share": trajectory.plateau_share,
+            "ratio_at_line": trajectory.at_line[0],
+            "share_at_line": trajectory.at_line[1],
+        },
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--force", action="store_true", help="recompute arms that are recorded already")
+    parser.add_argument(
+        "--force", action="store_true", help="recompute arms that are recorded already"
+    )
     arguments = parser.parse_args()
     record = read_json(RESULT) if RESULT.exists() else {"runs": {}}
     todo = []
     for name in PRESETS:
         recorded = record["runs"].get(name)
         done = None if recorded is None else from_dict(ExperimentConfig, recorded["experiment"])
-        wanted = preset(name, done.model.vocab_size if done else 1, "seed", steps=arguments.steps, lr=SEED_LR)
+        wanted = preset(
+            name, done.model.vocab_size if done else 1, "seed", steps=arguments.steps, lr=SEED_LR
+        )
         if arguments.force or done != wanted:
             todo.append((name, arguments.steps))
     names = [name for name, _ in todo]
     print(f"recorded already: {sorted(set(PRESETS) - set(names))}; to compute: {names}")
     record["clip_norm"] = CLIP_NORM
-    record["provenance"] = {"command": " ".join(["python", "benchmarks/seed_size.py", *sys.argv[1:]]),
-                            "commit": git_commit(ROOT), "device": f"cpu, {processor()}, 1 thread per arm",
-                            "date": datetime.date.today().isoformat(),
-                            "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")}}
+    record["provenance"] = {
+        "command": " ".join(["python", "benchmarks/seed_size.py", *sys.argv[1:]]),
+        "commit": git_commit(ROOT),
+        "device": f"cpu, {processor()}, 1 thread per arm",
+        "date": datetime.date.today().isoformat(),
+        "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")},
+    }
     with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
         for name, run in pool.imap_unordered(run_arm, todo):
             record["runs"][name] = {**run, "provenance": record["provenance"]}
-            write_json(RESULT, record)       # after every arm: a kill loses at most what was running
+            # after every arm: a kill loses at most what was running
+            write_json(RESULT, record)
     for name, run in record["runs"].items():
         print(name, json.dumps(run["final"]))
 

@@ -1,10 +1,12 @@
 """Speed and memory of one train step and of generation, as ratios within one run.
 
-    python benchmarks/step.py [--profiles quick,seed] [--batches 1,32] [--repeats 3] [--device cpu] [--threads 2] [--parts steps,generation]
+    python benchmarks/step.py [--profiles quick,seed] [--batches 1,32] [--repeats 3] [--device cpu]
+    [--threads 2] [--parts steps,generation]
 
-Contenders take turns, A B C A B C …, and medians are compared. A step is forward, backward and optimiser over real prompts
-(data_samples/allison); "of the peak" is the counted work (benchmarks/work.py) over its time and over the best square matrix product
-of the same type in the same run. Results: `results/step.json`, one row for each profile and batch.
+Contenders take turns, A B C A B C …, and medians are compared. A step is forward, backward and
+optimiser over real prompts (data_samples/allison); "of the peak" is the counted work
+(benchmarks/work.py) over its time and over the best square matrix product of the same type in the
+same run. Results: `results/step.json`, one row for each profile and batch.
 """
 
 from __future__ import annotations
@@ -29,46 +31,74 @@ from tts_core.speech.dataset import Corpus, load_corpus
 from tts_core.workbook.atomic import read_json, write_json
 
 RESULT = ROOT / "benchmarks" / "results" / "step.json"
-N_PARTS = 4             # micro-batches of a step over many clips
-N_GENERATED = 600       # frames of the generation that is measured
-WRITTEN = "nn.Transformer, fp32"    # one padded batch: what a user would write
-SIDE_BY_SIDE = 8        # clips generated at once: the weights are read once a frame for all of them
+N_PARTS = 4  # micro-batches of a step over many clips
+N_GENERATED = 600  # frames of the generation that is measured
+WRITTEN = "nn.Transformer, fp32"  # one padded batch: what a user would write
+SIDE_BY_SIDE = 8  # clips generated at once: the weights are read once a frame for all of them
 
 
 def clips_of(corpus: Corpus, n_clips: int) -> list:
-    """The clip nearest to the findings' length where one is asked for; else as many of the corpus in its own order, round and round."""
+    """The clip nearest to the findings' length where one is asked for; else as many of the corpus
+    in its own order, round and round.
+    """
     if n_clips == 1:
         return [min(corpus.clips, key=lambda clip: abs(len(clip.mel) - 258))]
     return [corpus.clips[index % len(corpus.clips)] for index in range(n_clips)]
 
 
 def micro_batches(clips: list, n_parts: int, device: str) -> list[Batch]:
-    """The same optimiser step in parts of like lengths, as training on a corpus takes it (`--micro-batches`): equal but for rounding."""
+    """The same optimiser step in parts of like lengths, as training on a corpus takes it
+    (`--micro-batches`): equal but for rounding.
+    """
     plan = BatchPlan([len(clip.mel) for clip in clips], len(clips))
-    return [collate([clips[index] for index in part]).to(device) for part in plan.parts_of(0, 0, 1, n_parts)]
+    return [
+        collate([clips[index] for index in part]).to(device)
+        for part in plan.parts_of(0, 0, 1, n_parts)
+    ]
 
 
 def counted(config: ModelConfig, n_parameters: int, batches: list[Batch]) -> float:
     """Operations of one step over `batches`."""
-    return sum(work(config, n_parameters, len(batch.mel), batch.phonemes.shape[1], batch.mel.shape[1]).operations for batch in batches)
+    return sum(
+        work(
+            config, n_parameters, len(batch.mel), batch.phonemes.shape[1], batch.mel.shape[1]
+        ).operations
+        for batch in batches
+    )
 
 
 def fresh(corpus: Corpus, experiment: ExperimentConfig, device: str) -> TTSModel:
-    return build_model(experiment.model, experiment.audio, [clip.mel for clip in corpus.clips], experiment.fit.seed).to(device)
+    return build_model(
+        experiment.model, experiment.audio, [clip.mel for clip in corpus.clips], experiment.fit.seed
+    ).to(device)
 
 
 def experiment_of(corpus: Corpus, profile: str, **model_changes) -> ExperimentConfig:
-    """The sound model at the profile's size without dropout, which peers spend their time on differently."""
+    """The sound model at the profile's size without dropout, which peers spend their time on
+    differently.
+    """
     experiment = preset("healthy", corpus.vocabulary.get_vocab_size(), profile)
-    return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, dropout=0.0, **model_changes))
+    return dataclasses.replace(
+        experiment, model=dataclasses.replace(experiment.model, dropout=0.0, **model_changes)
+    )
 
 
 def counterpart(arm: str) -> str:
-    """nn.Transformer in the same type on the same batches as our `arm`: what is left is not the batches' doing."""
+    """nn.Transformer in the same type on the same batches as our `arm`: what is left is not the
+    batches' doing.
+    """
     return arm.replace("ours", "nn.Transformer")
 
 
-def measure_step(corpus: Corpus, profile: str, n_clips: int, repeats: int, device: str, types: list[str], peaks: dict[str, float]) -> dict:
+def measure_step(
+    corpus: Corpus,
+    profile: str,
+    n_clips: int,
+    repeats: int,
+    device: str,
+    types: list[str],
+    peaks: dict[str, float],
+) -> dict:
     """One row: valid frames per second of every contender, share of the peak, activation memory."""
     clips = clips_of(corpus, n_clips)
     batch = collate(clips).to(device)
@@ -78,36 +108,66 @@ def measure_step(corpus: Corpus, profile: str, n_clips: int, repeats: int, devic
     if n_clips > 1:
         parts = micro_batches(clips, N_PARTS, device)
         arms |= {f"ours, {name}, {N_PARTS} micro-batches": (parts, name) for name in types}
-    contenders = {arm: our_step(own, fresh(corpus, own, device), *given) for arm, given in arms.items()}
+    contenders = {
+        arm: our_step(own, fresh(corpus, own, device), *given) for arm, given in arms.items()
+    }
     contenders |= {counterpart(arm): plain_step(own.model, *given) for arm, given in arms.items()}
-    if device != "cpu" and n_clips == 1:      # on CPUs it takes a minute to compile and is slower
-        contenders |= {f"ours, {name}, compiled": our_step(own, fresh(corpus, own, device), [batch], name, compiled=True) for name in types}
-    contenders["ours, fp32, keys by phoneme"] = our_step(by_phoneme, fresh(corpus, by_phoneme, device), [batch])
+    if device != "cpu" and n_clips == 1:  # on CPUs it takes a minute to compile and is slower
+        contenders |= {
+            f"ours, {name}, compiled": our_step(
+                own, fresh(corpus, own, device), [batch], name, compiled=True
+            )
+            for name in types
+        }
+    contenders["ours, fp32, keys by phoneme"] = our_step(
+        by_phoneme, fresh(corpus, by_phoneme, device), [batch]
+    )
     if profile == "seed":
         contenders["Tacotron 2"] = tacotron_step(own.model.vocab_size, batch)
     seconds = interleaved_medians(contenders, repeats)
     model = fresh(corpus, own, device)
     n_parameters = sum(p.numel() for p in model.parameters())
     checkpointed = experiment_of(corpus, profile, gradient_checkpointing=True)
-    activations = {"plain": saved_bytes(our_forward(own, model, batch)),
-                   "checkpointed": saved_bytes(our_forward(checkpointed, fresh(corpus, checkpointed, device), batch))}
-    return {"profile": profile, "clips": n_clips, "valid_frames": batch.n_frames, "padded_frames": batch.mel.shape[0] * batch.mel.shape[1],
-            "parameters": n_parameters, "operations": {arm: counted(own.model, n_parameters, batches) for arm, (batches, _) in arms.items()},
-            "parameter_bytes": work(own.model, n_parameters, 1, 1, 1).parameter_bytes,
-            "frames_per_second": {name: batch.n_frames / value for name, value in seconds.items()},
-            "ratio_to_nn_transformer": {name: seconds[WRITTEN] / value for name, value in seconds.items()},
-            "ratio_like_for_like": {arm: seconds[counterpart(arm)] / seconds[arm] for arm in arms},
-            "share_of_peak": {arm: counted(own.model, n_parameters, batches) / seconds[arm] / peaks[name] for arm, (batches, name) in arms.items()},
-            "activation_bytes": activations}
+    activations = {
+        "plain": saved_bytes(our_forward(own, model, batch)),
+        "checkpointed": saved_bytes(
+            our_forward(checkpointed, fresh(corpus, checkpointed, device), batch)
+        ),
+    }
+    return {
+        "profile": profile,
+        "clips": n_clips,
+        "valid_frames": batch.n_frames,
+        "padded_frames": batch.mel.shape[0] * batch.mel.shape[1],
+        "parameters": n_parameters,
+        "operations": {
+            arm: counted(own.model, n_parameters, batches) for arm, (batches, _) in arms.items()
+        },
+        "parameter_bytes": work(own.model, n_parameters, 1, 1, 1).parameter_bytes,
+        "frames_per_second": {name: batch.n_frames / value for name, value in seconds.items()},
+        "ratio_to_nn_transformer": {
+            name: seconds[WRITTEN] / value for name, value in seconds.items()
+        },
+        "ratio_like_for_like": {arm: seconds[counterpart(arm)] / seconds[arm] for arm in arms},
+        "share_of_peak": {
+            arm: counted(own.model, n_parameters, batches) / seconds[arm] / peaks[name]
+            for arm, (batches, name) in arms.items()
+        },
+        "activation_bytes": activations,
+    }
 
 
 def uncached_run(model: TTSModel, batch: Batch) -> None:
     """Free-running with the whole decoder at every frame."""
     with evaluating(model):
-        memory = model.expand(model.encode(batch.phonemes, batch.phoneme_mask), batch.durations, batch.mel.shape[1])
+        memory = model.expand(
+            model.encode(batch.phonemes, batch.phoneme_mask), batch.durations, batch.mel.shape[1]
+        )
         past = memory.new_zeros(len(memory), 0, batch.mel.shape[2])
         for t in range(batch.mel.shape[1]):
-            x = model.decoder_input(history_frames(past, model.go_frame, "train"), memory[:, :t + 1])
+            x = model.decoder_input(
+                history_frames(past, model.go_frame, "train"), memory[:, : t + 1]
+            )
             decoded = model.decoder(x, memory, batch.mel_mask, model._run_layer)
             past = torch.cat([past, model.mel_projection_out(decoded[:, -1:])], dim=1)
 
@@ -117,26 +177,51 @@ def long_batch(corpus: Corpus, n_frames: int) -> Batch:
     phonemes = torch.cat([torch.from_numpy(clip.phoneme_ids) for clip in corpus.clips])
     durations = torch.cat([torch.from_numpy(clip.durations) for clip in corpus.clips])
     kept = int((durations.cumsum(0) < n_frames).sum())
-    durations = torch.cat([durations[:kept], torch.tensor([n_frames - int(durations[:kept].sum())])])
-    return Batch(phonemes[None, :kept + 1], torch.tensor([kept + 1]), durations[None], torch.cat([clip.mel for clip in corpus.clips])[None, :n_frames],
-                 torch.tensor([n_frames]), ("made up",), AudioConfig().silence)
+    durations = torch.cat(
+        [durations[:kept], torch.tensor([n_frames - int(durations[:kept].sum())])]
+    )
+    return Batch(
+        phonemes[None, : kept + 1],
+        torch.tensor([kept + 1]),
+        durations[None],
+        torch.cat([clip.mel for clip in corpus.clips])[None, :n_frames],
+        torch.tensor([n_frames]),
+        ("made up",),
+        AudioConfig().silence,
+    )
 
 
 def measure_generation(corpus: Corpus, profile: str, device: str) -> dict:
-    """Cached against uncached generation of N_GENERATED frames, and the real-time factor: of one clip, and of several side by side."""
+    """Cached against uncached generation of N_GENERATED frames, and the real-time factor: of one
+    clip, and of several side by side.
+    """
     batch, experiment = long_batch(corpus, N_GENERATED).to(device), experiment_of(corpus, profile)
     model = fresh(corpus, experiment, device)
     several = duplicate(batch, SIDE_BY_SIDE)
     seconds = interleaved_medians({"uncached": lambda: uncached_run(model, batch)}, 1)
-    seconds |= interleaved_medians({"cached": lambda: free_run(model, batch), "side by side": lambda: free_run(model, several)}, 5)
+    seconds |= interleaved_medians(
+        {
+            "cached": lambda: free_run(model, batch),
+            "side by side": lambda: free_run(model, several),
+        },
+        5,
+    )
     speech = N_GENERATED * AudioConfig().hop_seconds
-    return {"profile": profile, "frames": N_GENERATED, "seconds": seconds, "ratio": seconds["uncached"] / seconds["cached"],
-            "real_time_factor": seconds["cached"] / speech, "side_by_side": SIDE_BY_SIDE,
-            "real_time_factor_side_by_side": seconds["side by side"] / (SIDE_BY_SIDE * speech)}
+    return {
+        "profile": profile,
+        "frames": N_GENERATED,
+        "seconds": seconds,
+        "ratio": seconds["uncached"] / seconds["cached"],
+        "real_time_factor": seconds["cached"] / speech,
+        "side_by_side": SIDE_BY_SIDE,
+        "real_time_factor_side_by_side": seconds["side by side"] / (SIDE_BY_SIDE * speech),
+    }
 
 
 def bf16_counts(device: str, peaks: dict[str, float]) -> bool:
-    """Whether bf16 products are faster than fp32's on this device: elsewhere autocast only costs time."""
+    """Whether bf16 products are faster than fp32's on this device: elsewhere autocast only costs
+    time.
+    """
     return device != "cpu" or peaks["bf16"] > peaks["fp32"]
 
 
@@ -144,7 +229,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profiles", default="quick,seed")
     parser.add_argument("--batches", default="1,32")
-    parser.add_argument("--parts", default="steps,generation", help="what to measure; the rest of the result stays as it is")
+    parser.add_argument(
+        "--parts",
+        default="steps,generation",
+        help="what to measure; the rest of the result stays as it is",
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -155,21 +244,42 @@ def main() -> None:
     corpus = load_corpus(ROOT / "data_samples" / "allison", AudioConfig())
     found = {}
     if "steps" in options.parts:
-        peaks = {"fp32": matmul_peak(torch.float32, options.device), "bf16": matmul_peak(torch.bfloat16, options.device)}
+        peaks = {
+            "fp32": matmul_peak(torch.float32, options.device),
+            "bf16": matmul_peak(torch.bfloat16, options.device),
+        }
         types = ["fp32", "bf16"] if bf16_counts(options.device, peaks) else ["fp32"]
-        print("matmul peak: " + ", ".join(f"{name} {value / 1e9:.0f} GFLOP/s" for name, value in peaks.items()), flush=True)
+        print(
+            "matmul peak: "
+            + ", ".join(f"{name} {value / 1e9:.0f} GFLOP/s" for name, value in peaks.items()),
+            flush=True,
+        )
         found |= {"matmul_peak": peaks, "bandwidth": bandwidth(options.device), "steps": []}
         for profile, n_clips in itertools.product(profiles, map(int, options.batches.split(","))):
-            found["steps"].append(measure_step(corpus, profile, n_clips, options.repeats, options.device, types, peaks))
+            found["steps"].append(
+                measure_step(
+                    corpus, profile, n_clips, options.repeats, options.device, types, peaks
+                )
+            )
             print_step(found["steps"][-1])
-        found["steps_provenance"] = provenance("step.py", profiles=options.profiles, batches=options.batches, repeats=options.repeats)
+        found["steps_provenance"] = provenance(
+            "step.py", profiles=options.profiles, batches=options.batches, repeats=options.repeats
+        )
     if "generation" in options.parts:
-        found["generation"] = [measure_generation(corpus, profile, options.device) for profile in profiles]
+        found["generation"] = [
+            measure_generation(corpus, profile, options.device) for profile in profiles
+        ]
         for row in found["generation"]:
-            print(f"{row['profile']}: cached generation {row['ratio']:.1f} x uncached at {N_GENERATED} frames, "
-                  f"real-time factor {row['real_time_factor']:.2f}, {row['side_by_side']} clips side by side "
-                  f"{row['real_time_factor_side_by_side']:.2f}", flush=True)
-        found["generation_provenance"] = provenance("step.py", profiles=options.profiles, parts="generation")
+            print(
+                f"{row['profile']}: cached generation {row['ratio']:.1f} x uncached at"
+                f" {N_GENERATED} frames, real-time factor {row['real_time_factor']:.2f},"
+                f" {row['side_by_side']} clips side by side"
+                f" {row['real_time_factor_side_by_side']:.2f}",
+                flush=True,
+            )
+        found["generation_provenance"] = provenance(
+            "step.py", profiles=options.profiles, parts="generation"
+        )
     if options.device == "cpu":
         print("CUDA: not measured, there is no such device")
     before = read_json(options.out) if options.out.exists() else {}
@@ -178,13 +288,27 @@ def main() -> None:
 
 def print_step(row: dict) -> None:
     """One row as lines of the table."""
-    print(f"{row['profile']}, {row['clips']} clips: {row['valid_frames']} valid of {row['padded_frames']} frames, "
-          f"{max(row['operations'].values()) / 1e9:.1f} GFLOP, activations {row['activation_bytes']['plain'] / 2 ** 20:.0f} MiB, "
-          f"checkpointed {row['activation_bytes']['checkpointed'] / 2 ** 20:.0f} MiB")
+    print(
+        f"{row['profile']}, {row['clips']} clips: {row['valid_frames']} valid of"
+        f" {row['padded_frames']} frames, {max(row['operations'].values()) / 1e9:.1f} GFLOP,"
+        f" activations {row['activation_bytes']['plain'] / 2**20:.0f} MiB, checkpointed"
+        f" {row['activation_bytes']['checkpointed'] / 2**20:.0f} MiB"
+    )
     for name, value in row["frames_per_second"].items():
         share = row["share_of_peak"].get(name)
-        print(f"    {name:38s} {value:8.0f} valid frames/s, {row['ratio_to_nn_transformer'][name]:.2f} x {WRITTEN}"
-              + ("" if share is None else f", {row['ratio_like_for_like'][name]:.2f} x like for like, {share:.0%} of the peak"), flush=True)
+        print(
+            f"    {name:38s} {value:8.0f} valid frames/s,"
+            f" {row['ratio_to_nn_transformer'][name]:.2f} x {WRITTEN}"
+            + (
+                ""
+                if share is None
+                else (
+                    f", {row['ratio_like_for_like'][name]:.2f} x like for like, {share:.0%} of the"
+                    " peak"
+                )
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Measuring for ratios within one run: contenders that take turns, the device's own peak, memory that backward keeps."""
+"""Measuring for ratios within one run: contenders that take turns, the device's own peak, memory
+that backward keeps.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,12 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def interleaved_medians(contenders: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, A B C A B C …, after one warm-up of all: a machine whose speed drifts treats them alike."""
+def interleaved_medians(
+    contenders: Mapping[str, Callable[[], object]], repeats: int
+) -> dict[str, float]:
+    """Median seconds of each, A B C A B C …, after one warm-up of all: a machine whose speed drifts
+    treats them alike.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(repeats + 1):
         for name, run in contenders.items():
@@ -37,26 +43,32 @@ def interleaved_medians(contenders: Mapping[str, Callable[[], object]], repeats:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def matmul_peak(dtype: torch.dtype, device: str = "cpu", sizes: tuple[int, ...] = (1024, 2048), repeats: int = 5) -> float:
-    """Operations per second of the best of a few square matrix products: what this device really gives in this type."""
+def matmul_peak(
+    dtype: torch.dtype, device: str = "cpu", sizes: tuple[int, ...] = (1024, 2048), repeats: int = 5
+) -> float:
+    """Operations per second of the best of a few square matrix products: what this device really
+    gives in this type.
+    """
     best = 0.0
     for size in sizes:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         seconds = interleaved_medians({"product": lambda a=a, b=b: a @ b}, repeats)["product"]
-        best = max(best, 2.0 * size ** 3 / seconds)
+        best = max(best, 2.0 * size**3 / seconds)
     return best
 
 
-def bandwidth(device: str = "cpu", n_bytes: int = 2 ** 28, repeats: int = 5) -> float:
+def bandwidth(device: str = "cpu", n_bytes: int = 2**28, repeats: int = 5) -> float:
     """Bytes per second that this device reads and writes when it adds a number to each of many."""
     values = torch.zeros(n_bytes // 4, device=device)
     return 2 * n_bytes / interleaved_medians({"add": lambda: values.add_(1.0)}, repeats)["add"]
 
 
 def saved_bytes(forward: Callable[[], torch.Tensor]) -> int:
-    """Bytes that the graph of `forward()` keeps for backward, each storage once, parameters left out: activation memory."""
+    """Bytes that the graph of `forward()` keeps for backward, each storage once, parameters left
+    out: activation memory.
+    """
     kept: dict[int, int] = {}
-    held = []           # so that no storage is freed and its address used again
+    held = []  # so that no storage is freed and its address used again
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         if not isinstance(tensor, torch.nn.Parameter):
@@ -73,12 +85,22 @@ def saved_bytes(forward: Callable[[], torch.Tensor]) -> int:
 def processor() -> str:
     """Model name of the processor, as the kernel gives it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
 
 
 def provenance(script: str, **options: object) -> dict[str, object]:
     """Where and when a result was measured, and the command that measures it again."""
     flags = "".join(f" --{name.replace('_', '-')} {value}" for name, value in options.items())
-    return {"command": f"python benchmarks/{script}{flags}", "commit": git_commit(ROOT), "date": datetime.date.today().isoformat(),
-            "device": device_name(), "processor": processor(), "processors": processors(), "threads": torch.get_num_threads(),
-            "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")}}
+    return {
+        "command": f"python benchmarks/{script}{flags}",
+        "commit": git_commit(ROOT),
+        "date": datetime.date.today().isoformat(),
+        "device": device_name(),
+        "processor": processor(),
+        "processors": processors(),
+        "threads": torch.get_num_threads(),
+        "versions": {name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")},
+    }

@@ -1,17 +1,22 @@
-"""A model that is not ours behind a Subject: torchaudio's Tacotron 2, small, on the words "he might" of the bundled voice.
+"""A model that is not ours behind a Subject: torchaudio's Tacotron 2, small, on the words "he
+might" of the bundled voice.
 
     tts-workbook diagnose examples/tacotron2_subject.py:subject
 """
+
 import torch
 from torch.nn import functional as F
-from tts_core.diagnosis import Subject       # before torchaudio: it makes `import torchaudio` work beside any torch
+
+# before torchaudio: it makes `import torchaudio` work beside any torch
+from tts_core.diagnosis import Subject
 from torchaudio.models import Tacotron2
 from tts_core.config import AudioConfig
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import load_corpus
 
 clip = load_corpus(bundled_voice(), AudioConfig(), only="0930").clips[0]
-mel = clip.mel[:56].T[None]                                      # (1, M, T): 0.65 s, the first 6 phonemes
+# (1, M, T): 0.65 s, the first 6 phonemes
+mel = clip.mel[:56].T[None]
 mel = (mel - mel.mean(2, keepdim=True)) / mel.std(2, keepdim=True)
 batch = {"text": torch.from_numpy(clip.phoneme_ids[:6])[None], "mel": mel}
 
@@ -32,10 +37,24 @@ def losses(model, batch):
 
 subject = Subject(
     build_model=lambda: Tacotron2(
-        n_symbol=100, symbol_embedding_dim=64, encoder_embedding_dim=64, encoder_n_convolution=2, attention_rnn_dim=96,
-        attention_hidden_dim=32, decoder_rnn_dim=128, prenet_dim=128, postnet_embedding_dim=64, postnet_n_convolution=2),
-    batch=batch, losses=losses, make_optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=1.6e-2),
+        n_symbol=100,
+        symbol_embedding_dim=64,
+        encoder_embedding_dim=64,
+        encoder_n_convolution=2,
+        attention_rnn_dim=96,
+        attention_hidden_dim=32,
+        decoder_rnn_dim=128,
+        prenet_dim=128,
+        postnet_embedding_dim=64,
+        postnet_n_convolution=2,
+    ),
+    batch=batch,
+    losses=losses,
+    make_optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=1.6e-2),
     predict_mel=lambda model, batch: run(model, batch)[1].transpose(1, 2),
-    predict_frames=lambda model, batch: run(model, batch)[0].transpose(1, 2),      # the post-net may look ahead, the decoder not
+    # the post-net may look ahead, the decoder not
+    predict_frames=lambda model, batch: run(model, batch)[0].transpose(1, 2),
     target_mel=lambda batch: (batch["mel"].transpose(1, 2), torch.tensor([batch["mel"].shape[2]])),
-    stochastic=("decoder.prenet",))                                                # it drops units in eval mode, on purpose
+    # it drops units in eval mode, on purpose
+    stochastic=("decoder.prenet",),
+)

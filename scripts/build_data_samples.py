@@ -32,17 +32,27 @@ from tts_core.speech.recogniser import RATE
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRIVOX = "pocketsphinx-testdata"
-PROMPTS = {"en": "en_US_f_Allison", "ru": "ru_RU_f_IvrvoiceRU"}   # language -> folder of the recordings
-PACKAGES = (LIBRIVOX, *(f"asterisk-core-sounds-{language}{codec}" for language in PROMPTS for codec in ("", "-g722")))
-SECONDS = (1.0, 6.0)            # of a bundled prompt
+PROMPTS = {
+    "en": "en_US_f_Allison",
+    "ru": "ru_RU_f_IvrvoiceRU",
+}  # language -> folder of the recordings
+PACKAGES = (
+    LIBRIVOX,
+    *(f"asterisk-core-sounds-{language}{codec}" for language in PROMPTS for codec in ("", "-g722")),
+)
+SECONDS = (1.0, 6.0)  # of a bundled prompt
 N_TRAIN = N_HELD_OUT = 32
 N_RUSSIAN = 12
-MAX_WORD_ERROR_RATE = 1 / 3     # of the recogniser: the recording says the text
-MEDIAN_PHONE = (0.04, 0.16)     # s, of a plausible alignment
-MAX_PHONE = 0.45                # s
-DIGITS = dict(zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True))
-NOT_SPOKEN = r"[\[\]()<>@=/|#*]|\d\d"   # texts that describe a tone, or hold what one can read in several ways
-MAX_SIMILARITY = 0.6            # of the words of two bundled texts (difflib ratio)
+MAX_WORD_ERROR_RATE = 1 / 3  # of the recogniser: the recording says the text
+MEDIAN_PHONE = (0.04, 0.16)  # s, of a plausible alignment
+MAX_PHONE = 0.45  # s
+DIGITS = dict(
+    zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True)
+)
+NOT_SPOKEN = (  # texts that describe a tone, or hold what one can read in several ways
+    r"[\[\]()<>@=/|#*]|\d\d"
+)
+MAX_SIMILARITY = 0.6  # of the words of two bundled texts (difflib ratio)
 PRONUNCIATIONS = """\
 backtick  B AE K T IH K
 caret  K EH R AH T
@@ -60,16 +70,16 @@ unmute  AH N M Y UW T
 unmuted  AH N M Y UW T IH D
 uppercase  AH P ER K EY S
 xray  EH K S R EY
-"""   # what the prompts of --all say and the built-in dictionary lacks; goes into the corpus as dictionary.txt
+"""  # what the prompts of --all say and the built-in dictionary lacks; goes into the corpus as dictionary.txt
 
 
 @dataclass(frozen=True)
 class Prompt:
     id: str
-    text: str                # as published
-    spoken: str              # numbers written out
-    wav: Path                # 16 kHz, 16 bit
-    units: Counter = field(default_factory=Counter)   # phonemes (English) or letters (Russian)
+    text: str  # as published
+    spoken: str  # numbers written out
+    wav: Path  # 16 kHz, 16 bit
+    units: Counter = field(default_factory=Counter)  # phonemes (English) or letters (Russian)
 
     @property
     def seconds(self) -> float:
@@ -78,8 +88,11 @@ class Prompt:
 
 # --- packages ----------------------------------------------------------------------------------------------------
 
+
 def run(*command: str | Path, cwd: Path | None = None) -> str:
-    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise WorkbookError(f"`{' '.join(map(str, command))}` failed: {done.stderr.strip()}")
     return done.stdout
@@ -92,10 +105,22 @@ def require(program: str, remedy: str) -> None:
 
 def unpack(debs: Path | None, work: Path) -> dict[str, tuple[Path, str]]:
     """Package -> (unpacked tree, version). Downloads with apt-get unless `debs` holds the packages."""
-    require("ffmpeg", "it decodes the G.722 prompts: `apt-get install ffmpeg` or `conda install -c conda-forge ffmpeg`")
-    require("dpkg-deb", "it unpacks the packages; it comes with Debian and Ubuntu, elsewhere use a container of them")
+    require(
+        "ffmpeg",
+        "it decodes the G.722 prompts: `apt-get install ffmpeg` or `conda install -c conda-forge"
+        " ffmpeg`",
+    )
+    require(
+        "dpkg-deb",
+        "it unpacks the packages; it comes with Debian and Ubuntu, elsewhere use a container of"
+        " them",
+    )
     if debs is None:
-        require("apt-get", "run this on Debian or Ubuntu, or give --debs DIR with the packages " + ", ".join(PACKAGES))
+        require(
+            "apt-get",
+            "run this on Debian or Ubuntu, or give --debs DIR with the packages "
+            + ", ".join(PACKAGES),
+        )
         debs = work / "debs"
         debs.mkdir()
         run("apt-get", "download", *PACKAGES, cwd=debs)
@@ -114,7 +139,9 @@ def licence(unpacked: dict[str, tuple[Path, str]], package: str, heading: str) -
     return f"{heading}\n\nThe copyright file of the Debian package {package}, in full:\n\n{text}"
 
 
-def decode_prompts(unpacked: dict[str, tuple[Path, str]], language: str, work: Path) -> list[Prompt]:
+def decode_prompts(
+    unpacked: dict[str, tuple[Path, str]], language: str, work: Path
+) -> list[Prompt]:
     """Every recorded prompt whose published text is nothing but words, decoded to 16 kHz wav under `work`."""
     package = f"asterisk-core-sounds-{language}"
     sounds = unpacked[f"{package}-g722"][0] / "usr/share/asterisk/sounds" / PROMPTS[language]
@@ -125,12 +152,35 @@ def decode_prompts(unpacked: dict[str, tuple[Path, str]], language: str, work: P
     for line in gzip.decompress(listing.read_bytes()).decode("utf-8").splitlines():
         name, _, text = line.partition(":")
         source, text = sounds / f"{name}.g722", " ".join(text.split())
-        if line.startswith(";") or not source.is_file() or re.search(NOT_SPOKEN, text) or re.search(foreign, text):
+        if (
+            line.startswith(";")
+            or not source.is_file()
+            or re.search(NOT_SPOKEN, text)
+            or re.search(foreign, text)
+        ):
             continue
         spoken = " ".join(re.sub(r"\d", lambda digit: f" {DIGITS[digit[0]]} ", text).split())
         wav = work / language / f"{name.replace('/', '-')}.wav"
-        run("ffmpeg", "-v", "error", "-f", "g722", "-i", source, "-c:a", "pcm_s16le", "-ar", str(RATE),
-            "-fflags", "+bitexact", "-flags:a", "+bitexact", "-map_metadata", "-1", wav)
+        run(
+            "ffmpeg",
+            "-v",
+            "error",
+            "-f",
+            "g722",
+            "-i",
+            source,
+            "-c:a",
+            "pcm_s16le",
+            "-ar",
+            str(RATE),
+            "-fflags",
+            "+bitexact",
+            "-flags:a",
+            "+bitexact",
+            "-map_metadata",
+            "-1",
+            wav,
+        )
         try:
             wav_info(wav)
             prompts.append(Prompt(wav.stem, text, re.sub(r"\s+([.,;:!?])", r"\1", spoken), wav))
@@ -141,16 +191,21 @@ def decode_prompts(unpacked: dict[str, tuple[Path, str]], language: str, work: P
 
 # --- choice ------------------------------------------------------------------------------------------------------
 
+
 def usable_english(unpacked: dict[str, tuple[Path, str]], work: Path) -> list[Prompt]:
     """The English prompts that `align_folder` can align, with their phonemes. Prints why others are left out."""
     prompts = decode_prompts(unpacked, "en", work)
     write_voice(work / "all", prompts, {"dictionary.txt": PRONUNCIATIONS})
     usable = []
-    for prompt, result in zip(sorted(prompts, key=lambda prompt: prompt.id), align_folder(work / "all"), strict=True):
+    for prompt, result in zip(
+        sorted(prompts, key=lambda prompt: prompt.id), align_folder(work / "all"), strict=True
+    ):
         if result.status == "failed":
             print(f"  left out: {prompt.id}: {result.reason.partition(': add')[0]}")
             continue
-        phonemes = Counter(phone.label for phone in read_textgrid(result.path).phones if phone.label)
+        phonemes = Counter(
+            phone.label for phone in read_textgrid(result.path).phones if phone.label
+        )
         usable.append(replace(prompt, units=phonemes))
     return usable
 
@@ -162,7 +217,10 @@ def fit_to_bundle(prompt: Prompt, textgrid: Path) -> bool:
         return False
     if not MEDIAN_PHONE[0] <= np.median(seconds) <= MEDIAN_PHONE[1]:
         return False
-    return recogniser_word_error_rate(prompt.spoken, load_wav(prompt.wav, RATE), RATE) <= MAX_WORD_ERROR_RATE
+    return (
+        recogniser_word_error_rate(prompt.spoken, load_wav(prompt.wav, RATE), RATE)
+        <= MAX_WORD_ERROR_RATE
+    )
 
 
 def similarity(first: tuple[str, ...], second: tuple[str, ...]) -> float:
@@ -180,22 +238,31 @@ def choose_balanced(prompts: list[Prompt], sizes: list[int]) -> list[list[Prompt
     left = {tuple(re.findall(r"[\w']+", prompt.spoken.casefold())): prompt for prompt in prompts}
 
     def gain(prompt: Prompt, have: Counter) -> float:
-        added = sum(np.log1p(have[unit] + n) - np.log1p(have[unit]) for unit, n in prompt.units.items())
+        added = sum(
+            np.log1p(have[unit] + n) - np.log1p(have[unit]) for unit, n in prompt.units.items()
+        )
         return added / np.sqrt(prompt.seconds)
 
     while any(len(chosen) < size for chosen, size in zip(sets, sizes, strict=True)):
         for chosen, have, size in zip(sets, counts, sizes, strict=True):
             if len(chosen) < size:
                 if not left:
-                    raise WorkbookError(f"only {sum(map(len, sets))} prompts are fit and different; loosen limits")
+                    raise WorkbookError(
+                        f"only {sum(map(len, sets))} prompts are fit and different; loosen limits"
+                    )
                 best = max(left, key=lambda text: (gain(left[text], have), text))
                 have.update(left[best].units)
                 chosen.append(left[best])
-                left = {text: prompt for text, prompt in left.items() if similarity(best, text) <= MAX_SIMILARITY}
+                left = {
+                    text: prompt
+                    for text, prompt in left.items()
+                    if similarity(best, text) <= MAX_SIMILARITY
+                }
     return sets
 
 
 # --- voices ------------------------------------------------------------------------------------------------------
+
 
 def write_voice(root: Path, prompts: list[Prompt], texts: dict[str, str]) -> None:
     """Replace the folder `root` by metadata.csv, wavs/ and the small text files `texts`."""
@@ -217,15 +284,23 @@ def english_texts(unpacked: dict[str, tuple[Path, str]]) -> dict[str, str]:
     package = "asterisk-core-sounds-en-g722"
     return {
         "language.txt": "en",
-        "LICENSE": licence(unpacked, package, "Recordings: Allison Smith (http://www.theivrvoice.com), with financial "
-                           "contributions by Digium, Inc.\nLicence: Creative Commons Attribution-ShareAlike 3.0 "
-                           "(CC-BY-SA-3.0).\nChanged: decoded, numbers in the texts written out, phone alignments "
-                           "added, under the same licence."),
-        "SOURCE": f"Debian packages {package} and asterisk-core-sounds-en, version {unpacked[package][1]}\n"
-                  f"(http://downloads.asterisk.org/pub/telephony/asterisk/).\n"
-                  f"G.722 decoded with ffmpeg to 16 kHz, 16-bit PCM; texts from core-sounds-en.txt.gz, digits written\n"
-                  f"out as words in the third column; slashes in names became hyphens; alignments/ by\n"
-                  f"`tts-workbook align` (pocketsphinx). Made by scripts/build_data_samples.py."}
+        "LICENSE": licence(
+            unpacked,
+            package,
+            "Recordings: Allison Smith (http://www.theivrvoice.com), with financial "
+            "contributions by Digium, Inc.\nLicence: Creative Commons Attribution-ShareAlike 3.0 "
+            "(CC-BY-SA-3.0).\nChanged: decoded, numbers in the texts written out, phone alignments "
+            "added, under the same licence.",
+        ),
+        "SOURCE": (
+            f"Debian packages {package} and asterisk-core-sounds-en, version"
+            f" {unpacked[package][1]}\n(http://downloads.asterisk.org/pub/telephony/asterisk/).\nG.722"
+            " decoded with ffmpeg to 16 kHz, 16-bit PCM; texts from core-sounds-en.txt.gz, digits"
+            " written\nout as words in the third column; slashes in names became hyphens;"
+            " alignments/ by\n`tts-workbook align` (pocketsphinx). Made by"
+            " scripts/build_data_samples.py."
+        ),
+    }
 
 
 def build_librivox(unpacked: dict[str, tuple[Path, str]], root: Path) -> None:
@@ -233,20 +308,35 @@ def build_librivox(unpacked: dict[str, tuple[Path, str]], root: Path) -> None:
     source = tree / "usr/share/pocketsphinx/test/data/librivox"
     rows = re.findall(r"<s> (.*) </s> \((.*)\)", (source / "transcription").read_text("utf-8"))
     prompts = [Prompt(name, text, text, source / f"{name}.wav") for text, name in rows]
-    write_voice(root, prompts, {
-        "language.txt": "en", "default_clip.txt": next(prompt.id for prompt in prompts if prompt.id.endswith("0930")),
-        "LICENSE": licence(unpacked, LIBRIVOX, "Recordings: Sense and Sensibility by Jane Austen, chapter 1, read for "
-                           "LibriVox (https://librivox.org);\nLibriVox recordings are in the public domain. The "
-                           "selection, the cut and the transcripts are part of pocketsphinx."),
-        "SOURCE": f"Debian package {LIBRIVOX}, version {version}:\nusr/share/pocketsphinx/test/data/librivox/*.wav as "
-                  f"they are (16 kHz, 16-bit PCM), texts from `transcription`\nwithout the sentence marks; alignments/ "
-                  f"by `tts-workbook align` (pocketsphinx).\nMade by scripts/build_data_samples.py."})
+    write_voice(
+        root,
+        prompts,
+        {
+            "language.txt": "en",
+            "default_clip.txt": next(prompt.id for prompt in prompts if prompt.id.endswith("0930")),
+            "LICENSE": licence(
+                unpacked,
+                LIBRIVOX,
+                "Recordings: Sense and Sensibility by Jane Austen, chapter 1, read for LibriVox"
+                " (https://librivox.org);\nLibriVox recordings are in the public domain. The"
+                " selection, the cut and the transcripts are part of pocketsphinx.",
+            ),
+            "SOURCE": (
+                f"Debian package {LIBRIVOX}, version"
+                f" {version}:\nusr/share/pocketsphinx/test/data/librivox/*.wav as they are (16 kHz,"
+                " 16-bit PCM), texts from `transcription`\nwithout the sentence marks; alignments/"
+                " by `tts-workbook align` (pocketsphinx).\nMade by scripts/build_data_samples.py."
+            ),
+        },
+    )
     align_folder(root)
 
 
 def build_allison(unpacked: dict[str, tuple[Path, str]], root: Path, work: Path) -> None:
     usable, textgrids = usable_english(unpacked, work), work / "all" / "alignments"
-    fit = [prompt for prompt in usable if fit_to_bundle(prompt, textgrids / f"{prompt.id}.TextGrid")]
+    fit = [
+        prompt for prompt in usable if fit_to_bundle(prompt, textgrids / f"{prompt.id}.TextGrid")
+    ]
     train, held_out = choose_balanced(fit, [N_TRAIN, N_HELD_OUT])
     lists = {"train.txt": id_list(train), "held_out.txt": id_list(held_out)}
     write_voice(root, train + held_out, {**english_texts(unpacked), **lists})
@@ -255,31 +345,66 @@ def build_allison(unpacked: dict[str, tuple[Path, str]], root: Path, work: Path)
 
 def build_russian(unpacked: dict[str, tuple[Path, str]], root: Path, work: Path) -> None:
     package = "asterisk-core-sounds-ru-g722"
-    prompts = [replace(prompt, units=Counter(filter(str.isalpha, prompt.spoken.casefold())))
-               for prompt in decode_prompts(unpacked, "ru", work) if SECONDS[0] <= prompt.seconds <= SECONDS[1]]
+    prompts = [
+        replace(prompt, units=Counter(filter(str.isalpha, prompt.spoken.casefold())))
+        for prompt in decode_prompts(unpacked, "ru", work)
+        if SECONDS[0] <= prompt.seconds <= SECONDS[1]
+    ]
     [chosen] = choose_balanced(prompts, [N_RUSSIAN])
-    write_voice(root, chosen, {
-        "language.txt": "ru",
-        "LICENSE": licence(unpacked, package, "Recordings: provided by Maxim Topal (http://www.ivrvoice.ru).\n"
-                           "Licence: Creative Commons Attribution 3.0 (CC-BY-3.0).\nChanged: decoded from G.722."),
-        "SOURCE": f"Debian packages {package} and asterisk-core-sounds-ru, version {unpacked[package][1]}\n"
-                  f"(http://downloads.asterisk.org/pub/telephony/asterisk/).\n"
-                  f"G.722 decoded with ffmpeg to 16 kHz, 16-bit PCM; texts from core-sounds-ru.txt.gz. There are no\n"
-                  f"alignments on purpose: this voice shows the uniform-duration warning.\n"
-                  f"Made by scripts/build_data_samples.py."})
+    write_voice(
+        root,
+        chosen,
+        {
+            "language.txt": "ru",
+            "LICENSE": licence(
+                unpacked,
+                package,
+                "Recordings: provided by Maxim Topal (http://www.ivrvoice.ru).\nLicence: Creative"
+                " Commons Attribution 3.0 (CC-BY-3.0).\nChanged: decoded from G.722.",
+            ),
+            "SOURCE": (
+                f"Debian packages {package} and asterisk-core-sounds-ru, version"
+                f" {unpacked[package][1]}\n(http://downloads.asterisk.org/pub/telephony/asterisk/).\nG.722"
+                " decoded with ffmpeg to 16 kHz, 16-bit PCM; texts from core-sounds-ru.txt.gz."
+                " There are no\nalignments on purpose: this voice shows the uniform-duration"
+                " warning.\nMade by scripts/build_data_samples.py."
+            ),
+        },
+    )
 
 
 def report(root: Path) -> None:
     wavs = sorted((root / "wavs").iterdir())
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-    print(f"{root}: {len(wavs)} clips, {sum(wav_info(wav).seconds for wav in wavs):.1f} s, {size / 1e6:.2f} MB")
+    print(
+        f"{root}: {len(wavs)} clips, {sum(wav_info(wav).seconds for wav in wavs):.1f} s,"
+        f" {size / 1e6:.2f} MB"
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--debs", type=Path, metavar="DIR", help="folder with the packages; default: apt-get download")
-    parser.add_argument("--all", type=Path, metavar="DIR", help="write all usable English prompts into this new folder")
-    parser.add_argument("--out", type=Path, metavar="DIR", default=ROOT / "data_samples", help="default: data_samples/")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--debs",
+        type=Path,
+        metavar="DIR",
+        help="folder with the packages; default: apt-get download",
+    )
+    parser.add_argument(
+        "--all",
+        type=Path,
+        metavar="DIR",
+        help="write all usable English prompts into this new folder",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        default=ROOT / "data_samples",
+        help="default: data_samples/",
+    )
     options = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,6 @@
-"""Shared fixtures: one thread (the same bits everywhere), small synthetic batches, the bundled voice loaded once."""
+"""Shared fixtures: one thread (the same bits everywhere), small synthetic batches, the bundled
+voice loaded once.
+"""
 
 from pathlib import Path
 
@@ -31,10 +33,14 @@ def librivox() -> Corpus:
 @pytest.fixture
 def corpus_of_two(tmp_path: Path) -> Path:
     """Two clips with TextGrids, `one` and `two`, both sentence 0880."""
-    return make_corpus(tmp_path / "corpus", f"one|{TEXT_0880}\ntwo|{TEXT_0880}\n", "one", "two", textgrids=True)
+    return make_corpus(
+        tmp_path / "corpus", f"one|{TEXT_0880}\ntwo|{TEXT_0880}\n", "one", "two", textgrids=True
+    )
 
 
-def make_batch(durations: list[list[int]], seed: int = 0, n_mels: int = 80, dtype: torch.dtype = torch.float32) -> Batch:
+def make_batch(
+    durations: list[list[int]], seed: int = 0, n_mels: int = 80, dtype: torch.dtype = torch.float32
+) -> Batch:
     """A batch of smooth random log-mels with the given frames per phoneme, one list per clip."""
     generator = torch.Generator().manual_seed(seed)
     n_phonemes, lengths = [len(row) for row in durations], [sum(row) for row in durations]
@@ -42,13 +48,25 @@ def make_batch(durations: list[list[int]], seed: int = 0, n_mels: int = 80, dtyp
     phonemes = torch.zeros(len(durations), max(n_phonemes), dtype=torch.long)
     frames = torch.zeros_like(phonemes)
     for b, row in enumerate(durations):
-        walk = torch.randn(lengths[b], n_mels, generator=generator, dtype=torch.float64).cumsum(dim=0) * 0.3 - 5
-        mel[b, :lengths[b]] = walk.to(dtype)
-        phonemes[b, :len(row)] = torch.randint(PAUSE_ID + 1, VOCAB_SIZE, (len(row),), generator=generator)
-        frames[b, :len(row)] = torch.tensor(row)
-    return Batch(phonemes=phonemes, phoneme_lengths=torch.tensor(n_phonemes), durations=frames, mel=mel,
-                 mel_lengths=torch.tensor(lengths), ids=tuple(f"clip{b}" for b in range(len(durations))),
-                 pad_value=AudioConfig().silence)
+        walk = (
+            torch.randn(lengths[b], n_mels, generator=generator, dtype=torch.float64).cumsum(dim=0)
+            * 0.3
+            - 5
+        )
+        mel[b, : lengths[b]] = walk.to(dtype)
+        phonemes[b, : len(row)] = torch.randint(
+            PAUSE_ID + 1, VOCAB_SIZE, (len(row),), generator=generator
+        )
+        frames[b, : len(row)] = torch.tensor(row)
+    return Batch(
+        phonemes=phonemes,
+        phoneme_lengths=torch.tensor(n_phonemes),
+        durations=frames,
+        mel=mel,
+        mel_lengths=torch.tensor(lengths),
+        ids=tuple(f"clip{b}" for b in range(len(durations))),
+        pad_value=AudioConfig().silence,
+    )
 
 
 @pytest.fixture
@@ -57,12 +75,16 @@ def batch() -> Batch:
     return make_batch([[2, 3, 4], [5, 1, 4, 4]])
 
 
-def make_experiment(name: str = "healthy", lr: float | None = None, steps: int = 20, **model_changes) -> ExperimentConfig:
+def make_experiment(
+    name: str = "healthy", lr: float | None = None, steps: int = 20, **model_changes
+) -> ExperimentConfig:
     """A smoke-size experiment of the synthetic vocabulary with some model fields changed."""
     import dataclasses
 
     experiment = preset(name, VOCAB_SIZE, "smoke", steps=steps, lr=lr)
-    return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, **model_changes))
+    return dataclasses.replace(
+        experiment, model=dataclasses.replace(experiment.model, **model_changes)
+    )
 
 
 def make_model(experiment: ExperimentConfig, batch: Batch, seed: int = 0) -> TTSModel:

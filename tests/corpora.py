@@ -13,17 +13,31 @@ RATE = 16_000
 
 def tone(seconds: float = 1.0, rate: int = RATE, amplitude: float = 0.3) -> np.ndarray:
     """(L,) float32: a 220 Hz tone."""
-    return (amplitude * np.sin(2 * np.pi * 220 * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+    return (amplitude * np.sin(2 * np.pi * 220 * np.arange(round(seconds * rate)) / rate)).astype(
+        np.float32
+    )
 
 
 def wav_bytes(
-    samples: np.ndarray, rate: int = RATE, channels: int = 1, code: int = 1, declared: int | None = None
+    samples: np.ndarray,
+    rate: int = RATE,
+    channels: int = 1,
+    code: int = 1,
+    declared: int | None = None,
 ) -> bytes:
-    """A WAV file written by hand; `samples` int16 (code 1) or float32 (code 3), `declared` overrides the data size."""
+    """A WAV file written by hand; `samples` int16 (code 1) or float32 (code 3), `declared`
+    overrides the data size.
+    """
     data, width = samples.tobytes(), samples.dtype.itemsize
     declared = len(data) if declared is None else declared
     header = struct.pack(
-        "<HHIIHH", code, channels, rate, (rate * channels * width) % 2**32, channels * width, 8 * width
+        "<HHIIHH",
+        code,
+        channels,
+        rate,
+        (rate * channels * width) % 2**32,
+        channels * width,
+        8 * width,
     )
     return (
         b"RIFF"
@@ -49,7 +63,10 @@ def make_corpus(root: Path, rows: str, *names: str, textgrids: bool = False) -> 
         shutil.copyfile(LIBRIVOX / "wavs" / f"{ID_0880}.wav", root / "wavs" / f"{name}.wav")
         if textgrids:
             (root / "alignments").mkdir(exist_ok=True)
-            shutil.copyfile(LIBRIVOX / "alignments" / f"{ID_0880}.TextGrid", root / "alignments" / f"{name}.TextGrid")
+            shutil.copyfile(
+                LIBRIVOX / "alignments" / f"{ID_0880}.TextGrid",
+                root / "alignments" / f"{name}.TextGrid",
+            )
     return root
 
 

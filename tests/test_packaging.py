@@ -10,7 +10,16 @@ import yaml
 
 from tests.conftest import ROOT
 
-CARD = {"torch", "torchaudio", "jupyterlab", "ipywidgets", "matplotlib", "librosa", "papermill", "nbval"}
+CARD = {
+    "torch",
+    "torchaudio",
+    "jupyterlab",
+    "ipywidgets",
+    "matplotlib",
+    "librosa",
+    "papermill",
+    "nbval",
+}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -23,18 +32,31 @@ def name_of(requirement: str) -> str:
 def declared() -> dict[str, list[str]]:
     """Requirement names by where pyproject declares them."""
     groups = {"core": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
-    return {group: [name_of(requirement) for requirement in requirements] for group, requirements in groups.items()}
+    return {
+        group: [name_of(requirement) for requirement in requirements]
+        for group, requirements in groups.items()
+    }
 
 
 def pinned() -> dict[str, str]:
-    lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    lines = [
+        line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()
+    ]
     return {name_of(line): line.split("==")[1] for line in lines if line}
 
 
 def test_distribution_package_script_and_extras():
     assert PROJECT["name"] == "tts-overfit-workbook"
     assert PROJECT["scripts"] == {"tts-workbook": "tts_core.workbook.cli:main"}
-    assert set(PROJECT["optional-dependencies"]) == {"notebooks", "test", "bench", "cluster", "phonemes", "tensorboard", "vocoder"}
+    assert set(PROJECT["optional-dependencies"]) == {
+        "notebooks",
+        "test",
+        "bench",
+        "cluster",
+        "phonemes",
+        "tensorboard",
+        "vocoder",
+    }
 
 
 def test_environment_yml_shows_the_card_and_installs_the_package_with_its_extras():
@@ -56,19 +78,31 @@ def test_every_declared_package_is_pinned_and_the_pin_satisfies_it():
     from packaging.requirements import Requirement
 
     pins = pinned()
-    for group, requirements in {"core": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}.items():
+    for group, requirements in {
+        "core": PROJECT["dependencies"],
+        **PROJECT["optional-dependencies"],
+    }.items():
         for line in requirements:
             requirement = Requirement(line)
             if requirement.name == PROJECT["name"]:
                 continue
             assert requirement.name.lower() in pins, f"{line} is not in constraints.txt"
-            assert requirement.specifier.contains(pins[requirement.name.lower()]), f"{line} against {pins[requirement.name.lower()]}"
+            assert requirement.specifier.contains(pins[requirement.name.lower()]), (
+                f"{line} against {pins[requirement.name.lower()]}"
+            )
 
 
 def test_installed_versions_are_the_pinned_ones():
     from importlib.metadata import version
 
-    for name in CARD | {"pocketsphinx", "praatio", "safetensors", "pytest", "nbclient", "ipykernel"}:
+    for name in CARD | {
+        "pocketsphinx",
+        "praatio",
+        "safetensors",
+        "pytest",
+        "nbclient",
+        "ipykernel",
+    }:
         assert version(name).split("+")[0] == pinned()[name], name
 
 
@@ -76,7 +110,9 @@ def test_every_dependency_line_gives_a_reason():
     text = (ROOT / "pyproject.toml").read_text()
     lines = [line for line in text.splitlines() if re.match(r'\s+"[a-z].*",', line)]
     assert len(lines) > 15
-    assert [line for line in lines if "#" not in line or len(line.split("#", 1)[1].strip()) < 8] == []
+    assert [
+        line for line in lines if "#" not in line or len(line.split("#", 1)[1].strip()) < 8
+    ] == []
 
 
 @pytest.mark.parametrize("target", ("workbook", "test", "lab", "evidence", "bench", "clean"))
@@ -87,7 +123,13 @@ def test_make_targets_exist_and_set_up_the_environment_first(target):
 
 @pytest.mark.parametrize("variable", ("PROFILE", "DATA", "CLIP", "OUT"))
 def test_make_workbook_hands_on_its_variables(variable):
-    shown = subprocess.run(["make", "-n", "workbook", f"{variable}=quick"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "-n", "workbook", f"{variable}=quick"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     assert re.search(rf"tts-workbook run .*--{variable.lower()} \"?quick\"?", shown)
 
 
@@ -127,8 +169,13 @@ for package in ("speech", "model", "training"):
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    lines = sum(bool(line.strip()) for package in ("speech", "model", "training")       # blank lines are not read
-                for file in (ROOT / "tts_core" / package).glob("*.py") for line in file.read_text().splitlines())
+    # blank lines are not read
+    lines = sum(
+        bool(line.strip())
+        for package in ("speech", "model", "training")
+        for file in (ROOT / "tts_core" / package).glob("*.py")
+        for line in file.read_text().splitlines()
+    )
     assert lines < 1_800
 
 
@@ -137,12 +184,21 @@ def test_imports_run_one_way():
     for rank, package in enumerate(order):
         for file in (ROOT / "tts_core" / package).glob("*.py"):
             imported = set(re.findall(r"^\s*from tts_core\.(\w+)", file.read_text(), re.MULTILINE))
-            assert not imported & set(order[rank + 1:]), f"{file.name} of {package} imports {imported & set(order[rank + 1:])}"
+            assert not imported & set(order[rank + 1 :]), (
+                f"{file.name} of {package} imports {imported & set(order[rank + 1 :])}"
+            )
 
 
 def test_nothing_names_a_registry_host():
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
-    hosts = ("pypi." + "org", "download.py" + "torch", "files.python" + "hosted", "deb.debian" + ".org")
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
+    hosts = (
+        "pypi." + "org",
+        "download.py" + "torch",
+        "files.python" + "hosted",
+        "deb.debian" + ".org",
+    )
     for name in tracked:
         if name.endswith((".py", ".toml", ".txt", ".yml", ".md", ".ipynb", "Makefile", "run")):
             text = (ROOT / name).read_text(errors="replace")

@@ -13,7 +13,9 @@ PACKAGE = Path(__file__).resolve().parent
 
 def hash_package(root: Path = PACKAGE) -> str:
     """Hash of the source of `tts_core`: every .py and every template."""
-    return hash_files(root, (path for path in visible_files(root) if path.suffix in (".py", ".j2")))["hash"]
+    return hash_files(
+        root, (path for path in visible_files(root) if path.suffix in (".py", ".j2"))
+    )["hash"]
 
 
 def visible_files(root: Path) -> Iterator[Path]:
@@ -37,6 +39,8 @@ def hash_files(root: Path, paths: Iterable[Path]) -> dict[str, Any]:
     for path in files:
         with open(path, "rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode("utf-8", "backslashreplace"))
+        total.update(
+            f"{path.relative_to(root).as_posix()}\0{content}\n".encode("utf-8", "backslashreplace")
+        )
         size += path.stat().st_size
     return {"hash": total.hexdigest(), "files": len(files), "bytes": size}

@@ -1,4 +1,6 @@
-"""A real Chromium, and a real JupyterLab of our own: its port, token, settings and run folder are the test's alone."""
+"""A real Chromium, and a real JupyterLab of our own: its port, token, settings and run folder are
+the test's alone.
+"""
 
 import json
 import os
@@ -19,12 +21,24 @@ import pytest
 from tests.conftest import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
-PATIENCE = 240      # seconds for whatever the machine is busy with; nothing here asserts on time
+FLAGS = [
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 240  # seconds for whatever the machine is busy with; nothing here asserts on time
 START_ATTEMPTS = 3
-OWN_FOLDERS = ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTERLAB_SETTINGS_DIR",
-               "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
+OWN_FOLDERS = (
+    "JUPYTER_RUNTIME_DIR",
+    "JUPYTER_CONFIG_DIR",
+    "JUPYTER_DATA_DIR",
+    "JUPYTERLAB_SETTINGS_DIR",
+    "JUPYTERLAB_WORKSPACES_DIR",
+    "IPYTHONDIR",
+)
 
 
 @dataclass
@@ -32,19 +46,23 @@ class Watched:
     """A page, and everything about it that a reader would not see but should know."""
 
     page: object
-    problems: list[str] = field(default_factory=list)    # console errors, exceptions
-    requests: list[str] = field(default_factory=list)    # URLs
+    problems: list[str] = field(default_factory=list)  # console errors, exceptions
+    requests: list[str] = field(default_factory=list)  # URLs
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[object]:
     """Playwright's own browser or the system's; skips where there is neither."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[test]'")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="no playwright: pip install -e '.[test]'"
+    )
     with sync_api.sync_playwright() as playwright:
         own = Path(playwright.chromium.executable_path)
         found = next(filter(None, map(shutil.which, BROWSERS)), str(own) if own.exists() else None)
         if found is None:
-            pytest.skip("no browser: apt-get install chromium, or .venv/bin/playwright install chromium")
+            pytest.skip(
+                "no browser: apt-get install chromium, or .venv/bin/playwright install chromium"
+            )
         as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=found, args=[*FLAGS, *as_root])
         yield browser
@@ -58,7 +76,10 @@ def watched(chromium) -> Iterator[Watched]:
     context.set_default_timeout(PATIENCE * 1000)
     page = context.new_page()
     seen = Watched(page)
-    page.on("console", lambda message: seen.problems.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console",
+        lambda message: seen.problems.append(message.text) if message.type == "error" else None,
+    )
     page.on("pageerror", lambda error: seen.problems.append(str(error)))
     page.on("request", lambda request: seen.requests.append(request.url))
     yield seen
@@ -71,7 +92,7 @@ class Lab:
 
     url: str
     token: str
-    out: Path       # TTS_WORKBOOK_OUT of its kernels
+    out: Path  # TTS_WORKBOOK_OUT of its kernels
 
     def api(self, path: str, method: str = "GET"):
         request = urllib.request.Request(f"{self.url}/api/{path}", method=method)
@@ -85,7 +106,9 @@ class Lab:
 
 @pytest.fixture
 def start_lab(tmp_path) -> Iterator[object]:
-    """`start_lab(TTS_WORKBOOK_STEPS="500")` -> Lab; smoke profile, one thread. It and its kernels end with the test."""
+    """`start_lab(TTS_WORKBOOK_STEPS="500")` -> Lab; smoke profile, one thread. It and its kernels
+    end with the test.
+    """
     started: list[tuple[Lab, subprocess.Popen]] = []
 
     def start(**environment: str) -> Lab:
@@ -107,24 +130,43 @@ def _start(folder: Path, environment: dict[str, str]) -> tuple[Lab, subprocess.P
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copy(notebook, root)
     own = {name: str(folder / name.lower()) for name in OWN_FOLDERS}
-    settings = {"TTS_WORKBOOK_PROFILE": "smoke", "TTS_WORKBOOK_OUT": str(out), "TTS_WORKBOOK_THREADS": "1",
-                "OMP_NUM_THREADS": "1", **own, **environment}
+    settings = {
+        "TTS_WORKBOOK_PROFILE": "smoke",
+        "TTS_WORKBOOK_OUT": str(out),
+        "TTS_WORKBOOK_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        **own,
+        **environment,
+    }
     extension = Path(own["JUPYTERLAB_SETTINGS_DIR"], "@jupyterlab", "apputils-extension")
     news = extension / "notification.jupyterlab-settings"
     news.parent.mkdir(parents=True)
-    news.write_text('{"fetchNews": "false"}')      # no question in a corner
+    news.write_text('{"fetchNews": "false"}')  # no question in a corner
     token = secrets.token_hex(16)
-    for _ in range(START_ATTEMPTS):     # somebody else may take the free port first
+    for _ in range(START_ATTEMPTS):  # somebody else may take the free port first
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         log = (folder / "jupyterlab.log").open("w")
         process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
-             f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
-             f"--ServerApp.root_dir={root}", "--LabApp.news_url=None",
-             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
-            env={**os.environ, **settings}, stdout=log, stderr=subprocess.STDOUT)
+            [
+                sys.executable,
+                "-m",
+                "jupyterlab",
+                "--no-browser",
+                "--allow-root",
+                "--ServerApp.ip=127.0.0.1",
+                f"--ServerApp.port={port}",
+                "--ServerApp.port_retries=0",
+                f"--IdentityProvider.token={token}",
+                f"--ServerApp.root_dir={root}",
+                "--LabApp.news_url=None",
+                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            ],
+            env={**os.environ, **settings},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
         lab = Lab(f"http://127.0.0.1:{port}", token, out)
         if _answers(lab, process):
             return lab, process

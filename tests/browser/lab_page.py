@@ -1,4 +1,6 @@
-"""What a person does in JupyterLab: open a notebook, run all of it, look at a picture, wait for a result."""
+"""What a person does in JupyterLab: open a notebook, run all of it, look at a picture, wait for a
+result.
+"""
 
 import hashlib
 import json
@@ -8,7 +10,8 @@ from urllib.error import HTTPError
 
 from tests.browser.conftest import PATIENCE, Lab, Watched
 
-ERROR = "[data-mime-type='application/vnd.jupyter.stderr']"    # JupyterLab marks a cell's traceback so, and warnings too
+# JupyterLab marks a cell's traceback so, and warnings too
+ERROR = "[data-mime-type='application/vnd.jupyter.stderr']"
 PICTURE_BYTES = """async image => {
     const bytes = new Uint8Array(await (await fetch(image.src)).arrayBuffer());
     return [image.naturalWidth, Array.from(bytes)];
@@ -27,7 +30,9 @@ def open_and_run_all(lab: Lab, watched: Watched, notebook: str) -> None:
 
 
 def has_idle_kernel(lab: Lab) -> bool:
-    """Whether a kernel waits for work. The server answers 500 while it knows a kernel but not yet its state."""
+    """Whether a kernel waits for work. The server answers 500 while it knows a kernel but not yet
+    its state.
+    """
     try:
         return any(kernel["execution_state"] == "idle" for kernel in lab.api("kernels"))
     except HTTPError as error:
@@ -38,7 +43,9 @@ def has_idle_kernel(lab: Lab) -> bool:
 
 def cell_with(watched: Watched, text: str):
     """The code cell whose source holds `text`."""
-    return watched.page.locator(".jp-CodeCell", has=watched.page.locator(".jp-InputArea", has_text=text)).first
+    return watched.page.locator(
+        ".jp-CodeCell", has=watched.page.locator(".jp-InputArea", has_text=text)
+    ).first
 
 
 def picture_in(cell) -> str:
@@ -63,7 +70,9 @@ def wait_until(condition, what: str):
 
 
 def verdict_of(lab: Lab, watched: Watched, number: str) -> dict:
-    """The notebook's verdict, once its last cell has written it; fails at once where a cell raised."""
+    """The notebook's verdict, once its last cell has written it; fails at once where a cell
+    raised.
+    """
     path = lab.out / "verdicts" / f"{number}.json"
     error = watched.page.locator(ERROR, has_text="Traceback")
 

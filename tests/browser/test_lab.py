@@ -1,4 +1,6 @@
-"""JupyterLab as a person uses it: run all, stop a training, move the scrubber, choose a clip, listen."""
+"""JupyterLab as a person uses it: run all, stop a training, move the scrubber, choose a clip,
+listen.
+"""
 
 import re
 
@@ -9,8 +11,8 @@ from tts_core.training.checkpoint import load_model
 
 pytestmark = pytest.mark.browser
 
-STEPS = 2000            # far more than is trained: stop is pressed
-ENOUGH = 110            # the snapshot of step 100 is taken by then
+STEPS = 2000  # far more than is trained: stop is pressed
+ENOUGH = 110  # the snapshot of step 100 is taken by then
 PLAYS = """async audio => {
     if (audio.readyState < 1)
         await new Promise((done, fail) => { audio.onloadedmetadata = done; audio.onerror = fail; });
@@ -22,13 +24,15 @@ PLAYS = """async audio => {
 
 
 def stay_on_this_machine(watched, lab):
-    assert [url for url in watched.requests if not url.startswith((lab.url, "data:", "blob:"))] == []
+    assert [
+        url for url in watched.requests if not url.startswith((lab.url, "data:", "blob:"))
+    ] == []
 
 
 def step_shown(watched, name):
     """The step that the progress line of arm `name` has reached; 0 without one."""
     labels = watched.page.locator(".jp-OutputArea .widget-label")
-    text = " ".join(labels.all_text_contents())     # off screen there is no inner text
+    text = " ".join(labels.all_text_contents())  # off screen there is no inner text
     found = re.search(rf"{name} (\d+)/{STEPS} mel L1", text)
     return int(found.group(1)) if found else 0
 
@@ -42,13 +46,19 @@ def test_stop_leaves_a_usable_model_and_the_scrubber_changes_the_picture(start_l
         early = picture_in(training)
         wait_until(lambda: picture_in(training) != early, "the curve to be drawn anew")
         training.get_by_role("button", name="Stop, keep the model").click()
-        training.get_by_text(re.compile(rf"{name} \d+/{STEPS} mel L1 .*\(stopped by hand\)")).wait_for()
+        training.get_by_text(
+            re.compile(rf"{name} \d+/{STEPS} mel L1 .*\(stopped by hand\)")
+        ).wait_for()
 
     verdict = verdict_of(lab, watched, "03")
     assert verdict["metrics"]["stopped_by_hand"] == 3
     assert {item["verdict"] for item in verdict["items"]} == {"undecided"}
     for name in ("healthy", "no_norm", "seed"):
-        stopped = int(re.search(rf"{name} was stopped by hand at step (\d+) of {STEPS}", verdict["answer"]).group(1))
+        stopped = int(
+            re.search(
+                rf"{name} was stopped by hand at step (\d+) of {STEPS}", verdict["answer"]
+            ).group(1)
+        )
         assert ENOUGH <= stopped < STEPS
         assert load_model(lab.out / "checkpoints" / f"{name}.safetensors").notes["preset"] == name
         assert verdict["metrics"][f"{name}_tf_l1"] > 0
@@ -72,10 +82,17 @@ def test_the_clip_chooser_shows_another_clip_and_every_player_decodes(start_lab,
     heard = player.get_attribute("src")
     menu = chooser.locator("select")
     menu.select_option(menu.locator("option").all_inner_texts()[1])
-    wait_until(lambda: picture_in(chooser) != first and player.get_attribute("src") != heard, "the other clip")
+    wait_until(
+        lambda: picture_in(chooser) != first and player.get_attribute("src") != heard,
+        "the other clip",
+    )
     players = watched.page.locator(".jp-OutputArea audio")
     assert players.count() == 3
     for index in range(players.count()):
         duration, decoded, peak = players.nth(index).evaluate(PLAYS)
-        assert 1 < duration < 30 and decoded == pytest.approx(duration, abs=0.05) and 0.01 < peak <= 1.0
+        assert (
+            1 < duration < 30
+            and decoded == pytest.approx(duration, abs=0.05)
+            and 0.01 < peak <= 1.0
+        )
     stay_on_this_machine(watched, lab)

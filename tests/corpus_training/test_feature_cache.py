@@ -1,4 +1,6 @@
-"""The feature cache: what is in it equals what would be computed; nothing stale, half-written or damaged is ever used."""
+"""The feature cache: what is in it equals what would be computed; nothing stale, half-written or
+damaged is ever used.
+"""
 
 import dataclasses
 import errno
@@ -30,10 +32,16 @@ def cache(tmp_path):
 
 
 def same(a, b) -> bool:
-    return torch.equal(a.mel, b.mel) and np.array_equal(a.durations, b.durations) and tuple(a.phonemes) == tuple(b.phonemes)
+    return (
+        torch.equal(a.mel, b.mel)
+        and np.array_equal(a.durations, b.durations)
+        and tuple(a.phonemes) == tuple(b.phonemes)
+    )
 
 
-def test_an_entry_is_bitwise_what_would_be_computed_and_is_not_computed_again(folder, cache, monkeypatch):
+def test_an_entry_is_bitwise_what_would_be_computed_and_is_not_computed_again(
+    folder, cache, monkeypatch
+):
     entry = folder.entries[0]
     fresh = read_clip(entry, folder, AUDIO)
     key, first = cache.features(entry, folder, AUDIO)
@@ -50,7 +58,11 @@ def test_whatever_a_clip_is_made_from_changes_its_key(folder, cache, monkeypatch
     def is_new(key) -> bool:
         return len(keys) < len(keys | {key}) and not keys.add(key)
 
-    for recipe in (AudioConfig.seed(), dataclasses.replace(AUDIO, f_max=7000.0), dataclasses.replace(AUDIO, log_floor=2e-5)):
+    for recipe in (
+        AudioConfig.seed(),
+        dataclasses.replace(AUDIO, f_max=7000.0),
+        dataclasses.replace(AUDIO, log_floor=2e-5),
+    ):
         assert is_new(cache.key(entry, folder, recipe))
     assert is_new(cache.key(entry, dataclasses.replace(folder, language="en-us"), AUDIO))
     entry.textgrid.write_text(entry.textgrid.read_text().replace('"', '"', 1) + "\n")
@@ -66,12 +78,17 @@ def test_whatever_a_clip_is_made_from_changes_its_key(folder, cache, monkeypatch
 def test_the_text_counts_where_it_decides_the_alignment(folder, cache):
     entry = folder.entries[0]
     reworded = dataclasses.replace(entry, text="she saw it")
-    assert cache.key(entry, folder, AUDIO) == cache.key(reworded, folder, AUDIO)          # the TextGrid says what was spoken
+    # the TextGrid says what was spoken
+    assert cache.key(entry, folder, AUDIO) == cache.key(reworded, folder, AUDIO)
     entry.textgrid.unlink()
     key = cache.key(entry, folder, AUDIO)
     assert key != cache.key(reworded, folder, AUDIO)
-    assert key != cache.key(entry, dataclasses.replace(folder, dictionary={"saw": (("S", "AO"),)}), AUDIO)
-    assert key == cache.key(entry, dataclasses.replace(folder, dictionary={"zebra": (("Z",),)}), AUDIO)
+    assert key != cache.key(
+        entry, dataclasses.replace(folder, dictionary={"saw": (("S", "AO"),)}), AUDIO
+    )
+    assert key == cache.key(
+        entry, dataclasses.replace(folder, dictionary={"zebra": (("Z",),)}), AUDIO
+    )
 
 
 def test_a_changed_recording_is_never_answered_with_its_old_features(folder, cache):
@@ -83,7 +100,19 @@ def test_a_changed_recording_is_never_answered_with_its_old_features(folder, cac
     assert same(new, read_clip(other, folder, AUDIO)) and not same(new, old)
 
 
-@pytest.mark.parametrize("damage", ("truncated", "empty", "flipped early", "flipped in the mel", "garbage", "another entry", "pickle", "encrypted"))
+@pytest.mark.parametrize(
+    "damage",
+    (
+        "truncated",
+        "empty",
+        "flipped early",
+        "flipped in the mel",
+        "garbage",
+        "another entry",
+        "pickle",
+        "encrypted",
+    ),
+)
 def test_a_damaged_entry_is_computed_again_and_mended(folder, cache, damage):
     entry, other = folder.entries[:2]
     key, fresh = cache.features(entry, folder, AUDIO)
@@ -96,8 +125,13 @@ def test_a_damaged_entry_is_computed_again_and_mended(folder, cache, damage):
     else:
         content[len(content) // 2] ^= 1 if "mel" in damage else 0
         content[0] ^= 255 if "early" in damage else 0
-        content[content.index(b"PK\x01\x02") + 8] ^= 1 if damage == "encrypted" else 0       # one bit of the directory
-        path.write_bytes({"truncated": content[:-200], "empty": b"", "garbage": b"x" * 5000}.get(damage, bytes(content)))
+        # one bit of the directory
+        content[content.index(b"PK\x01\x02") + 8] ^= 1 if damage == "encrypted" else 0
+        path.write_bytes(
+            {"truncated": content[:-200], "empty": b"", "garbage": b"x" * 5000}.get(
+                damage, bytes(content)
+            )
+        )
     assert cache.get(key) is None
     assert same(cache.features(entry, folder, AUDIO)[1], fresh)
     assert same(cache.get(key), fresh)
@@ -112,12 +146,17 @@ def test_a_write_that_fails_leaves_nothing_behind_and_names_the_folder(folder, c
     with pytest.raises(CacheError, match="cache: features cannot be stored.*No space left"):
         cache.features(folder.entries[0], folder, AUDIO)
     assert [path for path in cache.root.rglob("*") if path.is_file()] == []
-    with pytest.raises(CacheError, match="No space left"):      # no clip may be missing for it
+    with pytest.raises(CacheError, match="No space left"):  # no clip may be missing for it
         load_corpus(folder.root, AUDIO, read=cache.read)
 
 
-@pytest.mark.parametrize("number, of_the_clip", ((errno.EMFILE, False), (errno.EIO, False), (errno.EACCES, True), (errno.ENOENT, True)))
-def test_a_failing_system_is_told_from_a_broken_clip(folder, cache, monkeypatch, number, of_the_clip):
+@pytest.mark.parametrize(
+    "number, of_the_clip",
+    ((errno.EMFILE, False), (errno.EIO, False), (errno.EACCES, True), (errno.ENOENT, True)),
+)
+def test_a_failing_system_is_told_from_a_broken_clip(
+    folder, cache, monkeypatch, number, of_the_clip
+):
     def fails(*arguments):
         raise OSError(number, os.strerror(number))
 
@@ -146,5 +185,15 @@ def test_a_corpus_loaded_through_the_cache_is_the_same(folder, cache):
         cached = load_corpus(folder.root, AUDIO, read=cache.read)
         assert cached.content_hash == plain.content_hash
         for a, b in zip(cached.clips, plain.clips, strict=True):
-            assert same(a, b) and np.array_equal(a.samples, b.samples) and np.array_equal(a.phoneme_ids, b.phoneme_ids)
-            assert (a.id, a.text, a.path, a.alignment, a.sample_rate) == (b.id, b.text, b.path, b.alignment, b.sample_rate)
+            assert (
+                same(a, b)
+                and np.array_equal(a.samples, b.samples)
+                and np.array_equal(a.phoneme_ids, b.phoneme_ids)
+            )
+            assert (a.id, a.text, a.path, a.alignment, a.sample_rate) == (
+                b.id,
+                b.text,
+                b.path,
+                b.alignment,
+                b.sample_rate,
+            )

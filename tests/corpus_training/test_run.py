@@ -1,4 +1,6 @@
-"""Training on a corpus: exact resume, in one process and after SIGKILL, under torchrun too; what it writes; what it refuses."""
+"""Training on a corpus: exact resume, in one process and after SIGKILL, under torchrun too; what it
+writes; what it refuses.
+"""
 
 import contextlib
 import dataclasses
@@ -30,7 +32,9 @@ from tts_core.training.checkpoint import load_model
 from tts_core.workbook.folder import lock_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAIN = TrainConfig(profile="smoke", steps=12, warmup_steps=3, batch_clips=8, pool_batches=2, dropout=0.2, seed=5)
+TRAIN = TrainConfig(
+    profile="smoke", steps=12, warmup_steps=3, batch_clips=8, pool_batches=2, dropout=0.2, seed=5
+)
 TIMES = {"seconds", "frames_per_second", "wait_share"}
 
 
@@ -41,8 +45,20 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def settings(data, tmp_path) -> RunConfig:
-    return RunConfig(data=data, out=tmp_path / "out", cache=data.parent / "cache", device="cpu", held_out_clips=4, workers=0, log_every=1,
-                     validate_every=6, checkpoint_every=4, sample_every=100, sample_clips=1, figures=False)
+    return RunConfig(
+        data=data,
+        out=tmp_path / "out",
+        cache=data.parent / "cache",
+        device="cpu",
+        held_out_clips=4,
+        workers=0,
+        log_every=1,
+        validate_every=6,
+        checkpoint_every=4,
+        sample_every=100,
+        sample_clips=1,
+        figures=False,
+    )
 
 
 def quiet(line: str) -> None:
@@ -55,15 +71,22 @@ def log(out: Path, name: str = "train") -> list[dict]:
 
 
 def assert_same_bits(a: Path, b: Path) -> None:
-    """Weights, moments of the optimiser and notes, of the last checkpoint and of the best, and logs."""
+    """Weights, moments of the optimiser and notes, of the last checkpoint and of the best, and
+    logs.
+    """
     from safetensors import safe_open
 
     for checkpoint in ("last.safetensors", "best.safetensors"):
         with safe_open(a / checkpoint, "pt") as first, safe_open(b / checkpoint, "pt") as second:
-            assert first.keys() == second.keys() and any(".exp_avg" in name for name in first.keys())
+            assert first.keys() == second.keys() and any(
+                ".exp_avg" in name for name in first.keys()
+            )
             for name in first.keys():
                 if not name.startswith("rng."):
-                    assert torch.equal(first.get_tensor(name), second.get_tensor(name)), (checkpoint, name)
+                    assert torch.equal(first.get_tensor(name), second.get_tensor(name)), (
+                        checkpoint,
+                        name,
+                    )
             headers = [json.loads(file.metadata()["header"]) for file in (first, second)]
         assert headers[0] == headers[1], checkpoint
     assert log(a) == log(b) and log(a, "validation") == log(b, "validation")
@@ -89,22 +112,29 @@ def test_two_trainings_do_not_write_to_one_folder(settings, monkeypatch):
     monkeypatch.setattr(run_module, "PATIENCE", 0.2)
     settings.out.mkdir(parents=True)
     held = lock_folder(settings.out)
-    with pytest.raises(WorkbookError, match=r"another training .* is writing to .*out.* another --out"):
+    with pytest.raises(
+        WorkbookError, match=r"another training .* is writing to .*out.* another --out"
+    ):
         train_on_corpus(TRAIN, settings, say=quiet)
     os.close(held)
     assert not (settings.out / "last.safetensors").exists()
     train_on_corpus(dataclasses.replace(TRAIN, steps=4), settings, say=quiet)
-    os.close(lock_folder(settings.out))      # and the training gives it back
+    os.close(lock_folder(settings.out))  # and the training gives it back
 
 
 def test_a_training_waits_for_what_a_killed_one_left_behind_and_then_reads_the_checkpoint(settings):
-    """Its loader processes hold the folder with their copies of the descriptor; a training that does end writes its last step."""
+    """Its loader processes hold the folder with their copies of the descriptor; a training that
+    does end writes its last step.
+    """
     train = dataclasses.replace(TRAIN, steps=4)
     other = dataclasses.replace(settings, out=settings.out.with_name("other"))
     train_on_corpus(train, other, say=quiet)
     settings.out.mkdir()
     held = lock_folder(settings.out)
-    copy = subprocess.Popen([sys.executable, "-c", "input()"], pass_fds=[held], stdin=subprocess.PIPE)     # as a fork does
+    # as a fork does
+    copy = subprocess.Popen(
+        [sys.executable, "-c", "input()"], pass_fds=[held], stdin=subprocess.PIPE
+    )
     os.close(held)
     with pytest.raises(WorkbookError, match="is writing to"):
         lock_folder(settings.out)
@@ -123,8 +153,11 @@ def test_a_training_waits_for_what_a_killed_one_left_behind_and_then_reads_the_c
     assert "from step 4 to 4" in said[0]
 
 
-@pytest.mark.parametrize("micro_batches, stop_in, goes_on_from", ((1, 8, 6), (2, 11, 8)))     # validated at 6, which was the best; saved at 8
-def test_a_run_that_died_goes_on_to_the_same_bits(settings, tmp_path, monkeypatch, micro_batches, stop_in, goes_on_from):
+# validated at 6, which was the best; saved at 8
+@pytest.mark.parametrize("micro_batches, stop_in, goes_on_from", ((1, 8, 6), (2, 11, 8)))
+def test_a_run_that_died_goes_on_to_the_same_bits(
+    settings, tmp_path, monkeypatch, micro_batches, stop_in, goes_on_from
+):
     settings = dataclasses.replace(settings, micro_batches=micro_batches)
     whole = dataclasses.replace(settings, out=tmp_path / "whole")
     train_on_corpus(TRAIN, whole, say=quiet)
@@ -138,9 +171,11 @@ def test_a_run_that_died_goes_on_to_the_same_bits(settings, tmp_path, monkeypatc
     monkeypatch.setattr(run_module, "train_step", dies)
     with pytest.raises(RuntimeError, match="power cut"):
         train_on_corpus(TRAIN, settings, say=quiet)
-    assert log(settings.out)[-1]["step"] == stop_in - 1 > goes_on_from                 # lines behind the last checkpoint
+    # lines behind the last checkpoint
+    assert log(settings.out)[-1]["step"] == stop_in - 1 > goes_on_from
     monkeypatch.setattr(run_module, "train_step", step)
-    torch.manual_seed(99)                                                              # the caller's generator must not matter
+    # the caller's generator must not matter
+    torch.manual_seed(99)
     said = []
     train_on_corpus(TRAIN, settings, say=said.append)
     assert f"from step {goes_on_from} to 12" in said[0]
@@ -148,21 +183,34 @@ def test_a_run_that_died_goes_on_to_the_same_bits(settings, tmp_path, monkeypatc
     assert [line["step"] for line in log(settings.out)] == list(range(1, 13))
 
 
-FREE_RUNNING = {3: 3.0, 6: 2.0, 9: 2.5, 12: 1.5}      # step -> error: the best so far at 3, 6 and 12
+# step -> error: the best so far at 3, 6 and 12
+FREE_RUNNING = {3: 3.0, 6: 2.0, 9: 2.5, 12: 1.5}
 
 
 @pytest.fixture
 def judged(monkeypatch, settings) -> RunConfig:
     """Validations find FREE_RUNNING; checkpoints are written at 8 and 12 besides."""
     rate, validate, begun = run_module.learning_rate, run_module.validate, []
-    monkeypatch.setattr(run_module, "learning_rate", lambda train, peak, step: begun.append(step + 1) or rate(train, peak, step))
-    monkeypatch.setattr(run_module, "validate", lambda *arguments: dataclasses.replace(validate(*arguments), fr_l1=FREE_RUNNING[begun[-1]]))
+    monkeypatch.setattr(
+        run_module,
+        "learning_rate",
+        lambda train, peak, step: begun.append(step + 1) or rate(train, peak, step),
+    )
+    monkeypatch.setattr(
+        run_module,
+        "validate",
+        lambda *arguments: dataclasses.replace(validate(*arguments), fr_l1=FREE_RUNNING[begun[-1]]),
+    )
     return dataclasses.replace(settings, validate_every=3, checkpoint_every=8)
 
 
 @pytest.mark.parametrize("cut, made", (("best", 3), ("last", 6), ("best", 6), ("best", 12)))
-def test_log_notes_and_files_agree_wherever_the_writing_was_cut(judged, tmp_path, monkeypatch, cut, made):
-    """Killed before one of the two checkpoints of a step that is the best so far; then once more, before the first step is made."""
+def test_log_notes_and_files_agree_wherever_the_writing_was_cut(
+    judged, tmp_path, monkeypatch, cut, made
+):
+    """Killed before one of the two checkpoints of a step that is the best so far; then once more,
+    before the first step is made.
+    """
     whole = dataclasses.replace(judged, out=tmp_path / "whole")
     train_on_corpus(TRAIN, whole, say=quiet)
     save = run_module.save_training
@@ -176,28 +224,36 @@ def test_log_notes_and_files_agree_wherever_the_writing_was_cut(judged, tmp_path
         patched.setattr(run_module, "save_training", dies)
         train_on_corpus(TRAIN, judged, say=quiet)
     with monkeypatch.context() as patched, contextlib.suppress(InterruptedError):
-        patched.setattr(run_module._Loop, "go", lambda loop: (_ for _ in ()).throw(InterruptedError))
+        patched.setattr(
+            run_module._Loop, "go", lambda loop: (_ for _ in ()).throw(InterruptedError)
+        )
         train_on_corpus(TRAIN, judged, say=quiet)
     last, best = (notes_of(judged.out / f"{name}.safetensors") for name in ("last", "best"))
     assert best["best"] == last["best"] and best["step"] == best["best"]["step"] <= last["step"]
-    assert min(log(judged.out, "validation"), key=lambda line: line["fr_l1"])["step"] == best["step"]
+    assert (
+        min(log(judged.out, "validation"), key=lambda line: line["fr_l1"])["step"] == best["step"]
+    )
     train_on_corpus(TRAIN, judged, say=quiet)
     assert_same_bits(judged.out, whole.out)
 
 
 @pytest.mark.parametrize("clips, older, best", ((4, False, 6), (3, False, 9), (4, True, 6)))
 def test_the_best_is_the_best_on_the_same_clips(judged, monkeypatch, clips, older, best):
-    """Stopped after 8 steps and continued with `clips` to validate on: at 9 the error is higher than at 6, on other clips it is the first."""
+    """Stopped after 8 steps and continued with `clips` to validate on: at 9 the error is higher
+    than at 6, on other clips it is the first.
+    """
     with monkeypatch.context() as patched, pytest.raises(KeyError):
         patched.delitem(FREE_RUNNING, 9)
         train_on_corpus(TRAIN, judged, say=quiet)
-    if older:       # such checkpoints do not say which clips
+    if older:  # such checkpoints do not say which clips
         rewrite_notes(judged.out / "last.safetensors", lambda notes: notes["best"].pop("clip_set"))
     with monkeypatch.context() as patched, pytest.raises(KeyError):
         patched.delitem(FREE_RUNNING, 12)
         train_on_corpus(TRAIN, dataclasses.replace(judged, validation_clips=clips), say=quiet)
     assert notes_of(judged.out / "best.safetensors")["step"] == best
-    assert len({line["clip_set"] for line in log(judged.out, "validation")}) == (1 if clips == 4 else 2)
+    assert len({line["clip_set"] for line in log(judged.out, "validation")}) == (
+        1 if clips == 4 else 2
+    )
 
 
 def test_an_error_that_is_not_finite_is_never_the_best(judged, monkeypatch):
@@ -209,7 +265,9 @@ def test_an_error_that_is_not_finite_is_never_the_best(judged, monkeypatch):
 
 
 def test_the_samples_of_a_step_are_there_before_it_counts_as_done(judged, monkeypatch):
-    """6 is the best so far, so that its checkpoint is written; it must not be before the samples, which would then never be made."""
+    """6 is the best so far, so that its checkpoint is written; it must not be before the samples,
+    which would then never be made.
+    """
     made = []
 
     def dies_once(model, corpus, items, folder, *rest):
@@ -226,21 +284,31 @@ def test_the_samples_of_a_step_are_there_before_it_counts_as_done(judged, monkey
 
 
 def test_times_are_those_of_the_steps_alone(judged, monkeypatch):
-    """A clock that goes 1 s whenever it is read, and 1000 s in each validation and each checkpoint."""
+    """A clock that goes 1 s whenever it is read, and 1000 s in each validation and each
+    checkpoint.
+    """
     clock, validate, save = [0.0], run_module.validate, run_module.save_training
 
     def passes(seconds, then=lambda *arguments: None):
         def ask(*arguments):
             clock[0] += seconds
             return then(*arguments)
+
         return ask
 
-    monkeypatch.setattr(run_module, "time", SimpleNamespace(perf_counter=lambda: passes(1)() or clock[0]))
+    monkeypatch.setattr(
+        run_module, "time", SimpleNamespace(perf_counter=lambda: passes(1)() or clock[0])
+    )
     monkeypatch.setattr(run_module, "validate", passes(1000, validate))
     monkeypatch.setattr(run_module, "save_training", passes(1000, save))
     train_on_corpus(TRAIN, dataclasses.replace(judged, log_every=4), say=quiet)
     lines = [json.loads(line) for line in (judged.out / "train.jsonl").read_text().splitlines()]
-    assert [(line["step"], line["seconds"], line["wait_share"]) for line in lines] == [(1, 2, 0.5), (4, 6, 0.5), (8, 8, 0.5), (12, 8, 0.5)]
+    assert [(line["step"], line["seconds"], line["wait_share"]) for line in lines] == [
+        (1, 2, 0.5),
+        (4, 6, 0.5),
+        (8, 8, 0.5),
+        (12, 8, 0.5),
+    ]
     assert lines[0]["frames_per_second"] == lines[0]["valid_frames"] / 2
 
 
@@ -249,11 +317,18 @@ def test_what_is_trained_is_validated_logged_and_sampled(settings):
     training = train_on_corpus(dataclasses.replace(TRAIN, lr=3e-3), settings, say=quiet)
     lines, validations = log(settings.out), log(settings.out, "validation")
     assert lines[-1]["mel"] < 0.9 * lines[0]["mel"] and training.notes["step"] == 12
-    assert [line["lr"] for line in lines[:3]] == pytest.approx([1e-3, 2e-3, 3e-3]) and lines[-1]["lr"] == pytest.approx(1.5e-4)
+    assert [line["lr"] for line in lines[:3]] == pytest.approx([1e-3, 2e-3, 3e-3]) and lines[-1][
+        "lr"
+    ] == pytest.approx(1.5e-4)
     assert [line["step"] for line in validations] == [6, 12]
     for line in validations:
-        assert line["clips"] == 4 and line["fr_over_constant"] == pytest.approx(line["fr_l1"] / line["best_constant_l1"])
-        assert all(line[name] > 0 for name in ("tf_l1", "fr_l1", "text_use", "copy_previous_l1", "duration", "stop"))
+        assert line["clips"] == 4 and line["fr_over_constant"] == pytest.approx(
+            line["fr_l1"] / line["best_constant_l1"]
+        )
+        assert all(
+            line[name] > 0
+            for name in ("tf_l1", "fr_l1", "text_use", "copy_previous_l1", "duration", "stop")
+        )
     samples = settings.out / "samples" / "step_0000012"
     (arrays,) = samples.glob("*.npz")
     with np.load(arrays) as found:
@@ -267,7 +342,10 @@ def test_what_is_trained_is_validated_logged_and_sampled(settings):
         assert (samples / f"{arrays.stem}.{name}.png").read_bytes()[:4] == b"\x89PNG"
     loaded = load_model(settings.out / "best.safetensors")
     best = min(validations, key=lambda line: line["fr_l1"])
-    assert loaded.notes["best"] == {name: best[name] for name in ("step", "fr_l1", "clip_set")} and loaded.notes["step"] == best["step"]
+    assert (
+        loaded.notes["best"] == {name: best[name] for name in ("step", "fr_l1", "clip_set")}
+        and loaded.notes["step"] == best["step"]
+    )
     assert len(loaded.notes["symbols"]) == loaded.experiment.model.vocab_size
 
 
@@ -277,23 +355,33 @@ def test_micro_batches_and_loader_processes_change_no_number_beyond_rounding(set
     parted = dataclasses.replace(settings, out=tmp_path / "parted", micro_batches=3, workers=1)
     train_on_corpus(train, parted, say=quiet)
     for a, b in zip(log(settings.out), log(parted.out), strict=True):
-        assert a["valid_frames"] == b["valid_frames"] and a["total"] == pytest.approx(b["total"], rel=1e-3)
+        assert a["valid_frames"] == b["valid_frames"] and a["total"] == pytest.approx(
+            b["total"], rel=1e-3
+        )
 
 
 def test_another_configuration_and_other_data_are_refused_by_name(settings, data, tmp_path):
     train = dataclasses.replace(TRAIN, steps=4)
     train_on_corpus(train, settings, say=quiet)
-    train_on_corpus(train, dataclasses.replace(settings, log_every=2), say=quiet)           # how it is watched may change
-    with pytest.raises(WorkbookError, match=r"last\.safetensors.*batch_clips was 8, is 6.*another --out"):
+    # how it is watched may change
+    train_on_corpus(train, dataclasses.replace(settings, log_every=2), say=quiet)
+    with pytest.raises(
+        WorkbookError, match=r"last\.safetensors.*batch_clips was 8, is 6.*another --out"
+    ):
         train_on_corpus(dataclasses.replace(train, batch_clips=6), settings, say=quiet)
     with pytest.raises(WorkbookError, match="steps was 4, is 8"):
-        train_on_corpus(dataclasses.replace(train, steps=8), settings, say=quiet)            # the schedule would be another
+        # the schedule would be another
+        train_on_corpus(dataclasses.replace(train, steps=8), settings, say=quiet)
     with pytest.raises(WorkbookError, match="content_hash was"):
         train_on_corpus(train, dataclasses.replace(settings, held_out_clips=5), say=quiet)
 
 
-def test_a_checkpoint_from_before_a_setting_is_continued_with_its_default_and_one_with_a_lost_setting_is_refused(settings):
-    """history_dropout and decoder_adds_memory came later, and what was done before is their default."""
+def test_a_checkpoint_from_before_a_setting_is_continued_with_its_default_and_one_with_a_lost_setting_is_refused(
+    settings,
+):
+    """history_dropout and decoder_adds_memory came later, and what was done before is their
+    default.
+    """
     train, checkpoint = dataclasses.replace(TRAIN, steps=4), settings.out / "last.safetensors"
     train_on_corpus(train, settings, say=quiet)
     rewrite_notes(checkpoint, lambda notes: notes["train"].pop("decoder_adds_memory"))
@@ -301,19 +389,29 @@ def test_a_checkpoint_from_before_a_setting_is_continued_with_its_default_and_on
     rewrite_notes(checkpoint, lambda notes: notes["train"].pop("pool_batches"))
     with pytest.raises(WorkbookError, match="pool_batches was 50, is 2"):
         train_on_corpus(train, settings, say=quiet)
-    rewrite_notes(checkpoint, lambda notes: notes["train"].update(teacher_forcing=0.9, pool_batches=2))
+    rewrite_notes(
+        checkpoint, lambda notes: notes["train"].update(teacher_forcing=0.9, pool_batches=2)
+    )
     with pytest.raises(WorkbookError, match="teacher_forcing was 0.9, is no setting any more"):
         train_on_corpus(train, settings, say=quiet)
-    rewrite_notes(checkpoint, lambda notes: (notes.pop("train"), notes.pop("content_hash")))     # another kind of checkpoint
+    # another kind of checkpoint
+    rewrite_notes(checkpoint, lambda notes: (notes.pop("train"), notes.pop("content_hash")))
     with pytest.raises(WorkbookError, match="content_hash was None"):
         train_on_corpus(train, settings, say=quiet)
 
 
 def test_audio_that_is_not_finite_is_noted_and_stops_nothing(settings, monkeypatch):
-    monkeypatch.setattr(samples_module, "griffin_lim", lambda mel, audio: np.full(1000, np.nan, np.float32))
+    monkeypatch.setattr(
+        samples_module, "griffin_lim", lambda mel, audio: np.full(1000, np.nan, np.float32)
+    )
     train_on_corpus(dataclasses.replace(TRAIN, steps=4), settings, say=quiet)
-    (notes,) = json.loads((settings.out / "samples" / "step_0000004" / "notes.json").read_text()).values()
-    assert "1000 non-finite samples" in notes["target.wav"] and "1000 non-finite samples" in notes["free_running.wav"]
+    (notes,) = json.loads(
+        (settings.out / "samples" / "step_0000004" / "notes.json").read_text()
+    ).values()
+    assert (
+        "1000 non-finite samples" in notes["target.wav"]
+        and "1000 non-finite samples" in notes["free_running.wav"]
+    )
 
 
 def test_tensorboard_is_optional_and_its_absence_names_the_extra(settings, monkeypatch):
@@ -331,22 +429,33 @@ def test_missing_matplotlib_is_said_before_anything_is_computed(settings, monkey
     assert not settings.out.exists()
 
 
-# --- real processes, really killed -----------------------------------------------------------------------------------
+# --- real processes, really killed ----------------------------------------------------------------
+
 
 def command(settings: RunConfig, train: TrainConfig, *launcher: str) -> list[str]:
     flags = []
     for config in (settings, train):
         for field in dataclasses.fields(config):
             value, name = getattr(config, field.name), field.name.replace("_", "-")
-            flags += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value).replace("None", "none")]
+            flags += (
+                [f"--{'' if value else 'no-'}{name}"]
+                if isinstance(value, bool)
+                else [f"--{name}", str(value).replace("None", "none")]
+            )
     return [sys.executable, *launcher, "-m", "tts_core.training.train", *[flag for flag in flags]]
 
 
 def start(arguments: list[str], settings: RunConfig) -> subprocess.Popen:
     settings.out.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(arguments, cwd=settings.out.parent, env=environment, stdout=subprocess.DEVNULL,
-                            stderr=(settings.out.parent / "stderr").open("wb"), start_new_session=True)
+    return subprocess.Popen(
+        arguments,
+        cwd=settings.out.parent,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=(settings.out.parent / "stderr").open("wb"),
+        start_new_session=True,
+    )
 
 
 def wait_for(path: Path, process: subprocess.Popen, seconds: float = 240) -> None:
@@ -356,14 +465,16 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: float = 240) -> Non
     assert path.exists(), (path.parents[1] / "stderr").read_text()
 
 
-def test_kill_minus_9_and_the_same_command_give_the_bits_of_a_run_that_was_left_alone(settings, tmp_path):
+def test_kill_minus_9_and_the_same_command_give_the_bits_of_a_run_that_was_left_alone(
+    settings, tmp_path
+):
     train = dataclasses.replace(TRAIN, steps=60)
     settings = dataclasses.replace(settings, validate_every=30, threads=1, log_every=7, workers=1)
     arguments = command(settings, train)
     process = start(arguments, settings)
     wait_for(settings.out / "last.safetensors", process)
     os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL                   # it had not ended by itself
+    assert process.wait() == -signal.SIGKILL  # it had not ended by itself
     assert load_model(settings.out / "last.safetensors").notes["step"] < 60
     process = start(arguments, settings)
     assert process.wait(240) == 0, (tmp_path / "stderr").read_text()
@@ -373,14 +484,19 @@ def test_kill_minus_9_and_the_same_command_give_the_bits_of_a_run_that_was_left_
 
 
 def test_two_processes_one_of_them_killed_end_as_one_process_does(settings, tmp_path):
-    """torchrun with gloo: unequal shares, two micro-batches; killed, started again, compared with one uninterrupted process."""
+    """torchrun with gloo: unequal shares, two micro-batches; killed, started again, compared with
+    one uninterrupted process.
+    """
     train = dataclasses.replace(TRAIN, steps=60, dropout=0.0, lr=3e-4)
     settings = dataclasses.replace(settings, validate_every=30, threads=1, micro_batches=2)
-    arguments = command(settings, train, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    arguments = command(
+        settings, train, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"
+    )
     process = start(arguments, settings)
     wait_for(settings.out / "last.safetensors", process)
     os.kill(process_of_rank(1, process.pid), signal.SIGKILL)
-    assert process.wait(240) != 0                              # torchrun ends the other one and says so
+    # torchrun ends the other one and says so
+    assert process.wait(240) != 0
     assert load_model(settings.out / "last.safetensors").notes["step"] < 60
     process = start(arguments, settings)
     assert process.wait(240) == 0, (tmp_path / "stderr").read_text()
@@ -390,8 +506,12 @@ def test_two_processes_one_of_them_killed_end_as_one_process_does(settings, tmp_
     for both, single in zip(log(settings.out), log(one.out), strict=True):
         assert both["valid_frames"] == single["valid_frames"] and both["lr"] == single["lr"]
         assert both["total"] == pytest.approx(single["total"], rel=5e-3)
-    for both, single in zip(log(settings.out, "validation"), log(one.out, "validation"), strict=True):
-        assert all(both.pop(name) == single.pop(name) for name in ("clips", "clip_set", "frames")) and both == pytest.approx(single, rel=2e-2)
+    for both, single in zip(
+        log(settings.out, "validation"), log(one.out, "validation"), strict=True
+    ):
+        assert all(
+            both.pop(name) == single.pop(name) for name in ("clips", "clip_set", "frames")
+        ) and both == pytest.approx(single, rel=2e-2)
 
 
 def test_processes_that_find_different_checkpoints_say_so_instead_of_training(settings, tmp_path):
@@ -401,15 +521,33 @@ def test_processes_that_find_different_checkpoints_say_so_instead_of_training(se
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    joined = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-              "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
-    processes = [subprocess.Popen(command(dataclasses.replace(settings, out=out), train), env={**joined, "RANK": rank, "LOCAL_RANK": rank},
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-                 for rank, out in (("0", settings.out), ("1", tmp_path / "elsewhere"))]
+    joined = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test",
+    }
+    processes = [
+        subprocess.Popen(
+            command(dataclasses.replace(settings, out=out), train),
+            env={**joined, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, out in (("0", settings.out), ("1", tmp_path / "elsewhere"))
+    ]
     for process in processes:
         errors = process.communicate(timeout=240)[1]
         assert process.returncode == 2, errors
-        assert re.search(r"did not load the same checkpoint: process 0 is at step 4 \(sha256 \w{12}\); process 1 found none. .*one --out", errors)
+        assert re.search(
+            r"did not load the same checkpoint: process 0 is at step 4 \(sha256 \w{12}\); process 1"
+            r" found none. .*one --out",
+            errors,
+        )
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -1,4 +1,5 @@
-"""Faults planted in the model and the loss of the GRU subject, faults that no catalogue holds, and the architecture itself.
+"""Faults planted in the model and the loss of the GRU subject, faults that no catalogue holds, and
+the architecture itself.
 
 Ranges that severities are drawn from stand next to each plant.
 """
@@ -16,13 +17,29 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from tests.diagnosis.gru_data_plants import DATA
 from tests.diagnosis.gru_step_plants import STEP
 from tests.diagnosis.gru_tts import (
-    BINS, CLIP_NORM, WEIGHTS, CharConvGRU, CharReader, Glance, MelData, Refine, ValidBatchNorm, adapt, criterion, fresh,
-    half, losses_of, mask_of, mel_error, total)
+    BINS,
+    CLIP_NORM,
+    WEIGHTS,
+    CharConvGRU,
+    CharReader,
+    Glance,
+    MelData,
+    Refine,
+    ValidBatchNorm,
+    adapt,
+    criterion,
+    fresh,
+    half,
+    losses_of,
+    mask_of,
+    mel_error,
+    total,
+)
 from tts_core.diagnosis.cases import Architecture, Setting
 from tts_core.diagnosis.subject import Subject
 
+# --- model ----------------------------------------------------------------------------------------
 
-# --- model --------------------------------------------------------------------------------------------------------
 
 def memory_scale(setting: Setting) -> Subject:
     """What is read from the text is 300 to 10,000 times too loud."""
@@ -39,7 +56,9 @@ def memory_scale(setting: Setting) -> Subject:
 
 
 def no_causal_mask(setting: Setting) -> Subject:
-    """The decoder reads frames to come: its GRU runs both ways, or its input is smoothed over 3 to 8 frames either way."""
+    """The decoder reads frames to come: its GRU runs both ways, or its input is smoothed over 3 to
+    8 frames either way.
+    """
     dice = setting.random
     both_ways, reach = dice.random() < 0.5, dice.randint(3, 8)
 
@@ -47,7 +66,9 @@ def no_causal_mask(setting: Setting) -> Subject:
         def __init__(self, **options) -> None:
             super().__init__(**options)
             if both_ways:
-                self.speaker = nn.GRU(self.speaker.input_size, self.width // 2, batch_first=True, bidirectional=True)
+                self.speaker = nn.GRU(
+                    self.speaker.input_size, self.width // 2, batch_first=True, bidirectional=True
+                )
             else:
                 self.smooth = nn.Conv1d(BINS, BINS, 2 * reach + 1, padding=reach, groups=BINS)
 
@@ -63,13 +84,20 @@ def no_causal_mask(setting: Setting) -> Subject:
         def say(self, batch, dur, frames, history=None):
             """All frames so far go through the decoder anew for each new frame."""
             self.lengths, read = None, self.read(batch)
-            txt_mask, stretched = mask_of(batch["txt_len"], read.shape[1]), self.stretch(read, dur, frames)
+            txt_mask, stretched = (
+                mask_of(batch["txt_len"], read.shape[1]),
+                self.stretch(read, dur, frames),
+            )
             past = stretched.new_zeros(len(read), 0, BINS)
             for t in range(frames):
                 before = self.go_back(F.pad(past, (0, 0, 0, 1)))
-                spoken, _ = self.speak(self.told(before, stretched[:, :t + 1], read, txt_mask))
+                spoken, _ = self.speak(self.told(before, stretched[:, : t + 1], read, txt_mask))
                 frame, stop = self.frame(spoken, before)
-                new = history[:, t:t + 1] if history is not None and t < history.shape[1] else frame[:, t:]
+                new = (
+                    history[:, t : t + 1]
+                    if history is not None and t < history.shape[1]
+                    else frame[:, t:]
+                )
                 past = torch.cat([past, new], dim=1)
             return past, stop
 
@@ -77,14 +105,23 @@ def no_causal_mask(setting: Setting) -> Subject:
             if self.lengths is None or not both_ways:
                 return super().speak(told, state)
             told = told.to(self.speaker.weight_hh_l0.dtype)
-            packed = pack_padded_sequence(told, self.lengths.cpu(), batch_first=True, enforce_sorted=False)
-            return pad_packed_sequence(self.speaker(packed)[0], batch_first=True, total_length=told.shape[1])[0], None
+            packed = pack_padded_sequence(
+                told, self.lengths.cpu(), batch_first=True, enforce_sorted=False
+            )
+            return (
+                pad_packed_sequence(
+                    self.speaker(packed)[0], batch_first=True, total_length=told.shape[1]
+                )[0],
+                None,
+            )
 
     return adapt(setting, kind=Ahead)
 
 
 def no_right_shift(setting: Setting) -> Subject:
-    """The decoder is told the very frame that it has to say, or the mean of it (20 to 100 %) and the one before."""
+    """The decoder is told the very frame that it has to say, or the mean of it (20 to 100 %) and
+    the one before.
+    """
     share = setting.random.uniform(0.2, 1.0)
 
     class Unshifted(CharConvGRU):
@@ -122,6 +159,7 @@ def text_ignored(setting: Setting) -> Subject:
 
 def encoder_detached(setting: Setting) -> Subject:
     """The text goes to decoder and durations through a detach (or a round trip over numpy)."""
+
     class Cut(CharConvGRU):
         def read(self, batch: dict) -> Tensor:
             return super().read(batch).detach().requires_grad_(torch.is_grad_enabled())
@@ -141,7 +179,9 @@ def positions(setting: Setting) -> Subject:
 
 
 def dead_units(setting: Setting) -> Subject:
-    """Rectifiers that start with biases of -20 to -200: those of the reader, or of the pre-net as well."""
+    """Rectifiers that start with biases of -20 to -200: those of the reader, or of the pre-net as
+    well.
+    """
     dice = setting.random
     prenet_too, bias = dice.random() < 0.5, -dice.uniform(20, 200)
 
@@ -167,10 +207,20 @@ def dropout_always_on(setting: Setting) -> Subject:
 
 
 def output_range(setting: Setting) -> Subject:
-    """tanh of 5 to 30 % of the range, a sigmoid, or a floor of 0 to 0.5 on targets of unit scale."""
+    """tanh of 5 to 30 % of the range, a sigmoid, or a floor of 0 to 0.5 on targets of unit
+    scale.
+    """
     dice = setting.random
-    kind, reach, floor = dice.choice(("tanh", "sigmoid", "floor")), dice.uniform(0.05, 0.3), dice.uniform(0.0, 0.5)
-    squash = {"tanh": lambda x: reach * torch.tanh(x), "sigmoid": torch.sigmoid, "floor": lambda x: F.softplus(x) + floor}[kind]
+    kind, reach, floor = (
+        dice.choice(("tanh", "sigmoid", "floor")),
+        dice.uniform(0.05, 0.3),
+        dice.uniform(0.0, 0.5),
+    )
+    squash = {
+        "tanh": lambda x: reach * torch.tanh(x),
+        "sigmoid": torch.sigmoid,
+        "floor": lambda x: F.softplus(x) + floor,
+    }[kind]
 
     class Narrow(CharConvGRU):
         def frame(self, spoken: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,7 +269,9 @@ def norm_runaway(setting: Setting) -> Subject:
 
 
 def bad_initialisation(setting: Setting) -> Subject:
-    """Decoder weights that saturate every gate (standard deviation 3 to 30), or that are all the same (0.01 to 0.1)."""
+    """Decoder weights that saturate every gate (standard deviation 3 to 30), or that are all the
+    same (0.01 to 0.1).
+    """
     dice = setting.random
     same, std, value = dice.random() < 0.5, setting.log_uniform(3, 30), dice.uniform(0.01, 0.1)
 
@@ -232,10 +284,13 @@ def bad_initialisation(setting: Setting) -> Subject:
     return adapt(setting, kind=BadStart)
 
 
-# --- loss ---------------------------------------------------------------------------------------------------------
+# --- loss -----------------------------------------------------------------------------------------
+
 
 def with_terms(setting: Setting, change, weights: dict[str, float] = WEIGHTS) -> Subject:
-    """The clean subject with other terms of the loss: `change(terms, out, batch)` -> terms that replace them."""
+    """The clean subject with other terms of the loss: `change(terms, out, batch)` -> terms that
+    replace them.
+    """
 
     def losses(model, batch) -> dict:
         with half(setting):
@@ -252,10 +307,15 @@ def padding_included(setting: Setting) -> Subject:
 
     def change(terms: dict, out: dict, batch: dict) -> dict:
         every = torch.ones_like(out["mask"])
-        new = {"mel_raw": mel_error(out["frames"], batch["mels"], every), "mel": mel_error(out["mels"], batch["mels"], every)}
+        new = {
+            "mel_raw": mel_error(out["frames"], batch["mels"], every),
+            "mel": mel_error(out["mels"], batch["mels"], every),
+        }
         if stop_too:
             last = (torch.arange(every.shape[1]) == batch["mel_len"][:, None] - 1).float()
-            new["stop"] = F.binary_cross_entropy_with_logits(out["stop"].float(), last, pos_weight=torch.tensor(3.0))
+            new["stop"] = F.binary_cross_entropy_with_logits(
+                out["stop"].float(), last, pos_weight=torch.tensor(3.0)
+            )
         return new
 
     return with_terms(setting, change)
@@ -263,12 +323,17 @@ def padding_included(setting: Setting) -> Subject:
 
 def imbalance(setting: Setting) -> Subject:
     """The stop term or the duration term weighs 30,000 to 3,000,000 times as much as it should."""
-    return with_terms(setting, lambda *_: {}, WEIGHTS | {
-        setting.random.choice(("stop", "dur")): 0.2 * setting.log_uniform(3e4, 3e6)})
+    return with_terms(
+        setting,
+        lambda *_: {},
+        WEIGHTS | {setting.random.choice(("stop", "dur")): 0.2 * setting.log_uniform(3e4, 3e6)},
+    )
 
 
 def wrong_reduction(setting: Setting) -> Subject:
-    """Errors are averaged over time, over bins, or over both before their size is taken; padding stays out of it."""
+    """Errors are averaged over time, over bins, or over both before their size is taken; padding
+    stays out of it.
+    """
     kind = setting.random.choice(("time", "bins", "both"))
 
     def error(guess: Tensor, batch: dict, mask: Tensor) -> Tensor:
@@ -280,19 +345,32 @@ def wrong_reduction(setting: Setting) -> Subject:
             gap = gap.mean(dim=1) if kind == "both" else gap
         return gap.square().mean() + gap.abs().mean()
 
-    return with_terms(setting, lambda terms, out, batch: {
-        "mel_raw": error(out["frames"], batch, out["mask"]), "mel": error(out["mels"], batch, out["mask"])})
+    return with_terms(
+        setting,
+        lambda terms, out, batch: {
+            "mel_raw": error(out["frames"], batch, out["mask"]),
+            "mel": error(out["mels"], batch, out["mask"]),
+        },
+    )
 
 
 def detached(setting: Setting) -> Subject:
-    """Terms made anew from their numbers: both mel terms, that behind the post-net, the durations, or the stop."""
+    """Terms made anew from their numbers: both mel terms, that behind the post-net, the durations,
+    or the stop.
+    """
     names = setting.random.choice((("mel_raw", "mel"), ("mel",), ("dur",), ("stop",)))
-    return with_terms(setting, lambda terms, out, batch: {
-        name: torch.tensor(float(terms[name].detach())) for name in names})
+    return with_terms(
+        setting,
+        lambda terms, out, batch: {
+            name: torch.tensor(float(terms[name].detach())) for name in names
+        },
+    )
 
 
 def logged_not_optimised(setting: Setting) -> Subject:
-    """The step shows the whole loss and follows its small terms only, the mel's at 0 to 0.0001 of their weight."""
+    """The step shows the whole loss and follows its small terms only, the mel's at 0 to 0.0001 of
+    their weight.
+    """
     dice = setting.random
     share = dice.choice((0.0, 10 ** dice.uniform(-6, -4)))
 
@@ -307,7 +385,8 @@ def logged_not_optimised(setting: Setting) -> Subject:
     return replace(adapt(setting), train_step=step)
 
 
-# --- outside the catalogue ----------------------------------------------------------------------------------------
+# --- outside the catalogue ------------------------------------------------------------------------
+
 
 def gradient_sign(setting: Setting) -> Subject:
     """A gradient-reversal layer left in: the gradients of one module point uphill."""
@@ -330,7 +409,9 @@ def delayed_text(setting: Setting) -> Subject:
         def item(self, clip) -> dict:
             item = super().item(clip)
             ends = item["dur"].cumsum(0)
-            ends = (ends + delay).clamp(max=int(ends[-1]) - len(ends)) + torch.arange(1, len(ends) + 1)
+            ends = (ends + delay).clamp(max=int(ends[-1]) - len(ends)) + torch.arange(
+                1, len(ends) + 1
+            )
             ends[-1] = len(item["mel"])
             return item | {"dur": ends.clamp(max=len(item["mel"])).diff(prepend=ends.new_zeros(1))}
 
@@ -338,7 +419,9 @@ def delayed_text(setting: Setting) -> Subject:
 
 
 def swapped_bins(setting: Setting) -> Subject:
-    """The loss counts the mel bins in another order than everyone else: 20 to 40 pairs are swapped."""
+    """The loss counts the mel bins in another order than everyone else: 20 to 40 pairs are
+    swapped.
+    """
     dice = setting.random
     order = list(range(BINS))
     chosen = dice.sample(order, 2 * dice.randint(20, 40))
@@ -347,7 +430,10 @@ def swapped_bins(setting: Setting) -> Subject:
 
     def change(terms: dict, out: dict, batch: dict) -> dict:
         mels = batch["mels"][:, order]
-        return {"mel_raw": mel_error(out["frames"], mels, out["mask"]), "mel": mel_error(out["mels"], mels, out["mask"])}
+        return {
+            "mel_raw": mel_error(out["frames"], mels, out["mask"]),
+            "mel": mel_error(out["mels"], mels, out["mask"]),
+        }
 
     return with_terms(setting, change)
 
@@ -359,8 +445,11 @@ def reversed_targets(setting: Setting) -> Subject:
     def change(terms: dict, out: dict, batch: dict) -> dict:
         mels = batch["mels"].clone()
         for row, n in zip(mels, batch["mel_len"].tolist()):
-            row[:, n - int(share * n):n] = row[:, n - int(share * n):n].flip(1)
-        return {"mel_raw": mel_error(out["frames"], mels, out["mask"]), "mel": mel_error(out["mels"], mels, out["mask"])}
+            row[:, n - int(share * n) : n] = row[:, n - int(share * n) : n].flip(1)
+        return {
+            "mel_raw": mel_error(out["frames"], mels, out["mask"]),
+            "mel": mel_error(out["mels"], mels, out["mask"]),
+        }
 
     return with_terms(setting, change)
 
@@ -371,13 +460,18 @@ def label_noise(setting: Setting) -> Subject:
 
     def change(terms: dict, out: dict, batch: dict) -> dict:
         mels = batch["mels"] + size * torch.randn_like(batch["mels"])
-        return {"mel_raw": mel_error(out["frames"], mels, out["mask"]), "mel": mel_error(out["mels"], mels, out["mask"])}
+        return {
+            "mel_raw": mel_error(out["frames"], mels, out["mask"]),
+            "mel": mel_error(out["mels"], mels, out["mask"]),
+        }
 
     return with_terms(setting, change)
 
 
 def stale_average(setting: Setting) -> Subject:
-    """Evaluation uses an average of the weights that is never (or by 1e-5 to 1e-4 a step) updated."""
+    """Evaluation uses an average of the weights that is never (or by 1e-5 to 1e-4 a step)
+    updated.
+    """
     pace = setting.log_uniform(1e-5, 1e-4)
 
     class Averaged(CharConvGRU):
@@ -446,14 +540,44 @@ def weights_reset(setting: Setting) -> Subject:
     return replace(adapt(setting), train_step=step)
 
 
-# --- the architecture ---------------------------------------------------------------------------------------------
+# --- the architecture -----------------------------------------------------------------------------
 
-MODEL = {f"model.{plant.__name__}": plant for plant in (
-    memory_scale, no_causal_mask, no_right_shift, padding_mask, text_ignored, encoder_detached, positions, dead_units,
-    dropout_always_on, output_range, norm_mode, norm_runaway, bad_initialisation)}
-LOSS = {f"loss.{plant.__name__}": plant for plant in (
-    padding_included, imbalance, wrong_reduction, detached, logged_not_optimised)}
-OUTSIDE = {plant.__name__: plant for plant in (
-    gradient_sign, delayed_text, swapped_bins, reversed_targets, label_noise, stale_average, gradient_noise, weights_reset)}
+MODEL = {
+    f"model.{plant.__name__}": plant
+    for plant in (
+        memory_scale,
+        no_causal_mask,
+        no_right_shift,
+        padding_mask,
+        text_ignored,
+        encoder_detached,
+        positions,
+        dead_units,
+        dropout_always_on,
+        output_range,
+        norm_mode,
+        norm_runaway,
+        bad_initialisation,
+    )
+}
+LOSS = {
+    f"loss.{plant.__name__}": plant
+    for plant in (padding_included, imbalance, wrong_reduction, detached, logged_not_optimised)
+}
+OUTSIDE = {
+    plant.__name__: plant
+    for plant in (
+        gradient_sign,
+        delayed_text,
+        swapped_bins,
+        reversed_targets,
+        label_noise,
+        stale_average,
+        gradient_noise,
+        weights_reset,
+    )
+}
 
-ARCHITECTURE = Architecture(name="gru", clean=adapt, plants=DATA | MODEL | LOSS | STEP, nonsense={}, outside=OUTSIDE)
+ARCHITECTURE = Architecture(
+    name="gru", clean=adapt, plants=DATA | MODEL | LOSS | STEP, nonsense={}, outside=OUTSIDE
+)

@@ -7,7 +7,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.diagnosis.tiny_speaker import Gain, Speaker, adam, blamed, findings, speaker_lab, spoken, with_parts
+from tests.diagnosis.tiny_speaker import (
+    Gain,
+    Speaker,
+    adam,
+    blamed,
+    findings,
+    speaker_lab,
+    spoken,
+    with_parts,
+)
 from tests.diagnosis.tiny_subject import M, Tiny, subject
 from tts_core.diagnosis.lab import Lab
 
@@ -16,7 +25,8 @@ def model_of(kind, **fields):
     return findings(speaker_lab(kind, **fields), "model")
 
 
-# --- the text's way ---------------------------------------------------------------------------------------------------
+# --- the text's way -------------------------------------------------------------------------------
+
 
 class Scaled(Speaker):
     """The memory at another size."""
@@ -55,25 +65,38 @@ class Starved(Speaker):
 
 def test_text_that_does_not_arrive():
     found = model_of(Scaled)
-    assert blamed(found) == {"model.text_ignored"} and found["model.text_ignored"].level == "confirmed"
+    assert (
+        blamed(found) == {"model.text_ignored"} and found["model.text_ignored"].level == "confirmed"
+    )
 
 
 def test_an_encoder_without_gradient():
     found = model_of(Detached)
-    assert blamed(found) == {"model.encoder_detached"} and found["model.encoder_detached"].evidence["without gradient"] == 11.0
+    assert (
+        blamed(found) == {"model.encoder_detached"}
+        and found["model.encoder_detached"].evidence["without gradient"] == 11.0
+    )
 
 
 def test_a_starved_encoder_is_its_initialisation_and_no_deafness():
     found = model_of(Starved)
-    assert found["model.bad_initialisation"].level == "confirmed" and found["model.bad_initialisation"].where == "encoder.0"
+    assert (
+        found["model.bad_initialisation"].level == "confirmed"
+        and found["model.bad_initialisation"].where == "encoder.0"
+    )
     assert "model.text_ignored" not in blamed(found)
 
 
-QUIET = {"quiet text": dict(kind=with_parts(Scaled, scale=0.02)), "one symbol only": dict(kind=Speaker, batch={
-    **spoken(), "text": torch.ones(2, 8, dtype=torch.long)}), "frozen, undeclared": dict(kind=Frozen),
+QUIET = {
+    "quiet text": dict(kind=with_parts(Scaled, scale=0.02)),
+    "one symbol only": dict(
+        kind=Speaker, batch={**spoken(), "text": torch.ones(2, 8, dtype=torch.long)}
+    ),
+    "frozen, undeclared": dict(kind=Frozen),
     "frozen, declared": dict(kind=Frozen, frozen=("text", "mix", "encoder", "memory")),
     "decay": dict(kind=Speaker, make_optimizer=adam(decay=20.0)),
-    "loud memory": dict(kind=with_parts(memory=lambda: Gain(100.0)))}
+    "loud memory": dict(kind=with_parts(memory=lambda: Gain(100.0))),
+}
 
 
 @pytest.mark.parametrize("name", QUIET)
@@ -81,7 +104,8 @@ def test_silent_where_the_text_arrives_and_something_else_is_odd(name):
     assert not blamed(model_of(**QUIET[name]))
 
 
-# --- what the decoder sees --------------------------------------------------------------------------------------------
+# --- what the decoder sees ------------------------------------------------------------------------
+
 
 class Seeing(Speaker):
     """Takes something of the batch's frames into the history."""
@@ -95,7 +119,9 @@ class Seeing(Speaker):
 
 
 class Corrected(Speaker):
-    """A convolution over five frames behind the output: it looks ahead by two, as a post-net may."""
+    """A convolution over five frames behind the output: it looks ahead by two, as a post-net
+    may.
+    """
 
     def __init__(self):
         super().__init__()
@@ -115,9 +141,16 @@ def frames(model, batch):
 
 def test_future_frames_and_the_own_frame():
     later = model_of(with_parts(Seeing, see=lambda mel: mel + mel.flip(1)), predict_frames=frames)
-    own = model_of(with_parts(Seeing, see=lambda mel: F.pad(mel, (0, 0, -1, 1))), predict_frames=frames)
-    assert blamed(later) == {"model.no_causal_mask"} and later["model.no_causal_mask"].level == "confirmed"
-    assert blamed(own) == {"model.no_right_shift"} and own["model.no_right_shift"].level == "confirmed"
+    own = model_of(
+        with_parts(Seeing, see=lambda mel: F.pad(mel, (0, 0, -1, 1))), predict_frames=frames
+    )
+    assert (
+        blamed(later) == {"model.no_causal_mask"}
+        and later["model.no_causal_mask"].level == "confirmed"
+    )
+    assert (
+        blamed(own) == {"model.no_right_shift"} and own["model.no_right_shift"].level == "confirmed"
+    )
 
 
 def test_a_post_net_that_is_not_declared_is_only_suspected_and_a_declared_one_is_silent():
@@ -127,10 +160,17 @@ def test_a_post_net_that_is_not_declared_is_only_suspected_and_a_declared_one_is
 
 
 def test_a_history_of_older_frames_is_silent():
-    assert not blamed(model_of(with_parts(Seeing, see=lambda mel: F.pad(mel, (0, 0, 1, -1)) + F.pad(mel, (0, 0, 5, -5)))))
+    assert not blamed(
+        model_of(
+            with_parts(
+                Seeing, see=lambda mel: F.pad(mel, (0, 0, 1, -1)) + F.pad(mel, (0, 0, 5, -5))
+            )
+        )
+    )
 
 
-# --- dropout ----------------------------------------------------------------------------------------------------------
+# --- dropout --------------------------------------------------------------------------------------
+
 
 class Drops(nn.Module):
     def forward(self, x):
@@ -140,11 +180,17 @@ class Drops(nn.Module):
 def test_dropout_that_no_mode_switches_off_and_one_that_is_meant():
     drawing = with_parts(layers=lambda: [Drops()])
     found = model_of(drawing)
-    assert blamed(found) == {"model.dropout_always_on"} and found["model.dropout_always_on"].where == "layers.0"
-    assert not blamed(model_of(drawing, stochastic=("layers.0",))) and not blamed(model_of(with_parts(dropout=0.4)))
+    assert (
+        blamed(found) == {"model.dropout_always_on"}
+        and found["model.dropout_always_on"].where == "layers.0"
+    )
+    assert not blamed(model_of(drawing, stochastic=("layers.0",))) and not blamed(
+        model_of(with_parts(dropout=0.4))
+    )
 
 
-# --- predictions that are no numbers ----------------------------------------------------------------------------------
+# --- predictions that are no numbers --------------------------------------------------------------
+
 
 class Overflowing(Tiny):
     """Scores in fp16, whose mask overflows: 0 × -inf is not a number."""
@@ -154,16 +200,41 @@ class Overflowing(Tiny):
         return (scores + ~mask[:, None] * torch.tensor(-1e9).half()).float()
 
 
-NOT_NUMBERS = {"a parameter": lambda: speaker_lab(with_parts(memory=lambda: Gain(math.nan)), pad=lambda batch, n: batch),
-               "a mask": lambda: Lab(subject(build=Overflowing, pad=lambda batch, n: batch), steps=16)}
+NOT_NUMBERS = {
+    "a parameter": lambda: speaker_lab(
+        with_parts(memory=lambda: Gain(math.nan)), pad=lambda batch, n: batch
+    ),
+    "a mask": lambda: Lab(subject(build=Overflowing, pad=lambda batch, n: batch), steps=16),
+}
 
 
 @pytest.mark.parametrize("name", NOT_NUMBERS)
 def test_what_is_not_finite_is_no_other_fault(name, capfd):
-    """What compares predictions says that there is nothing to compare; gradients are not fitted to one another."""
-    found = findings(NOT_NUMBERS[name](), "model", "order", "activity", "losses", "balance", "learning")
+    """What compares predictions says that there is nothing to compare; gradients are not fitted to
+    one another.
+    """
+    found = findings(
+        NOT_NUMBERS[name](), "model", "order", "activity", "losses", "balance", "learning"
+    )
     assert not blamed(found)
-    compared = ("model.no_causal_mask", "model.no_right_shift", "model.output_range", "model.padding_mask", "model.positions",
-                "model.text_ignored", "model.encoder_detached", "model.dead_units", "loss.wrong_reduction", "loss.padding_included")
-    assert all(found[cause].level == "undecided" and "not finite" in found[cause].experiment for cause in compared)
-    assert "not finite" in found["loss.detached"].experiment and "could not run" not in str(found) and not capfd.readouterr().err
+    compared = (
+        "model.no_causal_mask",
+        "model.no_right_shift",
+        "model.output_range",
+        "model.padding_mask",
+        "model.positions",
+        "model.text_ignored",
+        "model.encoder_detached",
+        "model.dead_units",
+        "loss.wrong_reduction",
+        "loss.padding_included",
+    )
+    assert all(
+        found[cause].level == "undecided" and "not finite" in found[cause].experiment
+        for cause in compared
+    )
+    assert (
+        "not finite" in found["loss.detached"].experiment
+        and "could not run" not in str(found)
+        and not capfd.readouterr().err
+    )

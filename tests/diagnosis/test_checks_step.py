@@ -1,4 +1,6 @@
-"""Every check of the train step fires on its fault and stays silent on its look-alikes and on clean steps."""
+"""Every check of the train step fires on its fault and stays silent on its look-alikes and on clean
+steps.
+"""
 
 import functools
 
@@ -12,7 +14,11 @@ from tests.diagnosis.tiny_subject import Tiny, lab, losses, sgd, split
 from tts_core.diagnosis.checks import restart
 from tts_core.diagnosis.checks.registry import CHECKS
 
-MINE = [check for check in CHECKS if check.run.__module__.rsplit(".", 1)[1] in ("step", "parameters", "precision", "restart")]
+MINE = [
+    check
+    for check in CHECKS
+    if check.run.__module__.rsplit(".", 1)[1] in ("step", "parameters", "precision", "restart")
+]
 
 
 def findings(bench):
@@ -22,18 +28,25 @@ def findings(bench):
 
 def blamed(bench):
     """Confirmed and suspected causes."""
-    return {cause for cause, finding in findings(bench).items() if finding.level in ("confirmed", "suspected")}
+    return {
+        cause
+        for cause, finding in findings(bench).items()
+        if finding.level in ("confirmed", "suspected")
+    }
 
 
 def only(bench, cause):
     """The finding of `cause`, the only one that is blamed, and confirmed."""
     found = findings(bench)
-    assert {name for name, finding in found.items() if finding.level in ("confirmed", "suspected")} == {cause}
+    assert {
+        name for name, finding in found.items() if finding.level in ("confirmed", "suspected")
+    } == {cause}
     assert found[cause].level == "confirmed" and found[cause].fix and found[cause].strength > 0
     return found[cause]
 
 
-# --- clean ------------------------------------------------------------------------------------------------------------
+# --- clean ----------------------------------------------------------------------------------------
+
 
 def over_calls(k, divided=True):
     """One optimiser step every k calls."""
@@ -45,11 +58,17 @@ def over_calls(k, divided=True):
         if count["calls"] % k == 0:
             optimizer.step()
             optimizer.zero_grad()
+
     return step
 
 
-def micro_batches(weigh, clip=None, zero_inside=False, stepping=False, autocast=False, one_backward=False):
-    """One step over micro-batches of one clip; `weigh(part, batch, k)` is what a part's loss is multiplied by."""
+def micro_batches(
+    weigh, clip=None, zero_inside=False, stepping=False, autocast=False, one_backward=False
+):
+    """One step over micro-batches of one clip; `weigh(part, batch, k)` is what a part's loss is
+    multiplied by.
+    """
+
     def step(model, optimizer, batch):
         optimizer.zero_grad()
         parts, totals = split(batch), []
@@ -68,6 +87,7 @@ def micro_batches(weigh, clip=None, zero_inside=False, stepping=False, autocast=
             nn.utils.clip_grad_norm_(model.parameters(), clip)
         if not stepping:
             optimizer.step()
+
     return step
 
 
@@ -98,11 +118,15 @@ def two_backwards(model, optimizer, batch):
     optimizer.step()
 
 
-adamw = functools.partial(lambda model, **options: torch.optim.AdamW(model.parameters(), lr=1e-2, **options))
+adamw = functools.partial(
+    lambda model, **options: torch.optim.AdamW(model.parameters(), lr=1e-2, **options)
+)
 SILENT = {name: dict(train_step=step) for name, step in CLEAN.items()} | {
     "AdamW with decay": dict(make_optimizer=functools.partial(adamw, weight_decay=0.1)),
     "dropout": dict(build=functools.partial(Tiny, dropout=0.3)),
-    "BatchNorm": dict(build=functools.partial(Tiny, batch_norm=True), train_step=micro_batches(by_frames)),
+    "BatchNorm": dict(
+        build=functools.partial(Tiny, batch_norm=True), train_step=micro_batches(by_frames)
+    ),
     "warm-up": dict(make_optimizer=scheduled),
     "one clip": dict(lengths=(9,)),
     "clips values": dict(train_step=value_clipped),
@@ -113,8 +137,11 @@ SILENT = {name: dict(train_step=step) for name, step in CLEAN.items()} | {
     "adds losses by frames": dict(train_step=micro_batches(by_frames, one_backward=True)),
     "mean of equal clips": dict(train_step=micro_batches(equally), lengths=(12, 12)),
     "two backward passes": dict(train_step=two_backwards),
-    "steps at every clip": dict(train_step=lambda model, optimizer, batch: [step_with()(model, optimizer, part)
-                                                                            for part in split(batch)]),
+    "steps at every clip": dict(
+        train_step=lambda model, optimizer, batch: [
+            step_with()(model, optimizer, part) for part in split(batch)
+        ]
+    ),
 }
 
 
@@ -124,7 +151,8 @@ def test_silent_on_clean_steps(name):
     assert {finding.level for finding in found.values()} <= {"excluded", "not applicable"}
 
 
-# --- loop.no_step -----------------------------------------------------------------------------------------------------
+# --- loop.no_step ---------------------------------------------------------------------------------
+
 
 def never_steps(model, optimizer, batch):
     optimizer.zero_grad()
@@ -155,8 +183,16 @@ def puts_weights_back(model, optimizer, batch):
     model.load_state_dict(before)
 
 
-@pytest.mark.parametrize("step", [never_steps, never_steps_or_zeroes, zeroes_before_the_step, without_gradients,
-                                  puts_weights_back])
+@pytest.mark.parametrize(
+    "step",
+    [
+        never_steps,
+        never_steps_or_zeroes,
+        zeroes_before_the_step,
+        without_gradients,
+        puts_weights_back,
+    ],
+)
 def test_no_step(step):
     only(lab(train_step=step, make_optimizer=adamw), "loop.no_step")
 
@@ -167,17 +203,24 @@ def test_no_step_because_the_optimiser_holds_a_copy():
 
 
 def test_a_learning_rate_of_zero_is_no_missing_step():
-    only(lab(make_optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.0)), "optimizer.lr_too_small")
+    only(
+        lab(make_optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.0)),
+        "optimizer.lr_too_small",
+    )
 
 
 def test_a_step_that_raises_is_not_blamed():
     def raising(model, optimizer, batch):
         raise ValueError("no such clip")
+
     found = findings(lab(train_step=raising))
-    assert not {cause for cause, finding in found.items() if finding.level in ("confirmed", "suspected")}
+    assert not {
+        cause for cause, finding in found.items() if finding.level in ("confirmed", "suspected")
+    }
 
 
-# --- loop.no_zero_grad and loop.accumulation --------------------------------------------------------------------------
+# --- loop.no_zero_grad and loop.accumulation ------------------------------------------------------
+
 
 def never_zeroes(clip=None):
     return step_with(clip=clip, zero="never")
@@ -210,10 +253,15 @@ ACCUMULATION = {
     "undivided, clipped, bf16": dict(train_step=micro_batches(undivided, clip=1e-3, autocast=True)),
     "undivided over calls": dict(train_step=over_calls(3, divided=False)),
     "undivided, one clip": dict(train_step=micro_batches(undivided), lengths=(9,)),
-    "undivided sum of losses": dict(train_step=micro_batches(undivided, one_backward=True), lengths=(12, 12)),
+    "undivided sum of losses": dict(
+        train_step=micro_batches(undivided, one_backward=True), lengths=(12, 12)
+    ),
     "mean of means": dict(train_step=micro_batches(equally), lengths=(3, 12)),
-    "mean of means, BatchNorm": dict(train_step=micro_batches(equally), lengths=(3, 12),
-                                     build=functools.partial(Tiny, batch_norm=True)),
+    "mean of means, BatchNorm": dict(
+        train_step=micro_batches(equally),
+        lengths=(3, 12),
+        build=functools.partial(Tiny, batch_norm=True),
+    ),
     "zeroes between the passes": dict(train_step=micro_batches(by_frames, zero_inside=True)),
     "steps at every pass": dict(train_step=micro_batches(by_frames, stepping=True)),
 }
@@ -225,7 +273,10 @@ def test_accumulation(name):
 
 
 def test_another_loss_is_no_fault_of_accumulation():
-    """The step optimises something else in two passes: nothing here can say which of them is right."""
+    """The step optimises something else in two passes: nothing here can say which of them is
+    right.
+    """
+
     def step(model, optimizer, batch):
         optimizer.zero_grad()
         for _ in range(2):
@@ -235,7 +286,8 @@ def test_another_loss_is_no_fault_of_accumulation():
     assert findings(lab(train_step=step))["loop.accumulation"].level == "undecided"
 
 
-# --- loop.checkpointing -----------------------------------------------------------------------------------------------
+# --- loop.checkpointing ---------------------------------------------------------------------------
+
 
 class Checkpointed(Tiny):
     def __init__(self, **options):
@@ -258,8 +310,14 @@ def test_silent_on_right_checkpointing(options):
     assert found["loop.checkpointing"].evidence["checkpointed calls"] >= 2
 
 
-@pytest.mark.parametrize("options", [dict(use_reentrant=False, preserve_rng_state=False),
-                                     dict(use_reentrant=True, preserve_rng_state=False)], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(use_reentrant=False, preserve_rng_state=False),
+        dict(use_reentrant=True, preserve_rng_state=False),
+    ],
+    ids=str,
+)
 def test_checkpointing_that_draws_another_dropout_mask(options):
     only(lab(build=lambda: Checkpointed(**options)), "loop.checkpointing")
 
@@ -270,7 +328,8 @@ def test_checkpointing_that_kills_gradients():
     assert finding.evidence["tensors without gradient"] == 5
 
 
-# --- loop.weights_not_loaded ------------------------------------------------------------------------------------------
+# --- loop.weights_not_loaded ----------------------------------------------------------------------
+
 
 @functools.cache
 def trained_state():
@@ -284,46 +343,75 @@ def loading(state, strict=False, reset=False):
         if reset:
             model.out.reset_parameters()
         return model
+
     return build
 
 
-@pytest.mark.parametrize("rename", [lambda name: f"module.{name}", lambda name: name.replace("encoder.", "enc."),
-                                    lambda name: name.replace("out.", "_orig_mod.out.")], ids=["all", "encoder", "out"])
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: f"module.{name}",
+        lambda name: name.replace("encoder.", "enc."),
+        lambda name: name.replace("out.", "_orig_mod.out."),
+    ],
+    ids=["all", "encoder", "out"],
+)
 def test_weights_not_loaded(rename):
     state = {rename(name): value for name, value in trained_state().items()}
     only(lab(build=loading(state), checkpoint=state), "loop.weights_not_loaded")
 
 
 def test_weights_in_a_nested_file_are_not_loaded():
-    only(lab(checkpoint={"model": trained_state(), "step": torch.tensor(3)}), "loop.weights_not_loaded")
+    only(
+        lab(checkpoint={"model": trained_state(), "step": torch.tensor(3)}),
+        "loop.weights_not_loaded",
+    )
 
 
 def test_weights_drawn_anew_after_loading():
-    finding = only(lab(build=loading(trained_state(), reset=True), checkpoint=trained_state()), "loop.weights_not_loaded")
+    finding = only(
+        lab(build=loading(trained_state(), reset=True), checkpoint=trained_state()),
+        "loop.weights_not_loaded",
+    )
     assert finding.where == "out"
 
 
 def test_a_constant_tensor_proves_no_loading():
-    assert restart.arrived(torch.arange(3.0), torch.arange(3.0)) and not restart.arrived(torch.arange(3.0), torch.ones(3))
+    assert restart.arrived(torch.arange(3.0), torch.arange(3.0)) and not restart.arrived(
+        torch.arange(3.0), torch.ones(3)
+    )
     assert not restart.arrived(torch.ones(3), torch.ones(3))
 
 
-@pytest.mark.parametrize(("build", "prefix"), [(Tiny, ""), (lambda: loading(trained_state())(), ""),
-                                               (lambda: loading(trained_state())(), "module.")],
-                         ids=["fresh model", "build loads", "build mends the names"])
+@pytest.mark.parametrize(
+    ("build", "prefix"),
+    [
+        (Tiny, ""),
+        (lambda: loading(trained_state())(), ""),
+        (lambda: loading(trained_state())(), "module."),
+    ],
+    ids=["fresh model", "build loads", "build mends the names"],
+)
 def test_silent_where_weights_arrive(build, prefix):
     state = {prefix + name: value for name, value in trained_state().items()}
-    assert findings(lab(checkpoint=state, build=build))["loop.weights_not_loaded"].level == "excluded"
+    assert (
+        findings(lab(checkpoint=state, build=build))["loop.weights_not_loaded"].level == "excluded"
+    )
 
 
-# --- optimizer.missing_parameters -------------------------------------------------------------------------------------
+# --- optimizer.missing_parameters -----------------------------------------------------------------
+
 
 def without(*names, lr=None):
     """An optimiser over all parameters but those of the modules `names`, or with those at `lr`."""
+
     def make(model):
         inside = [p for name, p in model.named_parameters() if name.split(".")[0] in names]
         others = [p for name, p in model.named_parameters() if name.split(".")[0] not in names]
-        return torch.optim.SGD([{"params": others}] + ([] if lr is None else [{"params": inside, "lr": lr}]), lr=0.05)
+        return torch.optim.SGD(
+            [{"params": others}] + ([] if lr is None else [{"params": inside, "lr": lr}]), lr=0.05
+        )
+
     return make
 
 
@@ -350,29 +438,50 @@ class Off(Tiny):
             getattr(self, name).requires_grad_(False)
 
 
-@pytest.mark.parametrize(("fields", "where"), [
-    (dict(make_optimizer=without("encoder")), "encoder"), (dict(make_optimizer=without("out", lr=0.0)), "out"),
-    (dict(build=Hidden), "heads.0"),
-    (dict(build=lambda: Off("out", "history"), make_optimizer=adam_of_trained, n_steps=200), "")],
-    ids=["not in the optimiser", "learning rate 0", "not registered", "requires_grad off"])
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        (dict(make_optimizer=without("encoder")), "encoder"),
+        (dict(make_optimizer=without("out", lr=0.0)), "out"),
+        (dict(build=Hidden), "heads.0"),
+        (
+            dict(build=lambda: Off("out", "history"), make_optimizer=adam_of_trained, n_steps=200),
+            "",
+        ),
+    ],
+    ids=["not in the optimiser", "learning rate 0", "not registered", "requires_grad off"],
+)
 def test_missing_parameters(fields, where):
     assert only(lab(**fields), "optimizer.missing_parameters").where == where
 
 
 def test_gradients_of_missing_parameters_that_nobody_zeroes_are_no_fault_of_their_own():
-    """optimizer.zero_grad() leaves what it does not hold: those gradients grow, and no step uses them."""
-    only(lab(train_step=step_with(), make_optimizer=without("out", "history", "encoder")), "optimizer.missing_parameters")
+    """optimizer.zero_grad() leaves what it does not hold: those gradients grow, and no step uses
+    them.
+    """
+    only(
+        lab(train_step=step_with(), make_optimizer=without("out", "history", "encoder")),
+        "optimizer.missing_parameters",
+    )
 
 
-@pytest.mark.parametrize("fields", [
-    dict(build=lambda: Off("text"), frozen=("text",)), dict(make_optimizer=without("text"), frozen=("text.weight",))],
-    ids=["requires_grad off", "not in the optimiser"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(build=lambda: Off("text"), frozen=("text",)),
+        dict(make_optimizer=without("text"), frozen=("text.weight",)),
+    ],
+    ids=["requires_grad off", "not in the optimiser"],
+)
 def test_silent_on_declared_frozen(fields):
     assert not blamed(lab(**fields))
 
 
 def test_fixed_tables_are_not_blamed():
-    assert findings(lab(build=lambda: Off("text")))["optimizer.missing_parameters"].level == "undecided"
+    assert (
+        findings(lab(build=lambda: Off("text")))["optimizer.missing_parameters"].level
+        == "undecided"
+    )
 
 
 def test_a_second_optimiser_inside_the_step():
@@ -388,17 +497,29 @@ def test_a_second_optimiser_inside_the_step():
     assert not blamed(lab(train_step=step, make_optimizer=without("encoder")))
 
 
-# --- precision --------------------------------------------------------------------------------------------------------
+# --- precision ------------------------------------------------------------------------------------
+
 
 def test_low_precision_weights():
     make = functools.partial(torch.optim.Adam, lr=3e-4)
-    bench = lab(build=lambda: Tiny().bfloat16(), make_optimizer=lambda model: make(model.parameters()), n_steps=300)
+    bench = lab(
+        build=lambda: Tiny().bfloat16(),
+        make_optimizer=lambda model: make(model.parameters()),
+        n_steps=300,
+    )
     finding = only(bench, "precision.low_precision_weights")
-    assert finding.evidence["share of elements that a step changes"] < 0.5 < finding.evidence["share in fp32"]
+    assert (
+        finding.evidence["share of elements that a step changes"]
+        < 0.5
+        < finding.evidence["share in fp32"]
+    )
 
 
 def test_16_bit_weights_that_learn_are_not_blamed():
-    bench = lab(build=lambda: Tiny().bfloat16(), make_optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=0.02))
+    bench = lab(
+        build=lambda: Tiny().bfloat16(),
+        make_optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=0.02),
+    )
     assert not blamed(bench)
 
 
@@ -412,7 +533,9 @@ class HalfScores(Tiny):
 
 def test_mask_overflow():
     """-1e9 becomes -inf in fp16, and 0 × -inf is not a number."""
-    finding = only(lab(build=functools.partial(HalfScores, mask_value=-1e9)), "precision.mask_overflow")
+    finding = only(
+        lab(build=functools.partial(HalfScores, mask_value=-1e9)), "precision.mask_overflow"
+    )
     assert finding.evidence["finite in fp32"] == finding.evidence["finite with masks in range"] == 1
 
 
@@ -424,7 +547,10 @@ def test_mask_overflow_that_raises_under_autocast():
         total.backward()
         optimizer.step()
 
-    only(lab(build=functools.partial(Tiny, mask_value=-1e9), train_step=step), "precision.mask_overflow")
+    only(
+        lab(build=functools.partial(Tiny, mask_value=-1e9), train_step=step),
+        "precision.mask_overflow",
+    )
 
 
 def test_mask_within_range_is_silent():
@@ -435,6 +561,7 @@ def test_activations_beyond_half_range_are_only_suspected():
     class Loud(Tiny):
         def encode(self, text):
             return ((super().encode(text) * 1e3).half() * 1e3).float()
+
     found = findings(lab(build=Loud))["precision.mask_overflow"]
     assert found.level == "suspected"
 
@@ -443,20 +570,27 @@ def test_types_that_do_not_fit_are_no_overflow():
     class Mixed(Tiny):
         def encode(self, text):
             return super().encode(text).half() @ torch.ones(16, 16)
+
     found = findings(lab(build=Mixed))
-    assert not {cause for cause, finding in found.items() if finding.level in ("confirmed", "suspected")}
+    assert not {
+        cause for cause, finding in found.items() if finding.level in ("confirmed", "suspected")
+    }
 
 
 def test_numbers_that_fp32_cannot_hold_either():
     class Broken(Tiny):
         def encode(self, text):
             return super().encode(text) / 0.0
+
     assert findings(lab(build=Broken))["precision.mask_overflow"].level == "excluded"
 
 
 def test_scaler_skips():
     finding = only(lab(train_step=overflowing(60)), "precision.scaler_skips")
-    assert finding.evidence["optimiser steps at scale 1"] == 1 and finding.evidence["optimiser steps"] == 0
+    assert (
+        finding.evidence["optimiser steps at scale 1"] == 1
+        and finding.evidence["optimiser steps"] == 0
+    )
 
 
 def test_a_scaler_that_backs_off_is_silent():
@@ -464,8 +598,13 @@ def test_a_scaler_that_backs_off_is_silent():
 
 
 def test_a_mask_that_overflows_behind_a_scaler_is_the_masks_fault():
-    only(lab(build=functools.partial(HalfScores, mask_value=-1e9), train_step=step_with(scaler=gradient_scaler())),
-         "precision.mask_overflow")
+    only(
+        lab(
+            build=functools.partial(HalfScores, mask_value=-1e9),
+            train_step=step_with(scaler=gradient_scaler()),
+        ),
+        "precision.mask_overflow",
+    )
 
 
 @pytest.mark.parametrize("power", [8, 16, 30])
@@ -484,4 +623,7 @@ def test_gradients_that_are_never_unscaled_are_not_called_clipped():
         optimizer.step()
 
     found = findings(lab(train_step=step))
-    assert found["precision.clip_before_unscale"].level == "suspected" and found["loop.accumulation"].level == "excluded"
+    assert (
+        found["precision.clip_before_unscale"].level == "suspected"
+        and found["loop.accumulation"].level == "excluded"
+    )

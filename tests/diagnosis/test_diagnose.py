@@ -1,4 +1,6 @@
-"""The whole diagnosis on a sound model and on planted faults, its report, the commands, and the pages."""
+"""The whole diagnosis on a sound model and on planted faults, its report, the commands, and the
+pages.
+"""
 
 import json
 from dataclasses import replace
@@ -41,13 +43,19 @@ def test_a_sound_model_is_healthy_and_every_cause_is_answered_for(healthy_report
     assert healthy_report.healthy, str(healthy_report)
     assert {entry.cause for entry in healthy_report.entries} == set(CATALOGUE)
     assert all(entry.experiment for entry in healthy_report.entries)
-    assert healthy_report.headline["TF L1 / best constant"] < 0.5 and healthy_report.headline["text use"] > 1.05
+    assert (
+        healthy_report.headline["TF L1 / best constant"] < 0.5
+        and healthy_report.headline["text use"] > 1.05
+    )
 
 
 def test_a_loud_memory_is_found_by_its_one_factor_and_nothing_else_is_blamed():
     report = diagnose(ours.ARCHITECTURE.plants["model.memory_scale"](draw_setting(0, n_clips=8)))
     first = report.findings[0]
-    assert (first.cause, first.level) == ("model.memory_scale", "confirmed") and first.where == "memory_positions"
+    assert (first.cause, first.level) == (
+        "model.memory_scale",
+        "confirmed",
+    ) and first.where == "memory_positions"
     assert first.evidence["after"] < first.evidence["mean TF L1 / best constant before"] - 0.1
     assert {found.cause for found in report.at("confirmed")} == {"model.memory_scale"}
     assert "LayerNorm" in first.fix and not report.healthy
@@ -56,19 +64,34 @@ def test_a_loud_memory_is_found_by_its_one_factor_and_nothing_else_is_blamed():
 def test_an_absent_part_is_named(clean):
     bare = replace(clean, pad=None, audio=None, generate=None, continue_from=None)
     from tts_core.diagnosis.checks.registry import CHECKS
+
     lab = laboratory.Lab(bare)
-    said = [finding for check in CHECKS if check.needs and not bare.has(*check.needs) for finding in check.findings(lab)]
-    assert {"model.padding_mask", "generation.layout", "data.mel_recipe"} <= {finding.cause for finding in said}
-    assert all(finding.level == "not applicable" and "supply Subject." in finding.experiment for finding in said)
+    said = [
+        finding
+        for check in CHECKS
+        if check.needs and not bare.has(*check.needs)
+        for finding in check.findings(lab)
+    ]
+    assert {"model.padding_mask", "generation.layout", "data.mel_recipe"} <= {
+        finding.cause for finding in said
+    }
+    assert all(
+        finding.level == "not applicable" and "supply Subject." in finding.experiment
+        for finding in said
+    )
 
 
 def test_a_part_that_raises_is_undecided_and_the_rest_goes_on(clean):
     from tts_core.diagnosis.checks.registry import CHECKS
+
     def broken(batch, n):
         raise IndexError("too few frames")
+
     lab = laboratory.Lab(replace(clean, pad=broken))
     said = next(check for check in CHECKS if check.name == "appended_padding").findings(lab)
-    assert {finding.level for finding in said} == {"undecided"} and "too few frames" in said[0].experiment
+    assert {finding.level for finding in said} == {"undecided"} and "too few frames" in said[
+        0
+    ].experiment
 
 
 def test_the_strongest_level_counts_and_what_is_explained_is_not_blamed():
@@ -78,10 +101,18 @@ def test_the_strongest_level_counts_and_what_is_explained_is_not_blamed():
     entries = merged([weak, strong, sign])
     assert [entry.level for entry in entries] == ["confirmed", "undecided"]
     assert entries[0].fix == CATALOGUE["loss.wrong_reduction"].fix
-    both = merged([Finding("generation.exposure_gap", "confirmed", "listen", strength=1.0), replace(sign, strength=0.1)])
+    both = merged(
+        [
+            Finding("generation.exposure_gap", "confirmed", "listen", strength=1.0),
+            replace(sign, strength=0.1),
+        ]
+    )
     assert [entry.cause for entry in both] == ["loss.padding_included", "generation.exposure_gap"]
     drift = merged([Finding("generation.exposure_gap", "confirmed", "listen")])
-    assert Report(drift, {}, passed=True, seconds=1.0).healthy and "exposure_gap" in Report(drift, {}, True, 1.0).verdict
+    assert (
+        Report(drift, {}, passed=True, seconds=1.0).healthy
+        and "exposure_gap" in Report(drift, {}, True, 1.0).verdict
+    )
     assert "cannot tell" in Report((), {}, passed=False, seconds=1.0).verdict
     with pytest.raises(ValueError, match="no.such"):
         Finding("no.such", "confirmed", "x")
@@ -93,18 +124,22 @@ def test_the_catalogue_is_that_of_the_areas():
 
 def test_the_page_is_self_contained_and_escapes(healthy_report):
     page = diagnosis_page(healthy_report, "Diagnosis of <script>alert(1)</script>")
-    assert "<script" not in page and "http" not in page.split("</style>")[1] and "data:image/png" in page
+    assert (
+        "<script" not in page
+        and "http" not in page.split("</style>")[1]
+        and "data:image/png" in page
+    )
     assert healthy_report.verdict in page
 
 
-SOURCE = '''
+SOURCE = """
 from tts_core.diagnosis import ours
 from tts_core.diagnosis.cases import draw_setting
 subject = ours.ARCHITECTURE.clean(draw_setting(1, n_clips=2))
 def faulty():
     return ours.ARCHITECTURE.plants["model.no_causal_mask"](draw_setting(1, n_clips=2))
 number = 3
-'''
+"""
 
 
 @pytest.fixture
@@ -121,9 +156,16 @@ def test_diagnose_from_the_command_line(module, capsys):
     assert "model.no_causal_mask" in (module / "out" / "page.html").read_text()
 
 
-@pytest.mark.parametrize("address, said", [("my_subject", "package.module:name"), ("nowhere.at_all:x", "no module 'nowhere'"),
-                                           ("my_subject.py:missing", "no 'missing'"), ("my_subject.py:number", "is a int"),
-                                           ("none.py:x", "no file")])
+@pytest.mark.parametrize(
+    "address, said",
+    [
+        ("my_subject", "package.module:name"),
+        ("nowhere.at_all:x", "no module 'nowhere'"),
+        ("my_subject.py:missing", "no 'missing'"),
+        ("my_subject.py:number", "is a int"),
+        ("none.py:x", "no file"),
+    ],
+)
 def test_a_wrong_address_says_what_is_wanted(module, address, said):
     with pytest.raises(WorkbookError, match=said):
         load_subject(address)
@@ -132,10 +174,17 @@ def test_a_wrong_address_says_what_is_wanted(module, address, said):
 def test_triage_shows_a_checkpoint_beside_the_baselines(clean, tmp_path, capsys):
     model = laboratory.Lab(clean).course().model
     file = tmp_path / "model.safetensors"
-    save_file({name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}, file)
+    save_file(
+        {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}, file
+    )
     found = triage(replace(clean, checkpoint=str(file)))
     assert found.headline["TF L1 / best constant"] < 0.5 and set(found.sounds) == {
-        "recording", "copy-synthesis", "teacher-forced", "free-running", "full inference"} - set(found.missing)
+        "recording",
+        "copy-synthesis",
+        "teacher-forced",
+        "free-running",
+        "full inference",
+    } - set(found.missing)
     page = triage_page(found, "my model")
     assert page.count("<audio") == len(found.sounds) and "http" not in page.split("</style>")[1]
     with pytest.raises(SubjectError, match="checkpoint"):

@@ -1,4 +1,6 @@
-"""The held-out architecture: its clean twin keeps what the contract promises, and each plant differs from it as it claims."""
+"""The held-out architecture: its clean twin keeps what the contract promises, and each plant
+differs from it as it claims.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,13 @@ from tts_core.diagnosis.cases import draw_setting
 from tts_core.diagnosis.subject import check_subject
 
 EVERY = {**ARCHITECTURE.plants, **ARCHITECTURE.outside}
-VARIANTS = {"plain": {}, "one clip, sgd": dict(batch_size=1, optimizer="sgd"),
-            "all at once": dict(batch_size=3, optimizer="adam", dropout=0.2, bf16=True, tied=True, frozen=True, warmup=5)}
+VARIANTS = {
+    "plain": {},
+    "one clip, sgd": dict(batch_size=1, optimizer="sgd"),
+    "all at once": dict(
+        batch_size=3, optimizer="adam", dropout=0.2, bf16=True, tied=True, frozen=True, warmup=5
+    ),
+}
 
 
 def seeded(subject):
@@ -26,7 +33,9 @@ def total_and_gradient(subject, model, batch):
     model.zero_grad()
     total = subject.losses(model, batch)["total"]
     total.backward()
-    return total.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    return total.detach(), torch.cat(
+        [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +48,9 @@ def test_the_clean_twin_is_a_subject(name):
     subject = adapt(draw_setting(0, **VARIANTS[name]))
     check_subject(subject)
     assert sum(p.numel() for p in seeded(subject).parameters()) <= 500_000
-    missing = {f.name for f in dataclasses.fields(subject) if getattr(subject, f.name) in (None, ())}
+    missing = {
+        f.name for f in dataclasses.fields(subject) if getattr(subject, f.name) in (None, ())
+    }
     assert missing <= {"checkpoint", "stochastic", "frozen"}
     frozen = {name for name, p in seeded(subject).named_parameters() if not p.requires_grad}
     assert all(name.startswith(subject.frozen) for name in frozen)
@@ -84,13 +95,23 @@ def test_continuing_from_the_true_history_equals_teacher_forcing(clean):
     with torch.no_grad():
         frames = clean.predict_frames(model, clean.batch)
         for t in (0, 1, 60):
-            torch.testing.assert_close(clean.continue_from(model, clean.batch, target[:, :t]), frames[:, t],
-                                       rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                clean.continue_from(model, clean.batch, target[:, :t]),
+                frames[:, t],
+                rtol=1e-4,
+                atol=1e-5,
+            )
 
 
 def test_the_data_parts_agree_on_any_batch(clean):
-    batches = [clean.batch, next(clean.batches()), clean.pad(clean.batch, 5), clean.duplicate(clean.batch, 2),
-               clean.trim(clean.batch, 9, 4), clean.trim(next(clean.batches()), 0, 30)]
+    batches = [
+        clean.batch,
+        next(clean.batches()),
+        clean.pad(clean.batch, 5),
+        clean.duplicate(clean.batch, 2),
+        clean.trim(clean.batch, 9, 4),
+        clean.trim(next(clean.batches()), 0, 30),
+    ]
     for batch in batches:
         target, lengths = clean.target_mel(batch)
         assert clean.durations(batch).sum(dim=1).tolist() == lengths.tolist()
@@ -98,14 +119,15 @@ def test_the_data_parts_agree_on_any_batch(clean):
         for (samples, rate), mel, n in zip(clean.audio(batch), target, lengths):
             features = clean.features(samples, rate)
             assert features.shape == mel[:n].shape
-            assert (features - mel[:n])[4:-4].abs().max() < 1e-3     # a cut changes the frames at its edges
+            # a cut changes the frames at its edges
+            assert (features - mel[:n])[4:-4].abs().max() < 1e-3
 
 
 def test_trimming_and_shuffling_keep_the_rest(clean):
     whole, cut = clean.batch, clean.trim(clean.batch, 9, 4)
     n = int(cut["mel_len"][0])
     assert n == int(whole["mel_len"][0]) - 13
-    assert torch.equal(cut["mels"][0, :, :n], whole["mels"][0, :, 9:9 + n])
+    assert torch.equal(cut["mels"][0, :, :n], whole["mels"][0, :, 9 : 9 + n])
     mixed = clean.shuffle_text(whole, torch.Generator().manual_seed(0))
     assert not torch.equal(mixed["txt"], whole["txt"]) and torch.equal(mixed["dur"], whole["dur"])
     assert [sorted(row) for row in mixed["chars"]] == [sorted(row) for row in whole["chars"]]
@@ -114,8 +136,11 @@ def test_trimming_and_shuffling_keep_the_rest(clean):
 
 def test_vocoding_gives_the_length_of_the_audio(clean):
     target, lengths = clean.target_mel(clean.batch)
-    samples, rate = clean.vocode(target[0, :lengths[0]])
-    assert rate == clean.audio(clean.batch)[0][1] and abs(len(samples) - len(clean.audio(clean.batch)[0][0])) < 256
+    samples, rate = clean.vocode(target[0, : lengths[0]])
+    assert (
+        rate == clean.audio(clean.batch)[0][1]
+        and abs(len(samples) - len(clean.audio(clean.batch)[0][0])) < 256
+    )
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -1,4 +1,6 @@
-"""What a plant spoils against its clean twin where only the data show it: another text, clips that the data do not hold."""
+"""What a plant spoils against its clean twin where only the data show it: another text, clips that
+the data do not hold.
+"""
 
 from dataclasses import replace
 
@@ -32,20 +34,30 @@ def test_repaired_texts_are_seen_by_their_recordings(clean):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_crops_and_noise_are_clips_that_the_data_do_not_hold(seed):
-    plant, twin = ours.PLANTS["data.batch_varies"](setting(seed)), ours.ARCHITECTURE.clean(setting(seed))
+    plant, twin = (
+        ours.PLANTS["data.batch_varies"](setting(seed)),
+        ours.ARCHITECTURE.clean(setting(seed)),
+    )
     found = against_twin(plant, twin)
-    assert found["clips with another text"] == 0.0 and found["clips that the data does not hold"] > 0.5
+    assert (
+        found["clips with another text"] == 0.0 and found["clips that the data does not hold"] > 0.5
+    )
     assert harm(found, {}).startswith("clips that the data does not hold 0 -> ")
 
 
-@pytest.mark.parametrize("cause", ["data.mel_recipe", "data.token_collapse", "model.text_ignored", "optimizer.lr_too_small"])
+@pytest.mark.parametrize(
+    "cause",
+    ["data.mel_recipe", "data.token_collapse", "model.text_ignored", "optimizer.lr_too_small"],
+)
 def test_other_plants_leave_texts_and_clips_alone(clean, cause):
     """Another recipe changes every clip of the batch itself: that is no batch that varies."""
     assert not any(against_twin(ours.PLANTS[cause](setting()), clean).values())
 
 
 def test_what_is_not_supplied_is_not_compared(clean):
-    assert against_twin(replace(clean, symbols=None), clean).keys() == {"clips that the data does not hold"}
+    assert against_twin(replace(clean, symbols=None), clean).keys() == {
+        "clips that the data does not hold"
+    }
     assert against_twin(clean, replace(clean, audio=None, batches=None)) == {}
 
 

@@ -1,4 +1,6 @@
-"""One step module by module, and other ways to write a batch, on a model of a few hundred weights."""
+"""One step module by module, and other ways to write a batch, on a model of a few hundred
+weights.
+"""
 
 import pytest
 import torch
@@ -21,9 +23,17 @@ def test_norms_shares_and_weights_are_those_of_the_gradients():
     here = lab(losses=two_terms)
     audit = audit_modules(here)
     gradient = here.gradient(here.build(), term="mel")
-    assert audit.norm["mel"]["out"] == pytest.approx(tensors_norm([gradient["out.weight"], gradient["out.bias"]]))
-    assert audit.norm["memory"]["out"] == 0.0 < audit.norm["memory"]["encoder.0"] and not audit.unreached
-    assert audit.weights == pytest.approx({"mel": 1.0, "memory": 0.25}, rel=1e-4) and audit.unshown < 1e-6
+    assert audit.norm["mel"]["out"] == pytest.approx(
+        tensors_norm([gradient["out.weight"], gradient["out.bias"]])
+    )
+    assert (
+        audit.norm["memory"]["out"] == 0.0 < audit.norm["memory"]["encoder.0"]
+        and not audit.unreached
+    )
+    assert (
+        audit.weights == pytest.approx({"mel": 1.0, "memory": 0.25}, rel=1e-4)
+        and audit.unshown < 1e-6
+    )
     assert audit.shared == ["text", "encoder.0", "encoder.3"] and audit.mel_terms == ["mel"]
     for path in audit.shared:
         mel, memory = audit.norm["mel"][path], 0.25 * audit.norm["memory"][path]
@@ -38,7 +48,7 @@ def test_the_update_is_that_of_the_subjects_own_step():
     here = lab()
     model, before = here.build(), here.build()
     gradient = here.gradient(model)
-    norm = min(1.0, 1.0 / tensors_norm(gradient.values()))      # the workbook's own step clips at 1
+    norm = min(1.0, 1.0 / tensors_norm(gradient.values()))  # the workbook's own step clips at 1
     names = ("out.weight", "out.bias")
     moved = 0.05 * norm * tensors_norm([gradient[name] for name in names])
     weights = tensors_norm([dict(before.named_parameters())[name].detach() for name in names])
@@ -59,22 +69,37 @@ def test_what_is_unreached_is_named_unless_it_is_declared():
 
 
 def test_many_modules_are_taken_together_by_their_common_paths():
-    names = [f"stack.{index}.{part}.weight" for index in range(30) for part in ("a", "b")] + ["scale"]
+    names = [f"stack.{index}.{part}.weight" for index in range(30) for part in ("a", "b")] + [
+        "scale"
+    ]
     assert len(grouped(names, 100)) == 61 and list(grouped(names, 100))[0] == "stack.0.a"
-    assert len(grouped(names, 31)) == 31 and grouped(names, 31)["stack.7"] == ["stack.7.a.weight", "stack.7.b.weight"]
-    assert list(grouped(names, 2)) == ["stack", "scale"] and sum(map(len, grouped(names, 2).values())) == len(names)
+    assert len(grouped(names, 31)) == 31 and grouped(names, 31)["stack.7"] == [
+        "stack.7.a.weight",
+        "stack.7.b.weight",
+    ]
+    assert list(grouped(names, 2)) == ["stack", "scale"] and sum(
+        map(len, grouped(names, 2).values())
+    ) == len(names)
 
 
 def test_a_mean_does_not_notice_copies_and_a_sum_does():
-    copies = {k: {name: torch.cat([value] * k) for name, value in make_batch().items()} for k in (2, 8)}
+    copies = {
+        k: {name: torch.cat([value] * k) for name, value in make_batch().items()} for k in (2, 8)
+    }
     found = compare_batches(lab(), copies, "duplicate")
-    assert found.verdict == "supported" and found.largest <= found.bar < 1e-3 and 0 < found.floor.gradient < 1e-4
+    assert (
+        found.verdict == "supported"
+        and found.largest <= found.bar < 1e-3
+        and 0 < found.floor.gradient < 1e-4
+    )
 
     def summed(model, batch):
         return {"total": losses(model, batch)["total"] * len(batch["lengths"])}
 
     found = compare_batches(lab(losses=summed), copies, "duplicate")
-    assert found.verdict == "refuted" and [found.changes[k].loss for k in (2, 8)] == pytest.approx([1.0, 7.0], rel=1e-4)
+    assert found.verdict == "refuted" and [found.changes[k].loss for k in (2, 8)] == pytest.approx(
+        [1.0, 7.0], rel=1e-4
+    )
     assert found.changes[8].gradient == pytest.approx(7.0, rel=1e-3)
 
 

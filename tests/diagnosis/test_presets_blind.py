@@ -1,4 +1,6 @@
-"""The workbook's own presets behind the adapter, diagnosed without being told which they are: the reference case, solved."""
+"""The workbook's own presets behind the adapter, diagnosed without being told which they are: the
+reference case, solved.
+"""
 
 import pytest
 
@@ -24,13 +26,19 @@ def seed_report():
 def test_the_seed_preset_comes_out_as_its_memory_scale(seed_report):
     first = seed_report.findings[0]
     assert (first.cause, first.level) == ("model.memory_scale", "confirmed"), str(seed_report)
-    assert first.evidence["RMS of the memory"] > 10.0 and first.evidence["after"] < first.evidence["mean TF L1 / best constant before"] - 0.1
+    assert (
+        first.evidence["RMS of the memory"] > 10.0
+        and first.evidence["after"] < first.evidence["mean TF L1 / best constant before"] - 0.1
+    )
 
 
 def test_its_layout_and_its_mel_recipe_are_found_beside_it(seed_report):
-    assert seed_report.confirmed("generation.layout") and seed_report.confirmed("data.mel_recipe"), str(seed_report)
+    assert seed_report.confirmed("generation.layout") and seed_report.confirmed(
+        "data.mel_recipe"
+    ), str(seed_report)
     layout = next(found for found in seed_report.findings if found.cause == "generation.layout")
-    assert layout.evidence["difference at frame 1"] > 100 * layout.evidence["difference at frame 0"]     # the first frame has no history
+    # the first frame has no history
+    assert layout.evidence["difference at frame 1"] > 100 * layout.evidence["difference at frame 0"]
 
 
 def test_the_healthy_preset_is_healthy():

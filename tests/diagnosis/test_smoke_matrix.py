@@ -1,4 +1,6 @@
-"""The planted-fault benchmark in small: eight faults on two architectures, and clean runs, through its own command."""
+"""The planted-fault benchmark in small: eight faults on two architectures, and clean runs, through
+its own command.
+"""
 
 import json
 import subprocess
@@ -12,15 +14,25 @@ from tests.conftest import ROOT
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     target = tmp_path_factory.mktemp("matrix") / "smoke.json"
-    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "diagnosis.py"), "--smoke", "--out", str(target)],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "benchmarks" / "diagnosis.py"),
+            "--smoke",
+            "--out",
+            str(target),
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(target.read_text())
 
 
 def test_every_planted_fault_is_noticed_and_nearly_all_are_named_first(smoke):
     found = smoke["scores"]["tuning"]
-    assert found["n"] >= 14                                  # 16 cells, one makes no sense for Tacotron 2
+    # 16 cells, one makes no sense for Tacotron 2
+    assert found["n"] >= 14
     assert found["detection"]["value"] == 1.0, found["missed"]
     assert found["root_cause"]["value"] >= 0.9, found["missed"]
 

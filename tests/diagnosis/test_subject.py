@@ -1,4 +1,6 @@
-"""A mis-specified subject gets an error that says which field, what was seen and what is wanted; nothing of the caller's changes."""
+"""A mis-specified subject gets an error that says which field, what was seen and what is wanted;
+nothing of the caller's changes.
+"""
 
 import random
 from dataclasses import dataclass, replace
@@ -10,7 +12,13 @@ from torch import nn
 
 from tts_core.diagnosis import ours
 from tts_core.diagnosis.cases import draw_setting
-from tts_core.diagnosis.isolation import mapped, private_copy, tensors_in, unchanged_randomness, without_dropout
+from tts_core.diagnosis.isolation import (
+    mapped,
+    private_copy,
+    tensors_in,
+    unchanged_randomness,
+    without_dropout,
+)
 from tts_core.diagnosis.course import all_parameters
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.subject import SubjectError, check_subject
@@ -50,6 +58,7 @@ def test_lengths_beyond_the_frames_are_refused(subject):
     def transposed(batch):
         mel, lengths = subject.target_mel(batch)
         return mel.transpose(1, 2), lengths
+
     with pytest.raises(SubjectError, match="transpose"):
         check_subject(replace(subject, target_mel=transposed))
 
@@ -57,6 +66,7 @@ def test_lengths_beyond_the_frames_are_refused(subject):
 def test_an_exception_in_the_users_code_is_told_with_its_field(subject):
     def broken(model, batch):
         raise KeyError("mel_lengths")
+
     with pytest.raises(SubjectError, match="Subject.predict_mel: raised KeyError"):
         check_subject(replace(subject, predict_mel=broken))
 
@@ -65,6 +75,7 @@ def test_targets_that_are_all_alike_have_no_yardstick(subject):
     def silent(batch):
         mel, lengths = subject.target_mel(batch)
         return torch.zeros_like(mel), lengths
+
     with pytest.raises(SubjectError, match="target_mel"):
         Lab(replace(subject, target_mel=silent))
 
@@ -75,7 +86,8 @@ def test_nothing_of_the_callers_changes(subject):
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
     states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
     kept = {name: parameter.detach().clone() for name, parameter in only.named_parameters()}
-    lab = Lab(replace(subject, build_model=lambda: only))     # a careless user hands out the same model every time
+    # a careless user hands out the same model every time
+    lab = Lab(replace(subject, build_model=lambda: only))
     lab.__dict__["n_steps"] = 3
     lab.course()
     assert all(torch.equal(parameter, kept[name]) for name, parameter in only.named_parameters())
@@ -95,8 +107,16 @@ class Plain:
         self.inside = [torch.ones(2), (torch.zeros(3), "text")]
 
 
-@pytest.mark.parametrize("batch", [{"a": torch.ones(2), "b": [torch.zeros(1)]}, (torch.ones(1), 3), Frozen(torch.ones(2), "x"), Plain()],
-                         ids=["dict", "tuple", "frozen dataclass", "plain object"])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"a": torch.ones(2), "b": [torch.zeros(1)]},
+        (torch.ones(1), 3),
+        Frozen(torch.ones(2), "x"),
+        Plain(),
+    ],
+    ids=["dict", "tuple", "frozen dataclass", "plain object"],
+)
 def test_copies_of_any_batch_share_no_tensor(batch):
     twin = private_copy(batch)
     assert type(twin) is type(batch) and len(tensors_in(twin)) == len(tensors_in(batch)) > 0
@@ -133,7 +153,10 @@ def test_a_module_in_a_plain_list_is_found():
             self.seen, self.layers = nn.Linear(2, 2), [nn.Linear(2, 2)]
 
     names = [name for name, _ in all_parameters(Hiding())]
-    assert names[:2] == ["seen.weight", "seen.bias"] and names[2:] == ["layers.0.weight", "layers.0.bias"]
+    assert names[:2] == ["seen.weight", "seen.bias"] and names[2:] == [
+        "layers.0.weight",
+        "layers.0.bias",
+    ]
 
 
 def test_randomness_inside_starts_from_the_seed():

@@ -1,4 +1,5 @@
-"""A model of a few hundred weights with the parts of a Subject that the audit of the train step needs; a call takes 1 ms.
+"""A model of a few hundred weights with the parts of a Subject that the audit of the train step
+needs; a call takes 1 ms.
 
 Shapes: B clips, N text positions, T frames, M = 4 bins, D = 16.
 """
@@ -14,12 +15,16 @@ M, D = 4, 16
 
 
 class Tiny(nn.Module):
-    """Attention from the previous frames to the text; `kept`, `mask_value`, `batch_norm` are where faults go."""
+    """Attention from the previous frames to the text; `kept`, `mask_value`, `batch_norm` are where
+    faults go.
+    """
 
     def __init__(self, dropout=0.0, batch_norm=False, mask_value=float("-inf")):
         super().__init__()
         self.text, self.history = nn.Embedding(12, D), nn.Linear(M, D)
-        self.encoder = nn.Sequential(nn.Linear(D, D), nn.Tanh(), nn.Dropout(dropout), nn.Linear(D, D))
+        self.encoder = nn.Sequential(
+            nn.Linear(D, D), nn.Tanh(), nn.Dropout(dropout), nn.Linear(D, D)
+        )
         self.norm = nn.BatchNorm1d(D) if batch_norm else nn.Identity()
         self.out = nn.Linear(D, M)
         self.mask_value = mask_value
@@ -53,9 +58,14 @@ def split(batch, size=1):
     """Micro-batches of `size` clips, cut to their frames."""
     parts = []
     for start in range(0, len(batch["lengths"]), size):
-        lengths = batch["lengths"][start:start + size]
-        parts.append({"text": batch["text"][start:start + size], "lengths": lengths,
-                      "mel": batch["mel"][start:start + size, :int(lengths.max())]})
+        lengths = batch["lengths"][start : start + size]
+        parts.append(
+            {
+                "text": batch["text"][start : start + size],
+                "lengths": lengths,
+                "mel": batch["mel"][start : start + size, : int(lengths.max())],
+            }
+        )
     return parts
 
 
@@ -71,12 +81,21 @@ def sgd(model):
     return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
 
 
-def subject(build=Tiny, train_step=None, make_optimizer=sgd, losses=losses, lengths=(8, 12), **fields):
+def subject(
+    build=Tiny, train_step=None, make_optimizer=sgd, losses=losses, lengths=(8, 12), **fields
+):
     """A clean subject, with what is given instead of its own."""
-    return Subject(build_model=build, batch=make_batch(lengths), losses=losses, make_optimizer=make_optimizer,
-                   predict_mel=lambda model, batch: model(batch).float(),
-                   target_mel=lambda batch: (batch["mel"], batch["lengths"]), train_step=train_step,
-                   duplicate=lambda batch, k: {name: torch.cat([value] * k) for name, value in batch.items()}, **fields)
+    return Subject(
+        build_model=build,
+        batch=make_batch(lengths),
+        losses=losses,
+        make_optimizer=make_optimizer,
+        predict_mel=lambda model, batch: model(batch).float(),
+        target_mel=lambda batch: (batch["mel"], batch["lengths"]),
+        train_step=train_step,
+        duplicate=lambda batch, k: {name: torch.cat([value] * k) for name, value in batch.items()},
+        **fields,
+    )
 
 
 def lab(*args, n_steps=120, **kwargs):

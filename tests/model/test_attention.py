@@ -12,7 +12,9 @@ def paired_attention(width=16, heads=4):
     ours = MultiHeadAttention(width, heads).double()
     reference = nn.MultiheadAttention(width, heads, batch_first=True).double()
     with torch.no_grad():
-        reference.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
+        reference.in_proj_weight.copy_(
+            torch.cat([ours.query.weight, ours.key.weight, ours.value.weight])
+        )
         reference.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]))
         reference.out_proj.load_state_dict(ours.output.state_dict())
     return ours, reference
@@ -22,7 +24,9 @@ def test_equals_the_independent_implementation_with_masks():
     ours, reference = paired_attention()
     x, memory = torch.randn(2, 5, 16).double(), torch.randn(2, 7, 16).double()
     mask = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
-    expected, weights = reference(x, memory, memory, key_padding_mask=~mask, average_attn_weights=False)
+    expected, weights = reference(
+        x, memory, memory, key_padding_mask=~mask, average_attn_weights=False
+    )
     torch.testing.assert_close(ours(x, *ours.project(memory), mask[:, None, None, :]), expected)
     ours.record = True
     torch.testing.assert_close(ours(x, *ours.project(memory), mask[:, None, None, :]), expected)
@@ -34,13 +38,20 @@ def test_core_equals_scaled_dot_product_attention():
     x = torch.randn(2, 6, 16).double()
     keys, values = ours.project(x)
     query = ours.query(x).unflatten(-1, (4, 4)).transpose(1, 2)
-    expected = ours.output(F.scaled_dot_product_attention(query, keys, values, is_causal=True).transpose(1, 2).flatten(2))
+    expected = ours.output(
+        F.scaled_dot_product_attention(query, keys, values, is_causal=True)
+        .transpose(1, 2)
+        .flatten(2)
+    )
     ours.record = True
     torch.testing.assert_close(ours(x, keys, values, causal_mask(6, 6, x.device)), expected)
 
 
 def test_causal_mask_of_the_last_queries():
-    assert causal_mask(2, 4, torch.device("cpu")).tolist() == [[True, True, True, False], [True, True, True, True]]
+    assert causal_mask(2, 4, torch.device("cpu")).tolist() == [
+        [True, True, True, False],
+        [True, True, True, True],
+    ]
 
 
 def test_cache_returns_everything_appended_so_far():

@@ -1,4 +1,6 @@
-"""Notebooks stay thin: a question, tagged parameters that the schema knows, short cells, imports from tts_core only."""
+"""Notebooks stay thin: a question, tagged parameters that the schema knows, short cells, imports
+from tts_core only.
+"""
 
 import ast
 import json
@@ -10,7 +12,9 @@ from tts_core.workbook.parameters import FIELDS
 from tts_core.workbook.skipped_cells import MARK, RUN, STARTS, reason_of
 
 FILES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-notebooks = pytest.mark.parametrize("cells", [json.loads(file.read_text())["cells"] for file in FILES], ids=[f.stem for f in FILES])
+notebooks = pytest.mark.parametrize(
+    "cells", [json.loads(file.read_text())["cells"] for file in FILES], ids=[f.stem for f in FILES]
+)
 
 
 def source(cell):
@@ -22,7 +26,17 @@ def code(cells):
 
 
 def test_the_ordered_notebooks_are_there():
-    assert [file.stem[:2] for file in FILES] == ["01", "02", "03", "04", "05", "06", "07", "08", "09"]
+    assert [file.stem[:2] for file in FILES] == [
+        "01",
+        "02",
+        "03",
+        "04",
+        "05",
+        "06",
+        "07",
+        "08",
+        "09",
+    ]
 
 
 @notebooks
@@ -69,9 +83,12 @@ def test_a_subject_is_studied_before_anything_and_the_cells_below_give_their_rea
         return
     assert "Notebook(" in start and rest[0].splitlines()[-1] == "study = study_subject(book)"
     reasons = [reason_of(text) for text in rest[1:]]
-    assert reasons[0] and reasons[-1] and RUN not in reasons        # the first would fail, the last would write our verdict
+    # the first would fail, the last would write our verdict
+    assert reasons[0] and reasons[-1] and RUN not in reasons
     for text in rest[1:]:
-        assert text.count(MARK) == bool(reason_of(text)) and not any(word in text for word in STARTS)
+        assert text.count(MARK) == bool(reason_of(text)) and not any(
+            word in text for word in STARTS
+        )
 
 
 @notebooks

@@ -1,4 +1,6 @@
-"""Wrong durations always fill the clip; no jitter changes nothing; more jitter moves boundaries further."""
+"""Wrong durations always fill the clip; no jitter changes nothing; more jitter moves boundaries
+further.
+"""
 
 import numpy as np
 import pytest
@@ -9,14 +11,22 @@ from tests.conftest import make_batch, make_experiment, make_model
 from tts_core.errors import WorkbookError
 from tts_core.model.generation import free_run
 from tts_core.probes.alignment_error import (
-    boundary_error, jitter_durations, with_durations, with_uniform_durations, wrong_durations)
+    boundary_error,
+    jitter_durations,
+    with_durations,
+    with_uniform_durations,
+    wrong_durations,
+)
 
 HOP = 256 / 22_050
 TRUE = np.array([5, 12, 3, 8, 20, 7, 1, 14])
 
 
-@given(strategies.lists(strategies.integers(0, 30), min_size=1, max_size=20), strategies.floats(0, 0.5),
-       strategies.integers(0, 9))
+@given(
+    strategies.lists(strategies.integers(0, 30), min_size=1, max_size=20),
+    strategies.floats(0, 0.5),
+    strategies.integers(0, 9),
+)
 def test_jittered_durations_fill_the_clip_and_are_never_negative(durations, sigma, seed):
     moved = jitter_durations(np.array(durations), HOP, sigma, seed)
     assert len(moved) == len(durations) and moved.sum() == sum(durations) and (moved >= 0).all()
@@ -32,22 +42,30 @@ def test_no_jitter_changes_nothing_and_a_seed_says_everything():
 
 
 def test_the_boundaries_move_as_far_as_the_jitter_says():
-    long = np.full(2000, 40)                                        # so far apart that they never change order
+    # so far apart that they never change order
+    long = np.full(2000, 40)
     moved = np.cumsum(jitter_durations(long, HOP, 0.04))[:-1] - np.cumsum(long)[:-1]
     assert moved.std() * HOP == pytest.approx(0.04, rel=0.05) and abs(moved.mean()) * HOP < 0.003
     mean_distance = 0.04 * np.sqrt(2 / np.pi)
-    assert boundary_error(jitter_durations(long, HOP, 0.04), long) * HOP == pytest.approx(mean_distance, rel=0.05)
+    assert boundary_error(jitter_durations(long, HOP, 0.04), long) * HOP == pytest.approx(
+        mean_distance, rel=0.05
+    )
 
 
 def test_boundary_error_of_known_durations():
     assert boundary_error(TRUE, TRUE) == 0.0
-    assert boundary_error(np.array([6, 2, 4]), np.array([4, 4, 4])) == 1.0       # boundaries 6 and 8 instead of 4 and 8
+    # boundaries 6 and 8 instead of 4 and 8
+    assert boundary_error(np.array([6, 2, 4]), np.array([4, 4, 4])) == 1.0
     assert boundary_error(np.array([3]), np.array([3])) == 0.0
 
 
 def test_every_variant_has_its_label_and_the_frames_of_the_clip():
     wrong = wrong_durations(TRUE, HOP, sigmas_ms=(10, 40))
-    assert list(wrong) == ["boundaries off by 10 ms", "boundaries off by 40 ms", "uniform durations"]
+    assert list(wrong) == [
+        "boundaries off by 10 ms",
+        "boundaries off by 40 ms",
+        "uniform durations",
+    ]
     assert all(durations.sum() == TRUE.sum() for durations in wrong.values())
     assert np.ptp(wrong["uniform durations"]) <= 1
     errors = [boundary_error(durations, TRUE) for durations in wrong.values()]
@@ -70,5 +88,9 @@ def test_a_batch_with_other_durations_generates_as_many_frames_and_other_ones():
 def test_a_clip_with_uniform_durations_says_so(librivox):
     clip = librivox.default_clip
     flat = with_uniform_durations(clip)
-    assert flat.alignment == "uniform" and flat.durations.sum() == len(clip.mel) and np.ptp(flat.durations) <= 1
+    assert (
+        flat.alignment == "uniform"
+        and flat.durations.sum() == len(clip.mel)
+        and np.ptp(flat.durations) <= 1
+    )
     assert clip.alignment != "uniform" and not np.array_equal(clip.durations, flat.durations)

@@ -1,4 +1,6 @@
-"""Alignments kept during a training are those of the model as it was then, and the training does not notice."""
+"""Alignments kept during a training are those of the model as it was then, and the training does
+not notice.
+"""
 
 import torch
 
@@ -17,7 +19,11 @@ def test_the_maps_are_those_of_their_step_and_the_training_is_the_same_bit_for_b
     maps, on_step = record_alignments(model, batch, steps=(1, 3, 5))
     watched = fit(start_training(experiment, model), batch, on_step=on_step)
     assert watched.history == plain.history
-    assert list(maps) == [1, 3, 5] and maps[1].shape == untrained.shape == (experiment.model.n_decoder_layers, 9, 9)
+    assert list(maps) == [1, 3, 5] and maps[1].shape == untrained.shape == (
+        experiment.model.n_decoder_layers,
+        9,
+        9,
+    )
     assert torch.equal(maps[5], cross_attention_maps(model, batch))
     assert not torch.equal(maps[1], maps[5]) and not torch.equal(maps[1], untrained)
 
@@ -25,6 +31,8 @@ def test_the_maps_are_those_of_their_step_and_the_training_is_the_same_bit_for_b
 def test_whoever_comes_after_decides_whether_to_stop(batch):
     experiment = make_experiment(steps=5)
     model = make_model(experiment, batch)
-    maps, on_step = record_alignments(model, batch, steps=(2, 4), also=lambda step, report: step == 3)
+    maps, on_step = record_alignments(
+        model, batch, steps=(2, 4), also=lambda step, report: step == 3
+    )
     assert fit(start_training(experiment, model), batch, on_step=on_step).step == 3
     assert list(maps) == [2]

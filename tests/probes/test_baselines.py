@@ -20,9 +20,12 @@ def test_copy_previous_on_a_ramp_is_its_slope():
 
 def test_autoregression_recovers_a_process_it_can_represent_and_runs_freely_on_it():
     time = torch.arange(200.0)
-    mel = torch.stack([torch.sin(0.3 * time) + 2.0, torch.cos(0.11 * time) - 5.0], dim=1)     # AR(2) with an intercept, exactly
+    # AR(2) with an intercept, exactly
+    mel = torch.stack([torch.sin(0.3 * time) + 2.0, torch.cos(0.11 * time) - 5.0], dim=1)
     model = LinearAutoregression.fit([mel[2:]], order=2)
-    torch.testing.assert_close(model.coefficients[0], 2 * torch.cos(torch.tensor([0.3, 0.11])).double(), atol=2e-2, rtol=0)
+    torch.testing.assert_close(
+        model.coefficients[0], 2 * torch.cos(torch.tensor([0.3, 0.11])).double(), atol=2e-2, rtol=0
+    )
     assert float((model.teacher_forced(mel)[4:] - mel[4:]).abs().mean()) < 1e-2
 
 
@@ -32,7 +35,8 @@ def test_free_running_reads_nothing_but_the_first_frame():
     other = mel.clone()
     other[1:] = 100.0
     torch.testing.assert_close(model.free_running(mel), model.free_running(other))
-    torch.testing.assert_close(model.free_running(mel)[0], model.teacher_forced(mel)[0])   # the same first history
+    # the same first history
+    torch.testing.assert_close(model.free_running(mel)[0], model.teacher_forced(mel)[0])
 
 
 def test_on_real_speech_the_order_is_as_published(librivox):

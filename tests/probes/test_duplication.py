@@ -1,4 +1,6 @@
-"""Copies of a clip change neither loss nor gradient; planted faults are seen; dropout's noise falls as 1/sqrt(k)."""
+"""Copies of a clip change neither loss nor gradient; planted faults are seen; dropout's noise falls
+as 1/sqrt(k).
+"""
 
 import pytest
 import torch
@@ -6,8 +8,16 @@ from torch import nn
 
 from tests.conftest import make_batch, make_experiment, make_model
 from tts_core.errors import WorkbookError
-from tts_core.probes.duplication import (GLOBAL_BAR, TENSOR_BAR, Duplication, GradientNoise, measure_duplication,
-                                         measure_gradient_noise, noise_exponent, standard_errors_apart)
+from tts_core.probes.duplication import (
+    GLOBAL_BAR,
+    TENSOR_BAR,
+    Duplication,
+    GradientNoise,
+    measure_duplication,
+    measure_gradient_noise,
+    noise_exponent,
+    standard_errors_apart,
+)
 from tts_core.training.losses import losses
 
 
@@ -40,7 +50,7 @@ def test_copies_change_neither_loss_nor_gradient(subject, k):
     assert exact.largest <= TENSOR_BAR and exact.loss <= TENSOR_BAR and exact.unchanged
     single = measure_duplication(*subject, k, dtype=torch.float32)
     assert single.gradient <= GLOBAL_BAR and single.unchanged
-    assert exact.largest <= single.largest      # fp64 really is computed in fp64
+    assert exact.largest <= single.largest  # fp64 really is computed in fp64
 
 
 def test_key_biases_and_nothing_else_are_left_out(subject):
@@ -53,7 +63,11 @@ def test_key_biases_and_nothing_else_are_left_out(subject):
 
 def test_a_loss_that_sums_is_seen_with_its_factor(subject):
     found = measure_duplication(*subject, 8, terms=summed)
-    assert found.loss == pytest.approx(7) and found.gradient == pytest.approx(7) and not found.unchanged
+    assert (
+        found.loss == pytest.approx(7)
+        and found.gradient == pytest.approx(7)
+        and not found.unchanged
+    )
     assert list(found.tensors.values()) == pytest.approx([7] * len(found.tensors))
     assert not measure_duplication(*subject, 2, dtype=torch.float32, terms=summed).unchanged
 
@@ -66,17 +80,25 @@ def test_a_layer_that_counts_its_clips_is_seen_and_where(batch):
 
 
 def test_copies_are_blind_to_batch_norm(batch):
-    """What the module says of itself: mean and variance over a batch do not notice that the batch is repeated."""
+    """What the module says of itself: mean and variance over a batch do not notice that the batch
+    is repeated.
+    """
     model = make_model(make_experiment(), batch)
     model.mel_projection_out = nn.Sequential(model.mel_projection_out, Standardise(correction=0))
     found = measure_duplication(model, batch, 4)
-    assert found.unchanged and "mel_projection_out.0.bias" in found.left_out     # its gradient is zero but for rounding
+    # its gradient is zero but for rounding
+    assert found.unchanged and "mel_projection_out.0.bias" in found.left_out
 
 
 def test_one_tensor_that_differs_counts_by_itself_in_fp64_and_by_its_share_in_fp32():
-    found = [Duplication(2, dtype, 0.0, 1e-7, {"large": 0.0, "small": 1e-3}, ())
-             for dtype in (torch.float64, torch.float32)]
-    assert [one.deciding for one in found] == [1e-3, 1e-7] and [one.unchanged for one in found] == [False, True]
+    found = [
+        Duplication(2, dtype, 0.0, 1e-7, {"large": 0.0, "small": 1e-3}, ())
+        for dtype in (torch.float64, torch.float32)
+    ]
+    assert [one.deciding for one in found] == [1e-3, 1e-7] and [one.unchanged for one in found] == [
+        False,
+        True,
+    ]
     assert found[0].worst == "small"
 
 
@@ -99,12 +121,19 @@ def test_what_cannot_be_compared_is_refused(batch):
     with pytest.raises(WorkbookError, match="k = 0"):
         measure_duplication(model, batch, 0)
     with pytest.raises(WorkbookError, match="both must be finite and above zero"):
-        measure_duplication(model, batch, 2, terms=lambda *args: {"total": losses(*args)["total"] * 0})
+        measure_duplication(
+            model, batch, 2, terms=lambda *args: {"total": losses(*args)["total"] * 0}
+        )
     with pytest.raises(WorkbookError, match="draws = 1"):
         measure_gradient_noise(model, batch, 1, draws=1)
     with pytest.raises(WorkbookError, match="a gradient is not finite"):
-        measure_gradient_noise(model, batch, 1, draws=2,
-                               terms=lambda *args: {"total": losses(*args)["total"] * torch.inf})
+        measure_gradient_noise(
+            model,
+            batch,
+            1,
+            draws=2,
+            terms=lambda *args: {"total": losses(*args)["total"] * torch.inf},
+        )
 
 
 def test_four_copies_halve_the_noise_of_dropout_and_leave_its_mean():
@@ -113,13 +142,17 @@ def test_four_copies_halve_the_noise_of_dropout_and_leave_its_mean():
     noise = {k: measure_gradient_noise(model, batch, k, draws=48) for k in (1, 4, 16)}
     assert noise[1].relative > 0.05
     assert noise[1].relative / noise[4].relative == pytest.approx(2, rel=0.15)
-    assert noise_exponent({k: one.relative for k, one in noise.items()}) == pytest.approx(-0.5, abs=0.06)
+    assert noise_exponent({k: one.relative for k, one in noise.items()}) == pytest.approx(
+        -0.5, abs=0.06
+    )
     assert 0.5 < standard_errors_apart(noise[16], noise[1]) < 2
 
 
 def test_draws_differ_from_each_other_repeat_themselves_and_need_dropout(batch):
     model = make_model(make_experiment(), batch)
-    first, again, other = (measure_gradient_noise(model, batch, 1, draws=3, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        measure_gradient_noise(model, batch, 1, draws=3, seed=seed) for seed in (0, 0, 1)
+    )
     assert first.deviation == again.deviation != other.deviation
     assert measure_gradient_noise(model, batch, 1, draws=3, dropout=0.0).relative < 1e-6
 
@@ -131,7 +164,9 @@ def test_a_sum_over_copies_moves_the_mean_gradient(batch):
 
 
 def test_the_spread_is_that_of_known_draws():
-    """Two draws 3 and 5 of one number: mean 4, variance 2; the mean's own noise (2 / 2) is taken off its square."""
+    """Two draws 3 and 5 of one number: mean 4, variance 2; the mean's own noise (2 / 2) is taken
+    off its square.
+    """
     values = iter([3.0, 5.0])
 
     class Number(nn.Module):
@@ -139,15 +174,22 @@ def test_the_spread_is_that_of_known_draws():
             super().__init__()
             self.weight = nn.Parameter(torch.ones(()))
 
-    noise = measure_gradient_noise(Number(), make_batch([[2]]), 1, draws=2,
-                                   terms=lambda model, *_: {"total": model.weight * next(values)})
-    assert noise.deviation == pytest.approx(2 ** 0.5) and noise.mean["weight"] == pytest.approx(4)
-    assert noise.mean_norm == pytest.approx(15 ** 0.5) and noise.relative == pytest.approx((2 / 15) ** 0.5)
+    noise = measure_gradient_noise(
+        Number(),
+        make_batch([[2]]),
+        1,
+        draws=2,
+        terms=lambda model, *_: {"total": model.weight * next(values)},
+    )
+    assert noise.deviation == pytest.approx(2**0.5) and noise.mean["weight"] == pytest.approx(4)
+    assert noise.mean_norm == pytest.approx(15**0.5) and noise.relative == pytest.approx(
+        (2 / 15) ** 0.5
+    )
     shifted = GradientNoise(1, 2, noise.deviation, {"weight": noise.mean["weight"] + 3.0})
-    assert standard_errors_apart(noise, shifted) == pytest.approx(3 / 2 ** 0.5)
+    assert standard_errors_apart(noise, shifted) == pytest.approx(3 / 2**0.5)
 
 
 def test_a_slope_needs_two_positive_points():
-    assert noise_exponent({1: 0.8, 2: 0.8 / 2 ** 0.5, 8: 0.8 / 8 ** 0.5}) == pytest.approx(-0.5)
+    assert noise_exponent({1: 0.8, 2: 0.8 / 2**0.5, 8: 0.8 / 8**0.5}) == pytest.approx(-0.5)
     with pytest.raises(WorkbookError, match="two k or more"):
         noise_exponent({1: 0.3})

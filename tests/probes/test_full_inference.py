@@ -11,7 +11,9 @@ from tts_core.probes.full_inference import attempt_full_inference, measure_full_
 
 @pytest.fixture
 def planted():
-    """A model that predicts the same duration for every phoneme and the same stop logit for every frame."""
+    """A model that predicts the same duration for every phoneme and the same stop logit for every
+    frame.
+    """
     batch = make_batch([[3, 3, 3, 3]], seed=1)
     model = make_model(make_experiment(), batch)
 

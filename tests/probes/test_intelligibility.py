@@ -6,8 +6,15 @@ import torch
 
 from tts_core.config import AudioConfig
 from tts_core.errors import WorkbookError
-from tts_core.probes.intelligibility import (bundled_texts, identify_text, mel_cepstral_distortion, mel_word_error_rate, recognise,
-                                             stoi, word_error_rate)
+from tts_core.probes.intelligibility import (
+    bundled_texts,
+    identify_text,
+    mel_cepstral_distortion,
+    mel_word_error_rate,
+    recognise,
+    stoi,
+    word_error_rate,
+)
 from tts_core.speech.audio import griffin_lim
 
 
@@ -37,7 +44,9 @@ def test_recognition_does_not_depend_on_what_was_heard_before(clip, librivox):
     assert recognise(clip.samples, clip.sample_rate) == first
 
 
-def test_closed_set_identification_picks_each_recording_and_leaves_the_recogniser_usable(librivox, clip):
+def test_closed_set_identification_picks_each_recording_and_leaves_the_recogniser_usable(
+    librivox, clip
+):
     texts = bundled_texts(clip)
     assert len(texts) == 69
     before = recognise(clip.samples, clip.sample_rate)
@@ -48,7 +57,10 @@ def test_closed_set_identification_picks_each_recording_and_leaves_the_recognise
 
 def test_stoi_falls_with_noise_and_wants_alignment(clip):
     noise = np.random.default_rng(0).standard_normal(len(clip.samples)).astype(np.float32)
-    clean, noisy = stoi(clip.samples, clip.samples, clip.sample_rate), stoi(clip.samples + 0.2 * noise, clip.samples, clip.sample_rate)
+    clean, noisy = (
+        stoi(clip.samples, clip.samples, clip.sample_rate),
+        stoi(clip.samples + 0.2 * noise, clip.samples, clip.sample_rate),
+    )
     assert clean == pytest.approx(1.0, abs=1e-6) and noisy < 0.7
     with pytest.raises(WorkbookError, match="time-aligned"):
         stoi(clip.samples[:-10_000], clip.samples, clip.sample_rate)
@@ -56,10 +68,14 @@ def test_stoi_falls_with_noise_and_wants_alignment(clip):
 
 def test_mcd_of_known_distortions(clip):
     assert mel_cepstral_distortion(clip.mel, clip.mel) == 0.0
-    assert mel_cepstral_distortion(clip.mel + 3.0, clip.mel) == pytest.approx(0.0, abs=1e-6)      # level is c0, left out
-    basis = torch.cos(torch.pi * (torch.arange(80) + 0.5) * 2 / 80) * (2 / 80) ** 0.5               # second coefficient, unit norm
+    # level is c0, left out
+    assert mel_cepstral_distortion(clip.mel + 3.0, clip.mel) == pytest.approx(0.0, abs=1e-6)
+    # second coefficient, unit norm
+    basis = torch.cos(torch.pi * (torch.arange(80) + 0.5) * 2 / 80) * (2 / 80) ** 0.5
     expected = 10 / np.log(10) * np.sqrt(2) * 0.7
-    assert mel_cepstral_distortion(clip.mel + 0.7 * basis, clip.mel) == pytest.approx(expected, rel=1e-4)
+    assert mel_cepstral_distortion(clip.mel + 0.7 * basis, clip.mel) == pytest.approx(
+        expected, rel=1e-4
+    )
     with pytest.raises(WorkbookError, match="equal shapes"):
         mel_cepstral_distortion(clip.mel[:-1], clip.mel)
 
@@ -68,4 +84,6 @@ def test_copy_synthesis_is_understood_like_the_recording(clip):
     copy = griffin_lim(clip.mel, AudioConfig())
     assert stoi(copy, clip.samples, clip.sample_rate) >= 0.95
     rate, _ = mel_word_error_rate(clip.mel, AudioConfig(), clip.text, n_seeds=2)
-    assert rate <= word_error_rate(clip.text, recognise(clip.samples, clip.sample_rate)) + 2 / len(clip.text.split())
+    assert rate <= word_error_rate(clip.text, recognise(clip.samples, clip.sample_rate)) + 2 / len(
+        clip.text.split()
+    )

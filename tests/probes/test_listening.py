@@ -1,4 +1,6 @@
-"""One judge: the copy-synthesis is its own best, lengths decide what is measured, phases are counted."""
+"""One judge: the copy-synthesis is its own best, lengths decide what is measured, phases are
+counted.
+"""
 
 import dataclasses
 
@@ -41,7 +43,10 @@ def test_another_length_has_no_aligned_numbers_and_still_a_warped_one(judge):
 
 def test_what_is_too_short_for_audio_has_no_numbers(judge):
     short = judge(judge.clip.mel[:3], warped=True)
-    assert short.samples is short.stoi is short.stoi_warped is short.mcd is short.wer() is None and short.heard == ()
+    assert (
+        short.samples is short.stoi is short.stoi_warped is short.mcd is short.wer() is None
+        and short.heard == ()
+    )
     assert judge(judge.clip.mel[:4], n_phases=0).samples is not None
 
 
@@ -64,8 +69,18 @@ def made(stoi, warped=None, rates=()):
 
 
 def test_the_worst_stands_first_and_the_warped_number_counts_where_there_is_one():
-    judged = {"good": made(0.9), "late": made(0.2, 0.85), "bad": made(0.4, rates=(0.5, 1.0)), "nothing": made(None)}
+    judged = {
+        "good": made(0.9),
+        "late": made(0.2, 0.85),
+        "bad": made(0.4, rates=(0.5, 1.0)),
+        "nothing": made(None),
+    }
     assert ranked(judged) == {"bad": 0.4, "late": 0.85, "good": 0.9}
     lines = ranking_lines(judged, n_phases=1)
     assert [line.split()[0] for line in lines] == ["bad", "late", "good", "nothing"]
-    assert "STOI 0.400" in lines[0] and "WER 0.500" in lines[0] and "warped 0.850" in lines[1] and "WER   -" in lines[2]
+    assert (
+        "STOI 0.400" in lines[0]
+        and "WER 0.500" in lines[0]
+        and "warped 0.850" in lines[1]
+        and "WER   -" in lines[2]
+    )

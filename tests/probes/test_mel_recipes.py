@@ -1,4 +1,6 @@
-"""Recipes: what is clamped is counted, and the ceiling is what costs the seed's recipe its sound."""
+"""Recipes: what is clamped is counted, and the ceiling is what costs the seed's recipe its
+sound.
+"""
 
 import dataclasses
 
@@ -22,7 +24,10 @@ def test_the_third_recipe_is_the_seeds_but_for_its_ceiling():
 
 def test_clamped_shares_are_those_of_the_mel(through):
     seed, free = through["seed's"], through["ceiling-free seed's"]
-    assert seed.at_ceiling == pytest.approx(float((free.mel >= 0.0).float().mean())) and 0.15 < seed.at_ceiling < 0.35
+    assert (
+        seed.at_ceiling == pytest.approx(float((free.mel >= 0.0).float().mean()))
+        and 0.15 < seed.at_ceiling < 0.35
+    )
     assert free.at_ceiling == through["standard"].at_ceiling == 0.0
     assert seed.at_floor == free.at_floor > through["standard"].at_floor
     assert float(seed.mel.max()) == 0.0 < float(free.mel.max())
@@ -40,5 +45,9 @@ def test_the_vocoder_is_handed_the_recipe_and_the_phase(librivox):
         calls.append((mel.shape, recipe, phase_seed))
         return librivox.clip("0930").samples
 
-    found = copy_synthesis(librivox.clip("0930").samples, AudioConfig.seed(), phase_seed=3, vocode=vocode)
-    assert calls == [(found.mel.shape, AudioConfig.seed(), 3)] and found.stoi == pytest.approx(1.0, abs=1e-6)
+    found = copy_synthesis(
+        librivox.clip("0930").samples, AudioConfig.seed(), phase_seed=3, vocode=vocode
+    )
+    assert calls == [(found.mel.shape, AudioConfig.seed(), 3)] and found.stoi == pytest.approx(
+        1.0, abs=1e-6
+    )

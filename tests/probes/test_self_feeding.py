@@ -1,4 +1,6 @@
-"""Self-feeding: its two ends are teacher forcing and free-running, whatever the layout; in between it counts frames."""
+"""Self-feeding: its two ends are teacher forcing and free-running, whatever the layout; in between
+it counts frames.
+"""
 
 import pytest
 import torch
@@ -27,7 +29,9 @@ def test_start_zero_is_free_running_and_start_t_is_the_true_history(trained, lay
     model, batch = trained
     own, fed = free_run_from(model, batch, [0, 29], layout)
     assert (own - free_run(model, batch, layout=layout).mel[0]).abs().max() < 1e-4
-    assert (fed - free_run(model, batch, layout=layout, true_history=True).mel[0]).abs().max() < 1e-4
+    assert (
+        fed - free_run(model, batch, layout=layout, true_history=True).mel[0]
+    ).abs().max() < 1e-4
     assert (own - fed).abs().max() > 0.05
 
 
@@ -35,7 +39,7 @@ def test_a_run_is_teacher_forced_up_to_and_including_its_first_frame_and_leaves_
     model, batch = trained
     with evaluating(model):
         forced = model(batch).mel[0]
-    run, = free_run_from(model, batch, [11])
+    (run,) = free_run_from(model, batch, [11])
     assert (run[:12] - forced[:12]).abs().max() < 1e-4
     assert (run[12:] - forced[12:]).abs().max() > 0.01 and model.training
 
@@ -44,8 +48,12 @@ def test_only_the_true_frames_before_the_start_are_heard(trained):
     import dataclasses
 
     model, batch = trained
-    later = dataclasses.replace(batch, mel=torch.cat([batch.mel[:, :11], batch.mel[:, 11:] + 3.0], dim=1))
-    before = dataclasses.replace(batch, mel=torch.cat([batch.mel[:, :10], batch.mel[:, 10:] + 3.0], dim=1))
+    later = dataclasses.replace(
+        batch, mel=torch.cat([batch.mel[:, :11], batch.mel[:, 11:] + 3.0], dim=1)
+    )
+    before = dataclasses.replace(
+        batch, mel=torch.cat([batch.mel[:, :10], batch.mel[:, 10:] + 3.0], dim=1)
+    )
     run = free_run_from(model, batch, [11])
     assert torch.equal(free_run_from(model, later, [11]), run)
     assert not torch.equal(free_run_from(model, before, [11]), run)
@@ -53,16 +61,31 @@ def test_only_the_true_frames_before_the_start_are_heard(trained):
 
 def test_spans_hold_the_frames_they_name(trained):
     model, batch = trained
-    assert spans_up_to(29) == [1, 2, 4, 8, 16, 29] and spans_up_to(16) == [1, 2, 4, 8, 16] and spans_up_to(1) == [1]
+    assert (
+        spans_up_to(29) == [1, 2, 4, 8, 16, 29]
+        and spans_up_to(16) == [1, 2, 4, 8, 16]
+        and spans_up_to(1) == [1]
+    )
     assert spans_up_to(284)[-2:] == [128, 284] and spans_up_to(3) == [1, 2, 3]
     found = measure_self_feeding(model, batch, n_starts=29)
-    assert found.n_frames.tolist() == [29, 28, 27 + 26, 25 + 24 + 23 + 22, sum(range(14, 22)), sum(range(1, 14))]
+    assert found.n_frames.tolist() == [
+        29,
+        28,
+        27 + 26,
+        25 + 24 + 23 + 22,
+        sum(range(14, 22)),
+        sum(range(1, 14)),
+    ]
     gap = measure_gap(model, batch, "train")
-    assert float(found.error[0]) == pytest.approx(gap.tf_l1, rel=1e-4)         # k = 1 from every frame: teacher forcing
+    # k = 1 from every frame: teacher forcing
+    assert float(found.error[0]) == pytest.approx(gap.tf_l1, rel=1e-4)
     assert float(found.teacher_forced[0]) == pytest.approx(gap.tf_l1, rel=1e-4)
-    alone = measure_self_feeding(model, batch, n_starts=1)                          # one run from frame 0: free-running
+    # one run from frame 0: free-running
+    alone = measure_self_feeding(model, batch, n_starts=1)
     assert float((alone.error * alone.n_frames).sum()) / 29 == pytest.approx(gap.fr_l1, rel=1e-4)
-    assert float((alone.teacher_forced * alone.n_frames).sum()) / 29 == pytest.approx(gap.tf_l1, rel=1e-4)
+    assert float((alone.teacher_forced * alone.n_frames).sum()) / 29 == pytest.approx(
+        gap.tf_l1, rel=1e-4
+    )
 
 
 def test_the_first_span_above_a_level(trained):
@@ -70,7 +93,9 @@ def test_the_first_span_above_a_level(trained):
     found = measure_self_feeding(model, batch, n_starts=8)
     assert found.first_above(-1.0) == 1 and found.first_above(1e9) is None
     level = float(found.error[:3].max())
-    assert found.first_above(level) == next((int(k) for k, e in zip(found.last, found.error) if e > level), None)
+    assert found.first_above(level) == next(
+        (int(k) for k, e in zip(found.last, found.error) if e > level), None
+    )
 
 
 def test_starts_outside_the_clip_and_several_clips_are_refused(trained, batch):

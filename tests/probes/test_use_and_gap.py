@@ -1,4 +1,6 @@
-"""Text use, teacher-forced against free-running, layout parity: each probe fires on its fault and only there."""
+"""Text use, teacher-forced against free-running, layout parity: each probe fires on its fault and
+only there.
+"""
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ def trained():
 
 def test_mel_l1_counts_valid_frames_only(batch):
     shifted = batch.mel + 0.5
-    shifted[0, 9:] += 100.0            # the padding of the first clip
+    shifted[0, 9:] += 100.0  # the padding of the first clip
     assert mel_l1(shifted, batch) == pytest.approx(0.5, rel=1e-5)
 
 
@@ -30,7 +32,9 @@ def test_wrong_text_hurts_a_model_that_reads_and_not_one_that_cannot(trained):
     model, batch = trained
     reads = measure_text_use(model, batch, PAUSE_ID)
     assert reads.ratio > 1.5 and reads.ratio == pytest.approx(reads.shuffled_tf_l1 / reads.tf_l1)
-    handle = model.text_embedding.register_forward_hook(lambda module, inputs, output: torch.zeros_like(output))
+    handle = model.text_embedding.register_forward_hook(
+        lambda module, inputs, output: torch.zeros_like(output)
+    )
     try:
         assert measure_text_use(model, batch, PAUSE_ID).ratio == pytest.approx(1.0, abs=1e-6)
     finally:
@@ -57,4 +61,6 @@ def test_layout_parity_holds_in_the_training_layout_and_breaks_in_the_seeds(trai
     model, batch = trained
     train, seed = (measure_layout_parity(model, batch, layout) for layout in ("train", "seed"))
     assert train.max_difference < 1e-4 < 1e-2 < seed.max_difference
-    assert train.true_history_l1 == pytest.approx(measure_gap(model, batch, "train").tf_l1, rel=1e-3)
+    assert train.true_history_l1 == pytest.approx(
+        measure_gap(model, batch, "train").tf_l1, rel=1e-3
+    )

@@ -27,8 +27,9 @@ HOP, RATE_OF_MODEL = 256, 22_050
 
 def grid(*tiers: str, end: float = 1.0) -> str:
     """A TextGrid in Praat's short format."""
-    return f'File type = "ooTextFile"\nObject class = "TextGrid"\n\n0\n{end}\n<exists>\n{len(tiers)}\n' + "\n".join(
-        tiers
+    return (
+        f'File type = "ooTextFile"\nObject class = "TextGrid"\n\n0\n{end}\n<exists>\n{len(tiers)}\n'
+        + "\n".join(tiers)
     )
 
 
@@ -37,14 +38,16 @@ def tier(name: str, *intervals: tuple[float, float, str], end: float = 1.0) -> s
     return f'"IntervalTier"\n"{name}"\n0\n{end}\n{len(intervals)}\n{rows}\n'
 
 
-# --- seconds to frames -------------------------------------------------------------------------------------------
+# --- seconds to frames ----------------------------------------------------------------------------
 
 
 @settings(max_examples=200)
 @given(st.lists(st.floats(0.001, 2.0), min_size=1, max_size=60), st.integers(-300, 300))
 def test_durations_sum_to_frames_and_boundaries_are_off_by_half_a_frame_at_most(lengths, jitter):
     ends = np.cumsum(lengths)
-    intervals = [Interval(end - length, end, "x") for end, length in zip(ends, lengths, strict=True)]
+    intervals = [
+        Interval(end - length, end, "x") for end, length in zip(ends, lengths, strict=True)
+    ]
     n_frames = max(1, 1 + (round(ends[-1] * RATE_OF_MODEL) + jitter) // HOP)
     durations = frames_from_intervals(intervals, n_frames, RATE_OF_MODEL, HOP)
     assert durations.dtype == np.int64 and durations.sum() == n_frames and durations.min() >= 0
@@ -65,35 +68,48 @@ def test_rounding_does_not_accumulate():
     step = 2.4 * HOP / RATE_OF_MODEL
     intervals = [Interval(k * step, (k + 1) * step, "x") for k in range(100)]
     durations = frames_from_intervals(intervals, 241, RATE_OF_MODEL, HOP)
-    assert durations.sum() == 241 and set(durations[:-1]) == {2, 3} and abs(durations[:50].sum() - 120) <= 1
+    assert (
+        durations.sum() == 241
+        and set(durations[:-1]) == {2, 3}
+        and abs(durations[:50].sum() - 120) <= 1
+    )
 
 
 def test_neighbouring_pauses_become_one_token():
     symbols, intervals = symbols_and_intervals(
-        [Interval(0, 1, ""), Interval(1, 2, "sp"), Interval(2, 3, "AH1"), Interval(3, 4, "AH0"), Interval(4, 5, "sil")],
+        [
+            Interval(0, 1, ""),
+            Interval(1, 2, "sp"),
+            Interval(2, 3, "AH1"),
+            Interval(3, 4, "AH0"),
+            Interval(4, 5, "sil"),
+        ],
         "en",
     )
     assert symbols == (PAUSE, "AH", "AH", PAUSE)
     assert [interval[:2] for interval in intervals] == [(0, 2), (2, 3), (3, 4), (4, 5)]
 
 
-# --- TextGrids ---------------------------------------------------------------------------------------------------
+# --- TextGrids ------------------------------------------------------------------------------------
 
 labels = st.text(st.characters(codec="utf-8", categories=("L", "N")), min_size=1, max_size=4)
 
 
 @settings(max_examples=50, deadline=None)
 @given(
-    parts=st.lists(st.tuples(st.integers(20, 900), st.one_of(st.just(""), labels)), min_size=1, max_size=20).filter(
-        lambda parts: any(label for _, label in parts)
-    )
+    parts=st.lists(
+        st.tuples(st.integers(20, 900), st.one_of(st.just(""), labels)), min_size=1, max_size=20
+    ).filter(lambda parts: any(label for _, label in parts))
 )
 def test_textgrid_round_trip(parts, tmp_path_factory):
     boundaries = np.cumsum([0, *(milliseconds for milliseconds, _ in parts)]) / 1000
     phones = tuple(
         Interval(*span, label)
         for *span, label in zip(
-            boundaries[:-1].tolist(), boundaries[1:].tolist(), [label for _, label in parts], strict=True
+            boundaries[:-1].tolist(),
+            boundaries[1:].tolist(),
+            [label for _, label in parts],
+            strict=True,
         )
     )
     words = tuple(phone for phone in phones if phone.label)
@@ -108,17 +124,26 @@ def test_textgrid_round_trip(parts, tmp_path_factory):
 
 BAD_GRIDS = {
     "empty": ("", "not a readable TextGrid"),
-    "broken syntax": (grid(tier("phones", (0, 1, "AH")))[:-12], "not a readable TextGrid|tier named 'phones'|0 phones"),
+    "broken syntax": (
+        grid(tier("phones", (0, 1, "AH")))[:-12],
+        "not a readable TextGrid|tier named 'phones'|0 phones",
+    ),
     "no TextGrid": ("<html>404</html>", "not a readable TextGrid"),
     "words only": (
         grid(tier("words", (0, 1, "he")), tier("notes", (0, 1, "x"))),
         "no interval tier named 'phones', only 'words', 'notes'",
     ),
-    "point tier": (grid('"TextTier"\n"phones"\n0\n1\n1\n0.5\n"AH"\n'), "no interval tier named 'phones'"),
+    "point tier": (
+        grid('"TextTier"\n"phones"\n0\n1\n1\n0.5\n"AH"\n'),
+        "no interval tier named 'phones'",
+    ),
     "only pauses": (grid(tier("phones", (0, 1, ""))), "0 phones"),
     "no phones": (grid(tier("phones")), "0 phones"),
     "overlap": (grid(tier("phones", (0, 0.6, "AH"), (0.4, 1, "T"))), "overlap"),
-    "backwards": (grid(tier("phones", (0, 0.5, "AH"), (1.0, 0.5, "T"))), "ends? after|start|not a readable"),
+    "backwards": (
+        grid(tier("phones", (0, 0.5, "AH"), (1.0, 0.5, "T"))),
+        "ends? after|start|not a readable",
+    ),
     "longer than the audio": (
         grid(tier("phones", (0, 2, "AH"), end=2.0), end=2.0),
         "end at 2.000 s, but the audio ends at 1.000",
@@ -129,7 +154,10 @@ BAD_GRIDS = {
     ),
     "interval beyond the end": (grid(tier("phones", (0, 1.5, "AH"))), "1.500 s"),
     "infinite": (grid(tier("phones", (0, 1, "AH"), end="1e999"), end="1e999"), "1e999"),
-    "before the audio": (grid(tier("phones", (-0.5, 0.5, "AH"), (0.5, 1, "T"))), "-0.5 to 0.5 s.*follow each other"),
+    "before the audio": (
+        grid(tier("phones", (-0.5, 0.5, "AH"), (0.5, 1, "T"))),
+        "-0.5 to 0.5 s.*follow each other",
+    ),
     "after the audio": (
         grid(tier("phones", (0, 1, "AH"), (1.01, 1.04, "T"), end=1.04), end=1.04),
         "ends at 1.040 s, the audio at 1.000",
@@ -159,7 +187,10 @@ def test_missing_and_huge_textgrids_are_refused(tmp_path):
 def test_gaps_become_pauses_and_small_length_differences_are_absorbed(tmp_path):
     path = tmp_path / "clip.TextGrid"
     path.write_text(
-        grid(tier("Ann - phones", (0.1, 0.5, "AH0"), (0.6, 0.9995, "T")), tier("Ann - words", (0.1, 1, "at")))
+        grid(
+            tier("Ann - phones", (0.1, 0.5, "AH0"), (0.6, 0.9995, "T")),
+            tier("Ann - words", (0.1, 1, "at")),
+        )
     )
     alignment = read_textgrid(path, seconds=1.02)
     assert [(phone.start, phone.end, phone.label) for phone in alignment.phones] == [
@@ -185,21 +216,26 @@ def test_praat_encodings(encoding, tmp_path):
     assert read_textgrid(path).phones == (Interval(0.0, 1.0, "ʒ"),)
 
 
-# --- forced alignment --------------------------------------------------------------------------------------------
+# --- forced alignment -----------------------------------------------------------------------------
 
 
 def test_bundled_textgrid_is_what_the_aligner_makes():
     samples, rate = read_wav(LIBRIVOX / "wavs" / f"{ID_0930}.wav")
     alignment = align_english(samples, rate, "he might even have been made amiable himself")
     bundled = read_textgrid(LIBRIVOX / "alignments" / f"{ID_0930}.TextGrid", len(samples) / rate)
-    assert [word.label for word in alignment.words] == "he might even have been made amiable himself".split()
+    assert [
+        word.label for word in alignment.words
+    ] == "he might even have been made amiable himself".split()
     assert alignment == bundled
 
 
 def test_alignment_does_not_depend_on_what_was_aligned_before():
     samples, rate = read_wav(LIBRIVOX / "wavs" / f"{ID_0880}.wav")
     first = align_english(samples, rate, TEXT_0880)
-    align_english(*read_wav(LIBRIVOX / "wavs" / f"{ID_0930}.wav"), "he might even have been made amiable himself")
+    align_english(
+        *read_wav(LIBRIVOX / "wavs" / f"{ID_0930}.wav"),
+        "he might even have been made amiable himself",
+    )
     assert align_english(samples, rate, TEXT_0880) == first
 
 
@@ -214,12 +250,19 @@ def test_speech_starts_and_ends_where_the_energy_does():
 
 def test_recording_that_does_not_hold_the_text_is_refused():
     with pytest.raises(WorkbookError, match="does the recording say"):
-        align_english(tone(0.3), RATE, "this is far too long a sentence to be spoken in a third of a second " * 3)
+        align_english(
+            tone(0.3),
+            RATE,
+            "this is far too long a sentence to be spoken in a third of a second " * 3,
+        )
 
 
 def test_align_folder_reports_each_clip_and_goes_on(tmp_path):
     root = make_corpus(
-        tmp_path / "corpus", f"good|{TEXT_0880}\nword|he was zorblax\nabsent|no recording\n", "good", "word"
+        tmp_path / "corpus",
+        f"good|{TEXT_0880}\nword|he was zorblax\nabsent|no recording\n",
+        "good",
+        "word",
     )
     results = {result.id: result for result in align_folder(root)}
     assert {name: result.status for name, result in results.items()} == {
@@ -236,7 +279,10 @@ def test_align_folder_keeps_what_is_there_unless_told_otherwise(corpus_of_two):
     path.write_text("mine")
     assert [result.status for result in align_folder(corpus_of_two)] == ["kept", "kept"]
     assert path.read_text() == "mine"
-    assert [result.status for result in align_folder(corpus_of_two, overwrite=True)] == ["written", "written"]
+    assert [result.status for result in align_folder(corpus_of_two, overwrite=True)] == [
+        "written",
+        "written",
+    ]
     assert path.read_bytes() == (LIBRIVOX / "alignments" / f"{ID_0880}.TextGrid").read_bytes()
 
 

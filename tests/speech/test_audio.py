@@ -1,10 +1,20 @@
-"""Wav files in and out: every fault is refused with file, value and remedy, and nothing is lost on the way."""
+"""Wav files in and out: every fault is refused with file, value and remedy, and nothing is lost on
+the way.
+"""
 
 import numpy as np
 import pytest
 
 from tts_core.errors import WorkbookError
-from tts_core.speech.audio import MAX_SECONDS, atomic_path, load_wav, read_wav, resample, save_wav, wav_info
+from tts_core.speech.audio import (
+    MAX_SECONDS,
+    atomic_path,
+    load_wav,
+    read_wav,
+    resample,
+    save_wav,
+    wav_info,
+)
 
 from tests.corpora import LIBRIVOX, RATE, int16, tone, wav_bytes
 
@@ -15,9 +25,18 @@ BAD_WAVS = {
     "not WAV": (b"ID3\x04" + bytes(5000), "not a WAV file.*ffmpeg"),
     "text": (b"hello, I am no audio", "not a WAV file.*ffmpeg"),
     "header only": (wav_bytes(int16(tone()))[:30], "no data chunk.*export"),
-    "truncated": (wav_bytes(int16(tone()))[:20_000], "declares 32,000 bytes.*holds 19,956.*truncated"),
-    "header promises more": (wav_bytes(int16(tone()), declared=64_000), "declares 64,000 bytes.*holds 32,000"),
-    "header promises less": (wav_bytes(int16(tone()), declared=8_000), "lies about the length.*ffmpeg"),
+    "truncated": (
+        wav_bytes(int16(tone()))[:20_000],
+        "declares 32,000 bytes.*holds 19,956.*truncated",
+    ),
+    "header promises more": (
+        wav_bytes(int16(tone()), declared=64_000),
+        "declares 64,000 bytes.*holds 32,000",
+    ),
+    "header promises less": (
+        wav_bytes(int16(tone()), declared=8_000),
+        "lies about the length.*ffmpeg",
+    ),
     "less, silence follows": (
         wav_bytes(np.r_[int16(tone()), np.zeros(9_000, "<i2")], declared=32_000),
         "lies about the length",
@@ -28,10 +47,19 @@ BAD_WAVS = {
     "rate absurd": (wav_bytes(int16(tone()), rate=4_000_000_000), "rate|header cannot be read"),
     "rate of no recorder": (wav_bytes(int16(tone()), rate=22_051), "22,051 Hz.*resample"),
     "rate zero": (wav_bytes(int16(tone()), rate=0), "rate|header cannot be read"),
-    "NaN": (wav_bytes(np.full(16_000, np.nan, np.float32), code=3), "16,000 samples are NaN.*16-bit"),
-    "one infinity": (wav_bytes(np.r_[tone(), np.float32(np.inf)], code=3), "1 samples are NaN or infinite"),
+    "NaN": (
+        wav_bytes(np.full(16_000, np.nan, np.float32), code=3),
+        "16,000 samples are NaN.*16-bit",
+    ),
+    "one infinity": (
+        wav_bytes(np.r_[tone(), np.float32(np.inf)], code=3),
+        "1 samples are NaN or infinite",
+    ),
     "silent": (wav_bytes(np.zeros(16_000, np.int16)), "silent.*record"),
-    "clipped": (wav_bytes(int16(np.clip(tone(amplitude=3.0), -1, 1))), r"\d+% of the samples are clipped.*lower level"),
+    "clipped": (
+        wav_bytes(int16(np.clip(tone(amplitude=3.0), -1, 1))),
+        r"\d+% of the samples are clipped.*lower level",
+    ),
     "0.1 s": (wav_bytes(int16(tone(0.1))), "0.10 s long.*0.2 to 60 s.*leave it out"),
     "10 min": (wav_bytes(np.tile(int16(tone()), 600)), "600.00 s long.*cut it into sentences"),
     "compressed": (wav_bytes(np.zeros(16_000, np.uint8), code=7), "compressed.*pcm_s16le"),
@@ -60,7 +88,9 @@ def test_length_is_refused_from_the_header_without_reading_samples(tmp_path, mon
         load_wav(path)
 
 
-@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000, 96_000, 192_000])
+@pytest.mark.parametrize(
+    "rate", [8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000, 96_000, 192_000]
+)
 def test_rates_of_recorders_are_resampled(rate, tmp_path):
     path = tmp_path / "tone.wav"
     path.write_bytes(wav_bytes(int16(tone(1.0, rate)), rate=rate))
@@ -92,7 +122,9 @@ def test_save_and_load_are_inverse_for_16_bit_audio(tmp_path):
     np.testing.assert_array_equal(again, samples)
 
 
-@pytest.mark.parametrize("samples", [np.array([0.1, np.nan]), np.array([np.inf]), np.zeros((2, 100))])
+@pytest.mark.parametrize(
+    "samples", [np.array([0.1, np.nan]), np.array([np.inf]), np.zeros((2, 100))]
+)
 def test_save_refuses_what_is_no_audio(samples, tmp_path):
     with pytest.raises(WorkbookError, match="refusing"):
         save_wav(tmp_path / "bad.wav", samples, RATE)

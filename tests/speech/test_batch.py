@@ -28,9 +28,9 @@ def make_clip(durations: list[int], seed: int, name: str) -> SimpleNamespace:
     )
 
 
-clips_of = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=9).filter(any), min_size=1, max_size=5).map(
-    lambda rows: [make_clip(row, seed, f"clip{seed}") for seed, row in enumerate(rows)]
-)
+clips_of = st.lists(
+    st.lists(st.integers(0, 6), min_size=1, max_size=9).filter(any), min_size=1, max_size=5
+).map(lambda rows: [make_clip(row, seed, f"clip{seed}") for seed, row in enumerate(rows)])
 
 
 @settings(max_examples=60, deadline=None)
@@ -47,7 +47,11 @@ def test_collate_keeps_every_clip_and_pads_the_rest(clips):
         assert not batch.phonemes[b, n:].any() and not batch.durations[b, n:].any()
         assert torch.all(batch.mel[b, t:] == torch.tensor(AudioConfig().silence))
         assert batch.phoneme_mask[b].sum() == n and batch.mel_mask[b].sum() == t
-    assert (batch.phonemes.dtype, batch.durations.dtype, batch.mel.dtype) == (torch.int64, torch.int64, torch.float32)
+    assert (batch.phonemes.dtype, batch.durations.dtype, batch.mel.dtype) == (
+        torch.int64,
+        torch.int64,
+        torch.float32,
+    )
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(0, 4))
@@ -70,7 +74,9 @@ def test_duplicate_is_collating_the_clips_k_times(clips, k):
     one, many = collate(clips * k), duplicate(collate(clips), k)
     for name, value in vars(one).items():
         assert (
-            torch.equal(value, getattr(many, name)) if isinstance(value, torch.Tensor) else value == getattr(many, name)
+            torch.equal(value, getattr(many, name))
+            if isinstance(value, torch.Tensor)
+            else value == getattr(many, name)
         )
 
 
@@ -110,7 +116,11 @@ def test_permutation_changes_the_text(librivox):
 
 def test_to_moves_every_tensor(librivox):
     moved = collate(librivox.clips[:2]).to("meta")
-    assert all(value.device.type == "meta" for value in vars(moved).values() if isinstance(value, torch.Tensor))
+    assert all(
+        value.device.type == "meta"
+        for value in vars(moved).values()
+        if isinstance(value, torch.Tensor)
+    )
     assert moved.ids == tuple(clip.id for clip in librivox.clips[:2])
 
 
@@ -123,5 +133,7 @@ def test_what_makes_no_batch_is_refused():
     with pytest.raises(WorkbookError, match="n = -1"):
         pad_frames(collate([clip]), -1)
     clip.durations = np.array([2, 2])
-    with pytest.raises(WorkbookError, match="clip one: 2 durations of 2 phonemes sum to 4, not to the 5 frames"):
+    with pytest.raises(
+        WorkbookError, match="clip one: 2 durations of 2 phonemes sum to 4, not to the 5 frames"
+    ):
         collate([clip])

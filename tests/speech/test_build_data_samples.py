@@ -1,4 +1,6 @@
-"""The choice of bundled prompts: disjoint, balanced, different; and what the script says when something is missing."""
+"""The choice of bundled prompts: disjoint, balanced, different; and what the script says when
+something is missing.
+"""
 
 import importlib.util
 import re
@@ -25,7 +27,10 @@ def script():
 
 def make_prompts(script, texts: dict[str, str], monkeypatch):
     monkeypatch.setattr(script.Prompt, "seconds", 1.0)
-    return [script.Prompt(name, text, text, Path(name), Counter(text.replace(" ", ""))) for name, text in texts.items()]
+    return [
+        script.Prompt(name, text, text, Path(name), Counter(text.replace(" ", "")))
+        for name, text in texts.items()
+    ]
 
 
 def test_choice_prefers_rare_units_to_many_of_one(script, monkeypatch):
@@ -49,12 +54,16 @@ def test_choice_takes_no_two_similar_texts(script, monkeypatch):
 
 
 def run_without(script, monkeypatch, capsys, folder: Path, programs: str, *arguments: str) -> str:
-    """What the script prints to stderr where PATH has only `programs`; it must end with exit code 2."""
+    """What the script prints to stderr where PATH has only `programs`; it must end with exit code
+    2.
+    """
     for program in programs.split():
         (folder / program).write_text("#!/bin/sh\n")
         (folder / program).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setattr(sys, "argv", ["build_data_samples", "--out", str(folder / "out"), *arguments])
+    monkeypatch.setattr(
+        sys, "argv", ["build_data_samples", "--out", str(folder / "out"), *arguments]
+    )
     assert script.main() == 2 and not (folder / "out").exists()
     return capsys.readouterr().err
 
@@ -67,14 +76,23 @@ def run_without(script, monkeypatch, capsys, folder: Path, programs: str, *argum
         ("ffmpeg dpkg-deb", "needs `apt-get`.*--debs DIR with the packages pocketsphinx-testdata"),
     ],
 )
-def test_missing_programs_are_named_with_the_way_to_get_them(programs, message, script, monkeypatch, capsys, tmp_path):
+def test_missing_programs_are_named_with_the_way_to_get_them(
+    programs, message, script, monkeypatch, capsys, tmp_path
+):
     assert re.search(message, run_without(script, monkeypatch, capsys, tmp_path, programs))
 
 
 def test_folder_without_the_packages_names_them(script, monkeypatch, capsys, tmp_path):
-    complaint = run_without(script, monkeypatch, capsys, tmp_path, "ffmpeg dpkg-deb", "--debs", str(tmp_path))
-    assert "no pocketsphinx-testdata_*.deb; `apt-get download pocketsphinx-testdata` gets it" in complaint
+    complaint = run_without(
+        script, monkeypatch, capsys, tmp_path, "ffmpeg dpkg-deb", "--debs", str(tmp_path)
+    )
+    assert (
+        "no pocketsphinx-testdata_*.deb; `apt-get download pocketsphinx-testdata` gets it"
+        in complaint
+    )
 
 
 def test_existing_folder_is_not_overwritten_by_all(script, monkeypatch, capsys, tmp_path):
-    assert "--all wants a new folder" in run_without(script, monkeypatch, capsys, tmp_path, "", "--all", str(tmp_path))
+    assert "--all wants a new folder" in run_without(
+        script, monkeypatch, capsys, tmp_path, "", "--all", str(tmp_path)
+    )

@@ -1,4 +1,6 @@
-"""Corpora: what is whole is loaded, what is broken is listed with its reason; durations always sum to the frames."""
+"""Corpora: what is whole is loaded, what is broken is listed with its reason; durations always sum
+to the frames.
+"""
 
 import shutil
 import subprocess
@@ -15,7 +17,17 @@ from tts_core.speech.dataset import load_corpus, with_recipe
 from tts_core.speech.folder import read_id_list
 from tts_core.speech.phonemes import ARPABET, PAUSE
 
-from tests.corpora import ID_0880, ID_0930, LIBRIVOX, RATE, TEXT_0880, int16, make_corpus, tone, wav_bytes
+from tests.corpora import (
+    ID_0880,
+    ID_0930,
+    LIBRIVOX,
+    RATE,
+    TEXT_0880,
+    int16,
+    make_corpus,
+    tone,
+    wav_bytes,
+)
 
 SAMPLES = LIBRIVOX.parent
 
@@ -27,7 +39,11 @@ def test_bundled_voices_load_whole(voice):
     assert len(corpus.clips) == {"librivox": 5, "allison": 64, "russian": 12}[voice]
     for clip in corpus.clips:
         assert clip.durations.sum() == len(clip.mel) == 1 + len(clip.samples) // 256
-        assert clip.mel.shape[1] == 80 and clip.samples.dtype == np.float32 and clip.sample_rate == 22_050
+        assert (
+            clip.mel.shape[1] == 80
+            and clip.samples.dtype == np.float32
+            and clip.sample_rate == 22_050
+        )
         assert len(clip.phonemes) == len(clip.phoneme_ids) == len(clip.durations)
         assert corpus.vocabulary.decode(clip.phoneme_ids) == list(clip.phonemes)
         assert clip.phonemes[0] == clip.phonemes[-1] == PAUSE or voice == "allison"
@@ -57,7 +73,10 @@ def test_russian_without_textgrids_warns_loudly():
     corpus = load_corpus(SAMPLES / "russian", AudioConfig())
     assert corpus.language == "ru" and PAUSE in corpus.vocabulary.symbols
     [warning] = corpus.warnings
-    assert warning.startswith("UNIFORM DURATIONS in 12 of 12 clips (ru)") and "Montreal Forced Aligner" in warning
+    assert (
+        warning.startswith("UNIFORM DURATIONS in 12 of 12 clips (ru)")
+        and "Montreal Forced Aligner" in warning
+    )
     for clip in corpus.clips:
         assert np.ptp(clip.durations) <= 1
 
@@ -65,12 +84,16 @@ def test_russian_without_textgrids_warns_loudly():
 def test_bundle_is_small_and_carries_licences_and_sources():
     size = sum(path.stat().st_size for path in SAMPLES.rglob("*") if path.is_file())
     assert size <= 12_000_000
-    for voice, licence in (("librivox", "public domain"), ("allison", "CC-BY-SA-3.0"), ("russian", "CC-BY-3.0")):
+    for voice, licence in (
+        ("librivox", "public domain"),
+        ("allison", "CC-BY-SA-3.0"),
+        ("russian", "CC-BY-3.0"),
+    ):
         assert licence in (SAMPLES / voice / "LICENSE").read_text()
         assert "version" in (SAMPLES / voice / "SOURCE").read_text()
 
 
-# --- one clip, some clips ----------------------------------------------------------------------------------------
+# --- one clip, some clips -------------------------------------------------------------------------
 
 
 def test_only_loads_one_clip_by_a_unique_ending(librivox):
@@ -81,7 +104,10 @@ def test_only_loads_one_clip_by_a_unique_ending(librivox):
 
 
 def test_unknown_id_lists_what_there_is(librivox):
-    for ask in (lambda: librivox.clip("9999"), lambda: load_corpus(LIBRIVOX, AudioConfig(), only="9999")):
+    for ask in (
+        lambda: librivox.clip("9999"),
+        lambda: load_corpus(LIBRIVOX, AudioConfig(), only="9999"),
+    ):
         with pytest.raises(WorkbookError, match=f"no clips have an id like '9999'.*{ID_0930}"):
             ask()
 
@@ -104,7 +130,7 @@ def test_content_hash_follows_audio_text_and_alignment(corpus_of_two):
     assert len(set(hashes)) == 4 and all(len(value) == 64 for value in hashes)
 
 
-# --- broken corpora ----------------------------------------------------------------------------------------------
+# --- broken corpora -------------------------------------------------------------------------------
 
 
 def test_each_broken_clip_is_listed_and_the_others_are_loaded(tmp_path):
@@ -134,12 +160,19 @@ def test_each_broken_clip_is_listed_and_the_others_are_loaded(tmp_path):
         "spn": "'spn'",
     }.items():
         assert words in reasons[name] and f"{name}." in reasons[name]
-    assert any("5 clips were left out; `tts-workbook check" in warning for warning in corpus.warnings)
+    assert any(
+        "5 clips were left out; `tts-workbook check" in warning for warning in corpus.warnings
+    )
 
 
 def test_html_in_texts_and_ids_survives_as_text(tmp_path):
-    name, text = "<img src=x onerror=alert(1)>", "<script>alert('he was')</script> & \u201cnot\u201d"
-    corpus = load_corpus(make_corpus(tmp_path / "c", f"{name}|{text}\n", name, textgrids=True), AudioConfig())
+    name, text = (
+        "<img src=x onerror=alert(1)>",
+        "<script>alert('he was')</script> & \u201cnot\u201d",
+    )
+    corpus = load_corpus(
+        make_corpus(tmp_path / "c", f"{name}|{text}\n", name, textgrids=True), AudioConfig()
+    )
     assert (corpus.clips[0].id, corpus.clips[0].text) == (name, text)
 
 
@@ -153,7 +186,9 @@ def test_unreadable_file_is_listed_like_any_other_fault(corpus_of_two, monkeypat
 
     monkeypatch.setattr(Path, "open", denied)
     corpus = load_corpus(corpus_of_two, AudioConfig())
-    assert [clip.id for clip in corpus.clips] == ["two"] and "Permission denied" in corpus.rejected[0].reason
+    assert [clip.id for clip in corpus.clips] == ["two"] and "Permission denied" in corpus.rejected[
+        0
+    ].reason
 
 
 def test_corpus_without_a_usable_clip_says_why(tmp_path):
@@ -168,7 +203,7 @@ def test_rejected_clip_asked_for_by_name_says_why(tmp_path):
         load_corpus(root, AudioConfig(), only="two")
 
 
-# --- alignments --------------------------------------------------------------------------------------------------
+# --- alignments -----------------------------------------------------------------------------------
 
 
 def test_english_without_textgrid_is_aligned_on_the_fly_as_align_folder_would(tmp_path, librivox):
@@ -182,8 +217,12 @@ def test_english_without_textgrid_is_aligned_on_the_fly_as_align_folder_would(tm
 
 def test_textgrid_of_another_recording_is_refused(tmp_path):
     root = make_corpus(tmp_path / "c", f"one|{TEXT_0880}\n", "one", textgrids=True)
-    shutil.copyfile(LIBRIVOX / "alignments" / f"{ID_0930}.TextGrid", root / "alignments" / "one.TextGrid")
-    with pytest.raises(WorkbookError, match="end at 3.290 s, but the audio ends at 2.990 s.*another recording"):
+    shutil.copyfile(
+        LIBRIVOX / "alignments" / f"{ID_0930}.TextGrid", root / "alignments" / "one.TextGrid"
+    )
+    with pytest.raises(
+        WorkbookError, match="end at 3.290 s, but the audio ends at 2.990 s.*another recording"
+    ):
         load_corpus(root, AudioConfig())
 
 
@@ -201,10 +240,12 @@ def test_unknown_phoneme_rejects_the_clip_by_name(corpus_of_two):
     path.write_text(path.read_text().replace('"HH"', '"QX"'))
     corpus = load_corpus(corpus_of_two, AudioConfig())
     assert [clip.id for clip in corpus.clips] == ["two"]
-    assert "unknown phoneme 'QX'" in corpus.rejected[0].reason and "one" in corpus.rejected[0].reason
+    assert (
+        "unknown phoneme 'QX'" in corpus.rejected[0].reason and "one" in corpus.rejected[0].reason
+    )
 
 
-# --- recipes -----------------------------------------------------------------------------------------------------
+# --- recipes --------------------------------------------------------------------------------------
 
 
 def test_other_recipe_keeps_frames_and_durations(librivox):
@@ -216,15 +257,19 @@ def test_other_recipe_keeps_frames_and_durations(librivox):
 
 @pytest.mark.parametrize("change", [{"hop_length": 512}, {"sample_rate": RATE, "f_max": 8_000.0}])
 def test_recipe_of_other_frames_is_refused(change, librivox):
-    with pytest.raises(WorkbookError, match="0930: 284 frames at 22050 Hz, but .* load the corpus again"):
+    with pytest.raises(
+        WorkbookError, match="0930: 284 frames at 22050 Hz, but .* load the corpus again"
+    ):
         with_recipe(librivox.default_clip, AudioConfig(**change))
 
 
-# --- dependencies ------------------------------------------------------------------------------------------------
+# --- dependencies ---------------------------------------------------------------------------------
 
 
 def test_speech_imports_with_torch_torchaudio_soundfile_and_numpy_alone():
-    """The core stays light: recogniser, TextGrid parser, phonemizer and metrics are imported where they are used."""
+    """The core stays light: recogniser, TextGrid parser, phonemizer and metrics are imported where
+    they are used.
+    """
     code = """
 import importlib, pkgutil, sys
 blocked = {"librosa", "praatio", "pocketsphinx", "phonemizer", "espeakng_loader", "pystoi", "jiwer", "scipy"}
@@ -241,5 +286,7 @@ from tts_core.speech.audio import griffin_lim, load_wav, log_mel
 griffin_lim(log_mel(load_wav(sys.argv[1]), AudioConfig()), AudioConfig(), n_iterations=1)
 """
     wav = LIBRIVOX / "wavs" / f"{ID_0880}.wav"
-    done = subprocess.run([sys.executable, "-c", code, str(wav)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(wav)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,6 @@
-"""metadata.csv and its neighbours: every row is either an entry or a rejection with line, fault and remedy."""
+"""metadata.csv and its neighbours: every row is either an entry or a rejection with line, fault and
+remedy.
+"""
 
 import re
 
@@ -12,7 +14,11 @@ from tests.corpora import TEXT_0880, make_corpus
 
 def test_rows_with_and_without_normalised_text(tmp_path):
     root = make_corpus(
-        tmp_path / "c", "one|Press 1.|Press one.\ntwo|Thank you.\n\nthree|Hello|\n", "one", "two", "three"
+        tmp_path / "c",
+        "one|Press 1.|Press one.\ntwo|Thank you.\n\nthree|Hello|\n",
+        "one",
+        "two",
+        "three",
     )
     folder = scan_folder(root)
     assert {entry.id: entry.text for entry in folder.entries} == {
@@ -34,7 +40,10 @@ BAD_ROWS = {
     "id longer than a file name": ("x" * 300 + "|some text", "File name too long"),
     "parent": ("..|some text", "is empty or a path"),
     "duplicate id": ("good|another text", "line 2: a second row with the id 'good'"),
-    "no recording": ("bad|some text", "line 2: there is no .*wavs/bad.wav; add the recording or delete the row"),
+    "no recording": (
+        "bad|some text",
+        "line 2: there is no .*wavs/bad.wav; add the recording or delete the row",
+    ),
 }
 
 
@@ -70,7 +79,11 @@ def test_recording_without_transcript_is_listed(tmp_path):
     root = make_corpus(tmp_path / "c", "one|text\n", "one", "orphan")
     (root / "wavs" / "LOUD.WAV").touch()
     loud, orphan = scan_folder(root).rejected
-    assert orphan.id == "orphan" and "no transcript; add a row `orphan|text`" in orphan.reason and loud.id == "LOUD"
+    assert (
+        orphan.id == "orphan"
+        and "no transcript; add a row `orphan|text`" in orphan.reason
+        and loud.id == "LOUD"
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +92,10 @@ def test_recording_without_transcript_is_listed(tmp_path):
         (lambda root: None, "no such data folder"),
         (lambda root: root.mkdir(), "no metadata.csv"),
         (lambda root: (root.mkdir(), (root / "metadata.csv").touch()), "no wavs/ in this folder"),
-        (lambda root: (root.mkdir(), (root / "metadata.csv").touch(), (root / "wavs").mkdir()), "are empty"),
+        (
+            lambda root: (root.mkdir(), (root / "metadata.csv").touch(), (root / "wavs").mkdir()),
+            "are empty",
+        ),
     ],
 )
 def test_folder_that_is_no_corpus(prepare, message, tmp_path):
@@ -92,7 +108,10 @@ def test_folder_that_is_no_corpus(prepare, message, tmp_path):
 def test_language_comes_from_the_argument_then_the_file_then_the_letters(tmp_path):
     root = make_corpus(tmp_path / "c", "one|Спасибо за звонок\n", "one")
     folder = scan_folder(root)
-    assert folder.language == "ru" and "look like language 'ru'; write the code into language.txt" in folder.warnings[0]
+    assert (
+        folder.language == "ru"
+        and "look like language 'ru'; write the code into language.txt" in folder.warnings[0]
+    )
     (root / "language.txt").write_text("uk\n")
     assert (scan_folder(root).language, scan_folder(root).warnings) == ("uk", [])
     assert scan_folder(root, "bg").language == "bg"
@@ -123,7 +142,9 @@ def test_id_lists(tmp_path):
         path = tmp_path / "none.txt"
         if content:
             path.write_text(content)
-        with pytest.raises(WorkbookError, match="none.txt: no such list of clip ids, or it is empty"):
+        with pytest.raises(
+            WorkbookError, match="none.txt: no such list of clip ids, or it is empty"
+        ):
             read_id_list(path)
 
 
@@ -133,5 +154,7 @@ def test_ids_match_exactly_or_by_a_unique_ending(tmp_path):
     assert match_id("b-30", ids, [], tmp_path) == match_id("b-30", ids[:2], [], tmp_path) == "b-30"
     with pytest.raises(WorkbookError, match="2 clips have an id like '30'; there are a-30, b-30$"):
         match_id("30", ids[:2], [], tmp_path)
-    with pytest.raises(WorkbookError, match="no clips have an id like 'c'; there are a-30, b-30, 30"):
+    with pytest.raises(
+        WorkbookError, match="no clips have an id like 'c'; there are a-30, b-30, 30"
+    ):
         match_id("c", ids, [], tmp_path)

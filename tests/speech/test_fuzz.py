@@ -1,4 +1,6 @@
-"""5,000 mutated WAV and TextGrid files: each is loaded within the limits or refused with a WorkbookError."""
+"""5,000 mutated WAV and TextGrid files: each is loaded within the limits or refused with a
+WorkbookError.
+"""
 
 import signal
 import warnings
@@ -43,7 +45,9 @@ TOKENS = [
 
 
 def change_bytes(rng: np.random.Generator, content: bytes) -> bytes:
-    """One to four random edits: flips, cuts, repeats, garbage; three in four hit the header, the first 60 bytes."""
+    """One to four random edits: flips, cuts, repeats, garbage; three in four hit the header, the
+    first 60 bytes.
+    """
     data = bytearray(content)
     for _ in range(rng.integers(1, 5)):
         at = int(rng.integers(60) if rng.random() < 0.75 else rng.integers(max(len(data), 1)))
@@ -64,7 +68,9 @@ def change_bytes(rng: np.random.Generator, content: bytes) -> bytes:
 
 
 def change_text(rng: np.random.Generator, content: bytes) -> bytes:
-    """One to four random edits of lines: deleted, repeated, swapped, replaced, cut, or a byte flipped."""
+    """One to four random edits of lines: deleted, repeated, swapped, replaced, cut, or a byte
+    flipped.
+    """
     lines = content.split(b"\n")
     for _ in range(rng.integers(1, 5)):
         i, j = (int(k) for k in rng.integers(len(lines), size=2))
@@ -96,7 +102,9 @@ def outcomes(
     seed: int,
     seconds: int = SECONDS_PER_BATCH,
 ) -> Counter:
-    """Mutate and load N_FILES files under an alarm; any exception but WorkbookError escapes and fails the test."""
+    """Mutate and load N_FILES files under an alarm; any exception but WorkbookError escapes and
+    fails the test.
+    """
     rng = np.random.default_rng(seed)
     found: Counter = Counter()
 
@@ -132,7 +140,9 @@ def load_within_limits(path: Path) -> None:
 def read_within_limits(path: Path) -> None:
     alignment = read_textgrid(path, seconds=3.29)
     boundaries = [0.0, *(phone.end for phone in alignment.phones)]
-    assert [phone.start for phone in alignment.phones] == boundaries[:-1] and boundaries[-1] == alignment.end == 3.29
+    assert [phone.start for phone in alignment.phones] == boundaries[:-1] and boundaries[
+        -1
+    ] == alignment.end == 3.29
     assert all(np.diff(boundaries) > 0)
 
 
@@ -184,7 +194,9 @@ def hang(path: Path) -> None:
         raise WorkbookError(f"{path}: {error}") from error
 
 
-@pytest.mark.parametrize(("load", "seen"), [(lambda path: 1 / 0, ZeroDivisionError), (hang, pytest.fail.Exception)])
+@pytest.mark.parametrize(
+    ("load", "seen"), [(lambda path: 1 / 0, ZeroDivisionError), (hang, pytest.fail.Exception)]
+)
 def test_the_harness_sees_other_exceptions_and_hangs(load, seen, tmp_path):
     with pytest.raises(seen):
         outcomes(tmp_path / "x.wav", [b"RIFF" * 20], change_bytes, load, seed=3, seconds=1)

@@ -20,12 +20,14 @@ from tests.corpora import LIBRIVOX, tone
 RECIPES = {
     "default": AudioConfig(),
     "seed": AudioConfig.seed(),
-    "power, slaney, 16 kHz": AudioConfig(sample_rate=16_000, n_fft=512, win_length=400, hop_length=160, power=2.0),
+    "power, slaney, 16 kHz": AudioConfig(
+        sample_rate=16_000, n_fft=512, win_length=400, hop_length=160, power=2.0
+    ),
 }
 WAVS = sorted((LIBRIVOX / "wavs").glob("*.wav"))
 
 
-# --- log-mels ----------------------------------------------------------------------------------------------------
+# --- log-mels -------------------------------------------------------------------------------------
 
 
 def librosa_mel(samples: np.ndarray, config: AudioConfig) -> np.ndarray:
@@ -57,7 +59,8 @@ def test_log_mel_equals_librosa(recipe, wav):
     if config.log_ceiling is not None:
         theirs = np.minimum(theirs, np.exp(config.log_ceiling))
     assert mel.dtype == torch.float32
-    # 1e-5 in linear magnitude; power mels reach the thousands, so theirs is relative to the value as well
+    # 1e-5 in linear magnitude; power mels reach the thousands, so theirs is relative to the value
+    # as well
     np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0 if config.power == 1.0 else 1e-4)
 
 
@@ -100,7 +103,7 @@ def test_log_mel_names_an_impossible_shape(samples):
         log_mel(samples, AudioConfig())
 
 
-# --- inverse -----------------------------------------------------------------------------------------------------
+# --- inverse --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -136,7 +139,9 @@ def test_copy_synthesis_is_intelligible_whatever_the_phases(wav):
 
 
 def test_recipe_of_the_findings_is_inverted_up_to_its_ceiling():
-    """Without the ceiling the power recipe copies as well as the default one; its clamp at 0.0 loses the speech."""
+    """Without the ceiling the power recipe copies as well as the default one; its clamp at 0.0
+    loses the speech.
+    """
     samples = load_wav(WAVS[1])
     scores = {}
     for ceiling in (None, 0.0):

@@ -44,7 +44,12 @@ def test_arpabet_has_padding_pause_and_39_phonemes_at_fixed_ids():
 
 
 def test_dictionary_and_vocabulary_agree():
-    used = {phone for variants in english_dictionary().values() for phones in variants for phone in phones}
+    used = {
+        phone
+        for variants in english_dictionary().values()
+        for phones in variants
+        for phone in phones
+    }
     assert used == set(ARPABET)
 
 
@@ -66,7 +71,7 @@ def test_vocabulary_refuses_repeated_symbols_and_a_missing_pause():
             Vocabulary(symbols)
 
 
-# --- English -----------------------------------------------------------------------------------------------------
+# --- English --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -85,7 +90,8 @@ def test_words_of_a_text(text, words):
 def test_unknown_word_is_named_with_the_way_to_add_it(text):
     unknown = text.split()[-1] if text.endswith(("zorblax", "42")) else "caf\u00e9"
     with pytest.raises(
-        WorkbookError, match=rf"unknown word '{unknown}': add a line `{unknown}  P H O N E S` to dictionary.txt"
+        WorkbookError,
+        match=rf"unknown word '{unknown}': add a line `{unknown}  P H O N E S` to dictionary.txt",
     ):
         english_words(text)
 
@@ -98,7 +104,8 @@ def test_text_without_words_is_refused(text):
 
 def test_user_dictionary_adds_words_and_goes_before_the_built_in_one():
     user = parse_dictionary(
-        ["zorblax  Z AO1 R B L AE0 K S", "", "# comment", "HE  HH AA", "he(2)  HH IY"], "dictionary.txt"
+        ["zorblax  Z AO1 R B L AE0 K S", "", "# comment", "HE  HH AA", "he(2)  HH IY"],
+        "dictionary.txt",
     )
     assert english_words("he Zorblax", user) == ["he", "zorblax"]
     assert english_pronunciations("zorblax", user) == (("Z", "AO", "R", "B", "L", "AE", "K", "S"),)
@@ -108,11 +115,13 @@ def test_user_dictionary_adds_words_and_goes_before_the_built_in_one():
 
 @pytest.mark.parametrize("line", ["zorblax", "zorblax Q R", "zorblax z ao"])
 def test_faulty_dictionary_line_is_named(line):
-    with pytest.raises(WorkbookError, match=f"dictionary.txt, line 2: '{line}' is not `word  P H O N E S`"):
+    with pytest.raises(
+        WorkbookError, match=f"dictionary.txt, line 2: '{line}' is not `word  P H O N E S`"
+    ):
         parse_dictionary(["he HH IY", line], "dictionary.txt")
 
 
-# --- labels of TextGrids -----------------------------------------------------------------------------------------
+# --- labels of TextGrids --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -149,7 +158,7 @@ def test_labels_that_are_no_english_phoneme_are_refused(label, message):
         symbol_of_label(label, "en")
 
 
-# --- other languages ---------------------------------------------------------------------------------------------
+# --- other languages ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -193,5 +202,7 @@ def test_missing_extra_names_the_command(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without_phonemizer)
     _espeak.cache_clear()
-    with pytest.raises(WorkbookError, match=r"pip install 'tts-overfit-workbook\[phonemes\]', or supply TextGrids"):
+    with pytest.raises(
+        WorkbookError, match=r"pip install 'tts-overfit-workbook\[phonemes\]', or supply TextGrids"
+    ):
         espeak_phonemes("Спасибо.", "ru")

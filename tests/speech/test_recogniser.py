@@ -1,4 +1,6 @@
-"""The offline recogniser: words without marks, the same on every call, and a closed set of texts."""
+"""The offline recogniser: words without marks, the same on every call, and a closed set of
+texts.
+"""
 
 import numpy as np
 import pytest
@@ -26,8 +28,13 @@ def test_words_do_not_depend_on_what_was_heard_before():
 
 
 def test_bundled_sentences_are_recognised_as_measured(librivox):
-    """The transcripts belong to the recordings; over all five sentences the rate is 0.12 to 0.38, mean 0.27."""
-    rates = [recogniser_word_error_rate(clip.text, sentence(clip.id), RATE) for clip in librivox.clips[1:3]]
+    """The transcripts belong to the recordings; over all five sentences the rate is 0.12 to 0.38,
+    mean 0.27.
+    """
+    rates = [
+        recogniser_word_error_rate(clip.text, sentence(clip.id), RATE)
+        for clip in librivox.clips[1:3]
+    ]
     assert rates == [pytest.approx(0.375), pytest.approx(0.286, abs=0.01)]
 
 

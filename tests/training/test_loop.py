@@ -15,7 +15,8 @@ from tts_core.training.checkpoint import load_model, load_training
 from tts_core.training.loop import fit
 from tts_core.training.state import start_training
 
-# Losses of 20 steps on the synthetic batch, one thread, fp32; a change here is a change of the training code.
+# Losses of 20 steps on the synthetic batch, one thread, fp32; a change here is a change of the
+# training code.
 GOLDEN = {1: 2.64849, 2: 1.44832, 5: 0.88881, 10: 0.82576, 20: 0.63505}
 
 
@@ -32,8 +33,11 @@ def test_stopping_and_resuming_equals_not_stopping_bitwise(batch, tmp_path):
 
     whole = fit(start(experiment, batch), order)
     fit(start(experiment, batch), order, until=4, checkpoint=tmp_path / "state.safetensors")
-    torch.manual_seed(99)                                  # the caller's generator must not matter
-    resumed = load_training(tmp_path / "state.safetensors", start_training(experiment, make_model(experiment, batch, seed=5)))
+    torch.manual_seed(99)  # the caller's generator must not matter
+    resumed = load_training(
+        tmp_path / "state.safetensors",
+        start_training(experiment, make_model(experiment, batch, seed=5)),
+    )
     assert resumed.step == 4
     fit(resumed, order)
     assert resumed.history == whole.history
@@ -53,10 +57,17 @@ def test_fit_leaves_the_callers_generator_alone(batch):
 
 def test_a_stop_leaves_a_usable_model(batch, tmp_path):
     experiment = make_experiment(steps=50)
-    training = fit(start(experiment, batch), batch, on_step=lambda step, report: step == 3, checkpoint=tmp_path / "c.safetensors")
+    training = fit(
+        start(experiment, batch),
+        batch,
+        on_step=lambda step, report: step == 3,
+        checkpoint=tmp_path / "c.safetensors",
+    )
     assert training.step == 3
     loaded = load_model(tmp_path / "c.safetensors")
-    assert loaded.experiment == experiment and len(loaded.history) == 3 and not loaded.model.training
+    assert (
+        loaded.experiment == experiment and len(loaded.history) == 3 and not loaded.model.training
+    )
     assert math.isfinite(measure_gap(loaded.model, batch).fr_l1)
 
 
@@ -79,10 +90,24 @@ def test_checkpoint_of_another_configuration_names_what_differs(batch, tmp_path)
     experiment = make_experiment(steps=1)
     fit(start(experiment, batch), batch, checkpoint=tmp_path / "c.safetensors")
     other = make_experiment(lr=0.5, steps=1, go_frame="silence")
-    with pytest.raises(WorkbookError, match=r"c\.safetensors.*model\.go_frame: checkpoint 'zero', wanted 'silence'.*optimizer\.lr: checkpoint 0\.002, wanted 0\.5"):
+    with pytest.raises(
+        WorkbookError,
+        match=(
+            r"c\.safetensors.*model\.go_frame: checkpoint 'zero', wanted 'silence'.*optimizer\.lr:"
+            r" checkpoint 0\.002, wanted 0\.5"
+        ),
+    ):
         load_training(tmp_path / "c.safetensors", start_training(other, make_model(other, batch)))
     longer = dataclasses.replace(experiment, fit=dataclasses.replace(experiment.fit, steps=2))
-    assert fit(load_training(tmp_path / "c.safetensors", start_training(longer, make_model(longer, batch))), batch).step == 2
+    assert (
+        fit(
+            load_training(
+                tmp_path / "c.safetensors", start_training(longer, make_model(longer, batch))
+            ),
+            batch,
+        ).step
+        == 2
+    )
 
 
 def test_a_checkpoint_from_before_a_switch_has_its_default(batch, tmp_path):
@@ -113,7 +138,9 @@ def test_foreign_truncated_and_missing_checkpoints_are_named(batch, tmp_path):
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(2)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(WorkbookError, match="foreign.safetensors.*not a checkpoint of this workbook"):
+    with pytest.raises(
+        WorkbookError, match="foreign.safetensors.*not a checkpoint of this workbook"
+    ):
         load_model(tmp_path / "foreign.safetensors")
     with pytest.raises(WorkbookError, match="absent.safetensors.*no such checkpoint"):
         load_model(tmp_path / "absent.safetensors")
@@ -153,7 +180,9 @@ def test_checkpoint_header_is_plain_json(batch, tmp_path):
 
 
 def test_a_compiled_model_trains_to_the_same_losses(batch, monkeypatch):
-    """Traced whole, as CUDA graphs need it; the code generator itself is left out, for it needs a C++ compiler and minutes."""
+    """Traced whole, as CUDA graphs need it; the code generator itself is left out, for it needs a
+    C++ compiler and minutes.
+    """
     asked, compile_model = {}, torch.compile
 
     def traced(model, **options):
@@ -165,5 +194,8 @@ def test_a_compiled_model_trains_to_the_same_losses(batch, monkeypatch):
     monkeypatch.setattr(torch, "compile", traced)
     compiled = fit(start(experiment, batch), batch, compiled=True)
     assert asked == {"mode": "reduce-overhead", "dynamic": False}
-    assert [report["total"] for report in compiled.history] == pytest.approx([report["total"] for report in eager.history], rel=1e-4)
-    assert set(compiled.model.state_dict()) == set(eager.model.state_dict())      # a checkpoint does not know of it
+    assert [report["total"] for report in compiled.history] == pytest.approx(
+        [report["total"] for report in eager.history], rel=1e-4
+    )
+    # a checkpoint does not know of it
+    assert set(compiled.model.state_dict()) == set(eager.model.state_dict())

@@ -22,7 +22,9 @@ def test_l1_and_mse_are_means_over_valid_values_only():
     prediction, target = torch.randn(2, 6, 3), torch.randn(2, 6, 3)
     lengths = torch.tensor([6, 2])
     total, count = masked_l1(prediction, target, lengths)
-    expected = torch.cat([(prediction - target)[0].flatten(), (prediction - target)[1, :2].flatten()]).abs()
+    expected = torch.cat(
+        [(prediction - target)[0].flatten(), (prediction - target)[1, :2].flatten()]
+    ).abs()
     assert count == len(expected) == 24
     torch.testing.assert_close(total / count, expected.mean())
     total, count = masked_mse(prediction[..., 0], target[..., 0], lengths)
@@ -50,7 +52,9 @@ def test_stop_bce_has_one_positive_per_clip_at_its_last_frame(positive_weight):
     target = torch.zeros(2, 6)
     target[0, 5] = target[1, 2] = 1.0
     valid = torch.tensor([[True] * 6, [True] * 3 + [False] * 3])
-    expected = F.binary_cross_entropy_with_logits(logits[valid], target[valid], pos_weight=torch.tensor(positive_weight))
+    expected = F.binary_cross_entropy_with_logits(
+        logits[valid], target[valid], pos_weight=torch.tensor(positive_weight)
+    )
     total, count = masked_stop_bce(logits, lengths, positive_weight)
     torch.testing.assert_close(total / count, expected)
 

@@ -1,4 +1,6 @@
-"""Recorded studies come back as they went, name no folder of their machine, and say how to make them anew."""
+"""Recorded studies come back as they went, name no folder of their machine, and say how to make
+them anew.
+"""
 
 import dataclasses
 import json
@@ -29,10 +31,16 @@ def test_what_was_written_is_read_and_still_answers_for_its_trial(tmp_path):
     written = results()
     write_record("repairs", written, PROVENANCE, tmp_path)
     read, provenance = read_record("repairs", tmp_path)
-    assert provenance == PROVENANCE and [result.digest for result in read] == [result.digest for result in written]
+    assert provenance == PROVENANCE and [result.digest for result in read] == [
+        result.digest for result in written
+    ]
     assert [(result.measures, result.curves, result.failed) for result in read] == [
-        (result.measures, result.curves, result.failed) for result in written]
-    assert Store(tmp_path / "store", recorded=read).get(written[0].trial).measures == written[0].measures
+        (result.measures, result.curves, result.failed) for result in written
+    ]
+    assert (
+        Store(tmp_path / "store", recorded=read).get(written[0].trial).measures
+        == written[0].measures
+    )
 
 
 def test_no_folder_of_this_machine_is_named(tmp_path):
@@ -40,15 +48,23 @@ def test_no_folder_of_this_machine_is_named(tmp_path):
     text = record_path("repairs", tmp_path).read_text()
     assert str(ROOT) not in text and not re.search(r'"/', text)
     assert json.loads(text)["results"][0]["trial"]["clips"][0]["root"] == "allison"
-    assert len(text.splitlines()) == 4      # a line each: a change of one result is a change of one line
+    # a line each: a change of one result is a change of one line
+    assert len(text.splitlines()) == 4
 
 
 def test_a_record_that_is_missing_or_broken_names_its_file_and_the_command(tmp_path):
     with pytest.raises(WorkbookError, match=r"no recorded study .*dose\.json; `make evidence`"):
         read_record("dose", tmp_path)
-    for content in ("", "{}", '{"results": [{}], "provenance": {}}', '{"results": 1, "provenance": {}}'):
+    for content in (
+        "",
+        "{}",
+        '{"results": [{}], "provenance": {}}',
+        '{"results": 1, "provenance": {}}',
+    ):
         record_path("dose", tmp_path).write_text(content)
-        with pytest.raises(WorkbookError, match=r"dose\.json: not a recorded study .*`make evidence`"):
+        with pytest.raises(
+            WorkbookError, match=r"dose\.json: not a recorded study .*`make evidence`"
+        ):
             read_record("dose", tmp_path)
 
 
@@ -58,4 +74,6 @@ def test_a_number_that_json_cannot_hold_leaves_the_old_record(tmp_path):
     broken = dataclasses.replace(results()[0], measures={"outcome": float("nan")})
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_record("dose", [broken], PROVENANCE, tmp_path)
-    assert record_path("dose", tmp_path).read_text() == before and len(list(tmp_path.iterdir())) == 1
+    assert (
+        record_path("dose", tmp_path).read_text() == before and len(list(tmp_path.iterdir())) == 1
+    )

@@ -1,4 +1,6 @@
-"""The range test follows its ramp, pairs each rate with what it left behind, and survives a loss that breaks."""
+"""The range test follows its ramp, pairs each rate with what it left behind, and survives a loss
+that breaks.
+"""
 
 import dataclasses
 
@@ -35,15 +37,19 @@ def test_each_step_has_its_own_rate_and_a_loss_is_what_it_left_behind(arm, monke
     def watched(experiment, model, device):
         training = start_training(experiment, model, device)
         step = training.optimizer.step
-        training.optimizer.step = lambda *arguments, **options: (used.append(training.optimizer.param_groups[0]["lr"]),
-                                                                 step(*arguments, **options))
+        training.optimizer.step = lambda *arguments, **options: (
+            used.append(training.optimizer.param_groups[0]["lr"]),
+            step(*arguments, **options),
+        )
         return training
 
     monkeypatch.setattr(lr_range, "start_training", watched)
     constant = float(best_constant_l1(arm.clip.mel))
     before = float(losses(arm.model, arm.batch)["mel_l1"]) / constant
     found = lr_range_test(arm, 6, 1e-5, 1e-2)
-    assert used[:6] == pytest.approx(ramp(6, 1e-5, 1e-2)) and list(found.lrs) == pytest.approx(used[:6])
+    assert used[:6] == pytest.approx(ramp(6, 1e-5, 1e-2)) and list(found.lrs) == pytest.approx(
+        used[:6]
+    )
     assert found.start == pytest.approx(before, rel=1e-5) and len(found.losses) == 6
     assert found.losses[0] < found.start and found.losses[-1] < 0.9 * found.start
     assert found.diverged_at is None and found.failed == ""
@@ -53,14 +59,22 @@ def test_it_stops_where_the_loss_is_four_times_its_lowest(arm):
     found = lr_range_test(arm, 12, 1e-4, 1e5)
     assert len(found.lrs) == len(found.losses) < 12 and found.diverged_at is not None
     if not found.failed:
-        assert found.losses[-1] > DIVERGED * min(found.start, *found.losses) and found.diverged_at == found.lrs[-1]
-    assert all(loss <= DIVERGED * min(found.start, *found.losses[:i + 1]) for i, loss in enumerate(found.losses[:-1]))
+        assert (
+            found.losses[-1] > DIVERGED * min(found.start, *found.losses)
+            and found.diverged_at == found.lrs[-1]
+        )
+    assert all(
+        loss <= DIVERGED * min(found.start, *found.losses[: i + 1])
+        for i, loss in enumerate(found.losses[:-1])
+    )
 
 
 def test_a_loss_that_is_not_finite_ends_the_test_and_keeps_its_curve(arm):
-    found = lr_range_test(arm, 3, 1e-6, 1e18)      # 1e-6 does little, 1e6 breaks everything
+    found = lr_range_test(arm, 3, 1e-6, 1e18)  # 1e-6 does little, 1e6 breaks everything
     assert "not finite" in found.failed and found.diverged_at == pytest.approx(1e6)
-    assert list(found.lrs) == pytest.approx([1e-6]) and found.losses == pytest.approx([found.start], rel=1e-3)
+    assert list(found.lrs) == pytest.approx([1e-6]) and found.losses == pytest.approx(
+        [found.start], rel=1e-3
+    )
 
 
 def test_a_model_that_is_broken_before_the_first_step_is_an_error(arm):
@@ -71,12 +85,13 @@ def test_a_model_that_is_broken_before_the_first_step_is_an_error(arm):
 
 def test_the_steepest_fall_is_where_the_curve_falls_most_and_nowhere_where_it_only_rises():
     rates = tuple(ramp(41, 1e-4, 1.0))
-    falling = tuple(1 + 1 / (1 + (rate / 1e-2) ** 2) for rate in rates)      # a step down at 1e-2, in logarithms
+    # a step down at 1e-2, in logarithms
+    falling = tuple(1 + 1 / (1 + (rate / 1e-2) ** 2) for rate in rates)
     assert LrRange(2.0, rates, falling, None).steepest == pytest.approx(1e-2, rel=0.3)
     assert LrRange(1.0, rates, tuple(1 + rate for rate in rates), None).steepest is None
     assert LrRange(1.0, (1e-3,), (0.5,), None).steepest is None
     jagged = list(falling)
-    jagged[3] = 0.97 * jagged[3]      # one step's noise is not a fall
+    jagged[3] = 0.97 * jagged[3]  # one step's noise is not a fall
     assert LrRange(2.0, rates, tuple(jagged), None).steepest == pytest.approx(1e-2, rel=0.3)
 
 
@@ -84,11 +99,15 @@ def test_the_ramp_does_not_change_the_arms_own_budget(arm):
     steps = arm.experiment.fit.steps
     found = lr_range_test(arm, steps + 5, 1e-6, 1e-4)
     assert len(found.lrs) == steps + 5 and arm.experiment.fit.steps == steps
-    assert dataclasses.asdict(found).keys() >= {"start", "lrs", "losses"} and found.curve()["lrs"] == found.lrs
+    assert (
+        dataclasses.asdict(found).keys() >= {"start", "lrs", "losses"}
+        and found.curve()["lrs"] == found.lrs
+    )
 
 
 def test_a_jump_beyond_the_lowest_loss_is_no_fastest_fall():
     lrs = tuple(np.geomspace(1e-5, 1.0, 21))
-    fall = np.r_[np.linspace(2.0, 1.0, 11), np.linspace(1.5, 3.0, 5), np.linspace(2.4, 1.5, 5)]      # slow down, up, fast down
+    # slow down, up, fast down
+    fall = np.r_[np.linspace(2.0, 1.0, 11), np.linspace(1.5, 3.0, 5), np.linspace(2.4, 1.5, 5)]
     found = LrRange(2.0, lrs, tuple(fall), None)
     assert found.steepest is not None and found.steepest <= lrs[11]

@@ -10,7 +10,15 @@ from tts_core.config import AudioConfig
 from tts_core.errors import WorkbookError
 from tts_core.model.generation import free_run
 from tts_core.speech.phonemes import Vocabulary
-from tts_core.trials.overfit import build_arm, judge_arm, load_arm, open_clip, several_clips, snapshot_plan, train_arm
+from tts_core.trials.overfit import (
+    build_arm,
+    judge_arm,
+    load_arm,
+    open_clip,
+    several_clips,
+    snapshot_plan,
+    train_arm,
+)
 
 LIBRIVOX = ROOT / "data_samples" / "librivox"
 
@@ -22,8 +30,14 @@ def opened():
 
 def test_arms_share_clip_weights_and_seed_and_the_seed_has_its_own_recipe(opened):
     corpus, clip = opened
-    healthy, no_norm, seed = (build_arm(name, [clip], corpus.vocabulary, "smoke", seed=3) for name in ("healthy", "no_norm", "seed"))
-    assert torch.equal(healthy.batch.mel, no_norm.batch.mel) and healthy.batch.mel.shape == seed.batch.mel.shape
+    healthy, no_norm, seed = (
+        build_arm(name, [clip], corpus.vocabulary, "smoke", seed=3)
+        for name in ("healthy", "no_norm", "seed")
+    )
+    assert (
+        torch.equal(healthy.batch.mel, no_norm.batch.mel)
+        and healthy.batch.mel.shape == seed.batch.mel.shape
+    )
     assert (healthy.recipe, no_norm.recipe, seed.recipe) == ("standard", "standard", "seed")
     assert float(seed.batch.mel.max()) == 0.0 and float(seed.batch.mel.min()) >= -11.5 - 1e-4
     assert seed.experiment.optimizer.lr == 7e-5
@@ -34,7 +48,9 @@ def test_arms_share_clip_weights_and_seed_and_the_seed_has_its_own_recipe(opened
 def test_a_trained_arm_comes_back_from_its_checkpoint(opened, tmp_path):
     corpus, clip = opened
     arm = build_arm("no_norm", [clip], corpus.vocabulary, "smoke", steps=6)
-    trajectory = train_arm(arm, checkpoint=tmp_path / "arm.safetensors", snapshot_steps=snapshot_plan(6))
+    trajectory = train_arm(
+        arm, checkpoint=tmp_path / "arm.safetensors", snapshot_steps=snapshot_plan(6)
+    )
     assert len(trajectory.mel_l1) == 6 and set(trajectory.snapshots) == set(snapshot_plan(6))
     loaded = load_arm(tmp_path / "arm.safetensors", clip, corpus.vocabulary)
     assert loaded.name == "no_norm" and loaded.experiment == arm.experiment
@@ -55,11 +71,15 @@ def test_a_checkpoint_of_another_clip_or_vocabulary_is_refused(opened, tmp_path)
 
 def test_gradient_checkpointing_reaches_the_model(opened):
     corpus, clip = opened
-    assert build_arm("healthy", [clip], corpus.vocabulary, "smoke", gradient_checkpointing=True).model.config.gradient_checkpointing
+    assert build_arm(
+        "healthy", [clip], corpus.vocabulary, "smoke", gradient_checkpointing=True
+    ).model.config.gradient_checkpointing
 
 
 def test_open_clip_reads_the_default_a_named_one_and_passes_over_a_broken_one(tmp_path):
-    assert open_clip(LIBRIVOX)[1].id.endswith("0930") and open_clip(LIBRIVOX, "0880")[1].id.endswith("0880")
+    assert open_clip(LIBRIVOX)[1].id.endswith("0930") and open_clip(LIBRIVOX, "0880")[
+        1
+    ].id.endswith("0880")
     folder = tmp_path / "voice"
     shutil.copytree(LIBRIVOX, folder)
     next(folder.glob("wavs/*0930.wav")).write_bytes(b"not a wav")
@@ -68,7 +88,9 @@ def test_open_clip_reads_the_default_a_named_one_and_passes_over_a_broken_one(tm
         open_clip(folder, "0930")
 
 
-def test_several_clips_are_distinct_and_come_from_the_bundled_voice_where_the_folder_is_small(opened):
+def test_several_clips_are_distinct_and_come_from_the_bundled_voice_where_the_folder_is_small(
+    opened,
+):
     _, clip = opened
     clips, vocabulary, source = several_clips(LIBRIVOX, clip, 12)
     assert len({c.id for c in clips}) == 12 and clips[0].id == clip.id and "allison" in source
@@ -119,6 +141,13 @@ def test_the_same_sound_under_another_name_is_not_another_clip(tmp_path, opened)
         source = next((LIBRIVOX / part).glob("*0930*"))
         for name in ("a", "b"):
             shutil.copy(source, folder / part / f"{name}{source.suffix}")
-    (folder / "metadata.csv").write_text("".join(f"{name}|{clip.text}|{clip.text}\n" for name in ("a", "b")))
+    (folder / "metadata.csv").write_text(
+        "".join(f"{name}|{clip.text}|{clip.text}\n" for name in ("a", "b"))
+    )
     clips, _, source = several_clips(folder, open_clip(folder, "a")[1], 5)
-    assert len(clips) == 5 and clips[0].id == "a" and "b" not in [other.id for other in clips] and source == "allison"
+    assert (
+        len(clips) == 5
+        and clips[0].id == "a"
+        and "b" not in [other.id for other in clips]
+        and source == "allison"
+    )

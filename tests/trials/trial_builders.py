@@ -1,4 +1,6 @@
-"""Small trials on one short clip, results written by hand, and trials that do as they are told without a training."""
+"""Small trials on one short clip, results written by hand, and trials that do as they are told
+without a training.
+"""
 
 import dataclasses
 import os
@@ -14,24 +16,42 @@ from tts_core.trials.arms import change
 from tts_core.trials.run import Result
 from tts_core.trials.trial import ClipReference, Trial, make_trial
 
-SHORT_CLIP = "queue-thankyou"      # 138 frames
-VOLATILE = ("seconds",)            # measures that the clock decides
-PATIENCE = 240      # seconds until a started process must have shown itself, on a busy machine
+SHORT_CLIP = "queue-thankyou"  # 138 frames
+VOLATILE = ("seconds",)  # measures that the clock decides
+PATIENCE = 240  # seconds until a started process must have shown itself, on a busy machine
 
 
 def short_corpus(*ids: str) -> Corpus:
     return load_corpus(bundled_voice("allison"), AudioConfig(), ids=list(ids) or [SHORT_CLIP])
 
 
-def smoke_trial(corpus: Corpus, preset_name: str = "healthy", steps: int = 3, lr: float | None = None, seed: int = 0,
-                changes=None, **options) -> Trial:
-    """A trial of a preset at smoke size over all clips of `corpus`; `changes` as in `arms.change`."""
-    experiment = preset(preset_name, corpus.vocabulary.get_vocab_size(), "smoke", steps=steps, lr=lr, seed=seed,
-                        precision="fp32")
+def smoke_trial(
+    corpus: Corpus,
+    preset_name: str = "healthy",
+    steps: int = 3,
+    lr: float | None = None,
+    seed: int = 0,
+    changes=None,
+    **options,
+) -> Trial:
+    """A trial of a preset at smoke size over all clips of `corpus`; `changes` as in
+    `arms.change`.
+    """
+    experiment = preset(
+        preset_name,
+        corpus.vocabulary.get_vocab_size(),
+        "smoke",
+        steps=steps,
+        lr=lr,
+        seed=seed,
+        precision="fp32",
+    )
     return make_trial(corpus.clips, corpus.vocabulary, change(experiment, changes or {}), **options)
 
 
-def made_result(arm: str, clip: str = "a", seed: int = 0, failed: str = "", **measures: float | None) -> Result:
+def made_result(
+    arm: str, clip: str = "a", seed: int = 0, failed: str = "", **measures: float | None
+) -> Result:
     """A result that no training made: arm `arm` on clip `clip`."""
     experiment = preset("healthy", 12, "smoke", steps=100, seed=seed)
     trial = Trial(experiment, (ClipReference("voice", clip, "en", "0" * 12),), ("a", "b"), name=arm)
@@ -40,8 +60,11 @@ def made_result(arm: str, clip: str = "a", seed: int = 0, failed: str = "", **me
 
 def numbers(result: Result) -> Result:
     """The result without what the clock, the machine and the thread count say."""
-    return dataclasses.replace(result, provenance={}, measures={name: value for name, value in result.measures.items()
-                                                                if name not in VOLATILE})
+    return dataclasses.replace(
+        result,
+        provenance={},
+        measures={name: value for name, value in result.measures.items() if name not in VOLATILE},
+    )
 
 
 class NoticedError(WorkbookError):
@@ -56,14 +79,17 @@ class NoticedError(WorkbookError):
 
 
 def arrived(mark: str, sender: int) -> NoticedError:
-    if os.getpid() != sender:      # Dask unpickles an error where it arose too, to see whether it can be
+    # Dask unpickles an error where it arose too, to see whether it can be
+    if os.getpid() != sender:
         Path(mark).touch()
     return NoticedError(mark)
 
 
 def told(order: str, seed: int) -> Trial:
     """A trial for `obey`. `order` is a verb and the path of a file:
-    end (make it and end), fail (with a NoticedError), await (it, for PATIENCE), die (with the process, unless the file exists)."""
+    end (make it and end), fail (with a NoticedError), await (it, for PATIENCE), die (with the
+    process, unless the file exists).
+    """
     return dataclasses.replace(made_result("", seed=seed).trial, name=order)
 
 

@@ -26,7 +26,10 @@ def test_maps_are_means_over_heads_on_one_scale_from_zero():
     assert {image.get_clim() for image in images} == {(0.0, weights.mean(axis=1).max())}
     assert images[0].get_extent() == pytest.approx((0, 0.3, 0, 0.3))
     assert "attention weight" in picture.axes[-1].get_ylabel()
-    assert picture.get_supxlabel() == "memory frame (s)" and picture.axes[0].get_ylabel() == "decoder frame (s)"
+    assert (
+        picture.get_supxlabel() == "memory frame (s)"
+        and picture.axes[0].get_ylabel() == "decoder frame (s)"
+    )
 
 
 def test_phoneme_boundaries_and_names_stand_where_the_durations_say():
@@ -38,8 +41,13 @@ def test_phoneme_boundaries_and_names_stand_where_the_durations_say():
 
 
 def test_chosen_layers_keep_their_numbers():
-    picture = plot_alignment(attention(layers=6), DURATIONS, PHONEMES, "forced", 0.01, layers=[5, 2])
-    assert [axes.get_title(loc="left") for axes in picture.axes[:2]] == ["decoder layer 5", "decoder layer 2"]
+    picture = plot_alignment(
+        attention(layers=6), DURATIONS, PHONEMES, "forced", 0.01, layers=[5, 2]
+    )
+    assert [axes.get_title(loc="left") for axes in picture.axes[:2]] == [
+        "decoder layer 5",
+        "decoder layer 2",
+    ]
     with pytest.raises(WorkbookError, match=r"layers = \[6\], but the attention has layers 0 … 5"):
         plot_alignment(attention(layers=6), DURATIONS, PHONEMES, "forced", 0.01, layers=[6])
 
@@ -47,7 +55,9 @@ def test_chosen_layers_keep_their_numbers():
 @pytest.mark.parametrize("alignment", ["forced", "uniform"])
 def test_the_banner_follows_the_alignment(alignment):
     picture = plot_alignment(attention(), DURATIONS, PHONEMES, alignment, 0.01)
-    assert (UNIFORM_BANNER in [text.get_text() for text in picture.texts]) is (alignment == "uniform")
+    assert (UNIFORM_BANNER in [text.get_text() for text in picture.texts]) is (
+        alignment == "uniform"
+    )
 
 
 def test_logits_are_not_taken_for_weights():
@@ -59,7 +69,9 @@ def test_logits_are_not_taken_for_weights():
 
 def test_names_over_maps_touch_neither_each_other_nor_the_title():
     durations = [7] * 30
-    picture = plot_alignment(attention(layers=3, frames=210), durations, ["AH", "M", "EY"] * 10, "forced", 256 / 22050)
+    picture = plot_alignment(
+        attention(layers=3, frames=210), durations, ["AH", "M", "EY"] * 10, "forced", 256 / 22050
+    )
     picture.canvas.draw()
     for axes in picture.axes[:3]:
         boxes = [text.get_window_extent() for text in axes.texts]
@@ -70,7 +82,10 @@ def test_names_over_maps_touch_neither_each_other_nor_the_title():
 
 
 def test_entropy_bars_stand_beside_the_bound():
-    entropy = {"healthy": {"decoder.layers.0": 0.4, "decoder.layers.1": 0.6}, "seed": {"decoder.layers.0": 0.0}}
+    entropy = {
+        "healthy": {"decoder.layers.0": 0.4, "decoder.layers.1": 0.6},
+        "seed": {"decoder.layers.0": 0.0},
+    }
     picture = plot_attention_entropy(entropy, 284)
     axes = picture.axes[0]
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([0.4, 0.6, 0.0])

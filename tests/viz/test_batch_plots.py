@@ -1,27 +1,50 @@
-"""Pictures of batches: bars and dots stand at the numbers given, thin lines have their mean, origins are named."""
+"""Pictures of batches: bars and dots stand at the numbers given, thin lines have their mean,
+origins are named.
+"""
 
 import numpy as np
 import pytest
 
 from tts_core.errors import WorkbookError
-from tts_core.viz import plot_batch_curves, plot_duplication, plot_gradient_noise, plot_matched_outcomes
+from tts_core.viz import (
+    plot_batch_curves,
+    plot_duplication,
+    plot_gradient_noise,
+    plot_matched_outcomes,
+)
 from tts_core.viz.style import ALARM
 
-PANELS = {"fp64": {"bar": 1e-9, "differences": {"loss": {1: 0.0, 8: 3e-16}, "gradient": {1: 0.0, 8: 2e-14}}},
-          "fp32": {"bar": 1e-5, "differences": {"loss": {1: 0.0, 8: 1e-7}, "gradient": {1: 0.0, 8: 7.0}}}}
-ORIGIN = {"date": "2026-11-23", "device": "a toaster", "commit": "abc123", "command": "python benchmarks/evidence.py"}
+PANELS = {
+    "fp64": {
+        "bar": 1e-9,
+        "differences": {"loss": {1: 0.0, 8: 3e-16}, "gradient": {1: 0.0, 8: 2e-14}},
+    },
+    "fp32": {"bar": 1e-5, "differences": {"loss": {1: 0.0, 8: 1e-7}, "gradient": {1: 0.0, 8: 7.0}}},
+}
+ORIGIN = {
+    "date": "2026-11-23",
+    "device": "a toaster",
+    "commit": "abc123",
+    "command": "python benchmarks/evidence.py",
+}
 
 
 def run(n, frames, level=0.0):
     steps = np.arange(1, n + 1)
-    return {"steps": steps, "over_constant": 0.6 + level + 3 * np.exp(-steps / 30), "frames_per_step": frames}
+    return {
+        "steps": steps,
+        "over_constant": 0.6 + level + 3 * np.exp(-steps / 30),
+        "frames_per_step": frames,
+    }
 
 
 def test_bars_reach_their_differences_zeros_are_written_and_the_bar_is_red():
     picture = plot_duplication(PANELS, title="copies")
     for axes, panel in zip(picture.axes, PANELS.values(), strict=True):
         tops = sorted(bar.get_y() + bar.get_height() for bar in axes.patches)
-        assert tops[2:] == pytest.approx(sorted(values[8] for values in panel["differences"].values()), rel=1e-2)
+        assert tops[2:] == pytest.approx(
+            sorted(values[8] for values in panel["differences"].values()), rel=1e-2
+        )
         assert [text.get_text() for text in axes.texts].count("0") == 2
         line = next(line for line in axes.lines if line.get_color() == ALARM)
         assert line.get_ydata()[0] == panel["bar"]
@@ -48,20 +71,29 @@ def test_the_line_of_the_root_starts_at_the_first_point():
 
 
 def test_curves_stand_over_steps_and_over_frames_and_many_have_their_mean():
-    groups = {"single": [run(40, 100, level) for level in (0.0, 0.1, 0.2, 0.3)], "batch": [run(20, 3200)],
-              "corpus": [run(40, None)]}
+    groups = {
+        "single": [run(40, 100, level) for level in (0.0, 0.1, 0.2, 0.3)],
+        "batch": [run(20, 3200)],
+        "corpus": [run(40, None)],
+    }
     picture = plot_batch_curves(groups, "title", ORIGIN)
     by_steps, by_frames = picture.axes
-    assert by_steps.lines[0].get_xdata()[-1] == 40 and by_frames.lines[0].get_xdata()[-1] == pytest.approx(4)
+    assert by_steps.lines[0].get_xdata()[-1] == 40 and by_frames.lines[0].get_xdata()[
+        -1
+    ] == pytest.approx(4)
     assert by_frames.lines[0].get_ydata() == pytest.approx(by_steps.lines[0].get_ydata())
     mean = by_steps.lines[4]
     assert mean.get_linewidth() > by_steps.lines[0].get_linewidth()
-    assert mean.get_ydata()[0] == pytest.approx(np.mean([one["over_constant"][0] for one in groups["single"]]))
-    assert len(by_frames.lines) == len(by_steps.lines) - 1      # the corpus has no frames
+    assert mean.get_ydata()[0] == pytest.approx(
+        np.mean([one["over_constant"][0] for one in groups["single"]])
+    )
+    assert len(by_frames.lines) == len(by_steps.lines) - 1  # the corpus has no frames
     low, high = by_frames.get_xlim()
-    assert low < 0.1 and high > 20 * 3.2      # thousands
+    assert low < 0.1 and high > 20 * 3.2  # thousands
     labels = [text.get_text() for axes in picture.axes for text in axes.get_legend().get_texts()]
-    assert "single (4 runs)" in labels and "batch" in labels and "corpus, frames not known" in labels
+    assert (
+        "single (4 runs)" in labels and "batch" in labels and "corpus, frames not known" in labels
+    )
     assert "recorded 2026-11-23, on a toaster, at commit abc123" in picture.get_supxlabel()
     assert picture.png()
 

@@ -11,7 +11,9 @@ from tts_core.viz.picture import new_picture
 
 
 def test_refusals_name_the_argument():
-    with pytest.raises(WorkbookError, match=r"mels\['free-running'\].*1 of 40 values are not finite.*\(2, 3\)"):
+    with pytest.raises(
+        WorkbookError, match=r"mels\['free-running'\].*1 of 40 values are not finite.*\(2, 3\)"
+    ):
         mel = np.zeros((5, 8))
         mel[2, 3] = np.nan
         plot_mels({"recording": np.zeros((5, 8)), "free-running": mel}, 0.01)

@@ -26,6 +26,8 @@ def test_bars_stand_at_the_cells():
 
 def test_every_measure_holds_every_cell():
     with pytest.raises(WorkbookError, match=r"measures\['STOI'\]\['no_norm'\]: no 'seed'"):
-        plot_interaction({"FR L1": L1, "STOI": {"healthy": STOI["healthy"], "no_norm": {"train": 0.4}}})
+        plot_interaction(
+            {"FR L1": L1, "STOI": {"healthy": STOI["healthy"], "no_norm": {"train": 0.4}}}
+        )
     with pytest.raises(WorkbookError, match="nothing to draw"):
         plot_interaction({})

@@ -1,4 +1,6 @@
-"""Live curves: a button that stops a training, and a training that does not notice being watched."""
+"""Live curves: a button that stops a training, and a training that does not notice being
+watched.
+"""
 
 import re
 import threading
@@ -19,7 +21,9 @@ from tts_core.viz.progress import Progress
 
 @pytest.fixture
 def in_kernel(monkeypatch):
-    """A person's kernel, as far as the display goes: widgets are made, and what is displayed is noted."""
+    """A person's kernel, as far as the display goes: widgets are made, and what is displayed is
+    noted.
+    """
     displayed = []
 
     class Handle:
@@ -28,7 +32,9 @@ def in_kernel(monkeypatch):
 
     monkeypatch.delenv(RUNNER_VARIABLE, raising=False)
     monkeypatch.setattr("tts_core.viz.progress._in_kernel", lambda: True)
-    monkeypatch.setattr("IPython.display.display", lambda box, display_id: displayed.append(box) or Handle())
+    monkeypatch.setattr(
+        "IPython.display.display", lambda box, display_id: displayed.append(box) or Handle()
+    )
     return displayed
 
 
@@ -37,7 +43,9 @@ def trained(batch, **keywords):
     return fit(start_training(experiment, make_model(experiment, batch)), batch, **keywords)
 
 
-def test_the_button_ends_the_training_after_the_step_it_is_in_and_the_model_is_usable(batch, in_kernel, tmp_path):
+def test_the_button_ends_the_training_after_the_step_it_is_in_and_the_model_is_usable(
+    batch, in_kernel, tmp_path
+):
     live = LiveCurves(12, 1.2).show()
 
     def on_step(step, report):
@@ -65,13 +73,23 @@ def test_the_curve_is_drawn_anew_but_not_at_every_step(batch, in_kernel, monkeyp
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     with LiveCurves(12, 1.2) as live:
         live.image.observe(lambda change: pictures.append(bytes(change["new"])), names="value")
-        trained(batch, on_step=lambda step, report: now.__setitem__(0, now[0] + 0.3) or live(step, report))
-    assert len(pictures) == 3 and len(set(pictures)) == 3 and all(png.startswith(b"\x89PNG") for png in pictures)
+        trained(
+            batch,
+            on_step=lambda step, report: now.__setitem__(0, now[0] + 0.3) or live(step, report),
+        )
+    assert (
+        len(pictures) == 3
+        and len(set(pictures)) == 3
+        and all(png.startswith(b"\x89PNG") for png in pictures)
+    )
 
 
 def test_stop_at_the_last_step_has_stopped_nothing(batch):
     live = LiveCurves(12, 1.2)
-    trained(batch, on_step=lambda step, report: (live.stop() if step == 12 else None) or live(step, report))
+    trained(
+        batch,
+        on_step=lambda step, report: (live.stop() if step == 12 else None) or live(step, report),
+    )
     assert live.steps[-1] == 12 and not live.stopped
 
 
@@ -88,7 +106,9 @@ def test_under_the_runner_it_is_progress_and_nothing_else(batch, monkeypatch, ca
     with LiveCurves(12, 1.2, Progress(12, "healthy", under_runner=True)) as live:
         trained(batch, on_step=live)
     assert live.button is None and live.image is None
-    assert shown and all(list(data) == ["application/vnd.tts-workbook.progress+json"] for data in shown)
+    assert shown and all(
+        list(data) == ["application/vnd.tts-workbook.progress+json"] for data in shown
+    )
     assert capsys.readouterr().out.startswith("healthy 12/12 mel L1 ")
 
 
@@ -103,7 +123,9 @@ def test_one_thread_draws_at_a_time():
     """A widget's callback draws on another thread, and the style is global to the process."""
     seen = []
     with workbook_style():
-        other = threading.Thread(target=lambda: workbook_style().__enter__() or seen.append("inside"), daemon=True)
+        other = threading.Thread(
+            target=lambda: workbook_style().__enter__() or seen.append("inside"), daemon=True
+        )
         other.start()
         other.join(timeout=0.3)
         assert seen == [] and other.is_alive()
@@ -137,7 +159,11 @@ def printed(kernel, pattern):
     while True:
         message = kernel.get_iopub_msg(timeout=180)
         assert message["msg_type"] != "error", message["content"]
-        found = re.search(pattern, message["content"].get("text", "")) if message["msg_type"] == "stream" else None
+        found = (
+            re.search(pattern, message["content"].get("text", ""))
+            if message["msg_type"] == "stream"
+            else None
+        )
         if found:
             return found
 

@@ -1,4 +1,6 @@
-"""Mels share one scale and one time axis; phonemes stand where they are spoken; uniform durations are shouted."""
+"""Mels share one scale and one time axis; phonemes stand where they are spoken; uniform durations
+are shouted.
+"""
 
 import io
 
@@ -32,7 +34,9 @@ def texts(picture):
     return [text.get_text() for holder in (picture, *picture.axes) for text in holder.texts]
 
 
-@pytest.mark.parametrize("alignment, shown", [("textgrid", False), ("forced", False), ("uniform", True)])
+@pytest.mark.parametrize(
+    "alignment, shown", [("textgrid", False), ("forced", False), ("uniform", True)]
+)
 def test_the_banner_is_there_exactly_when_durations_are_uniform(alignment, shown):
     assert (UNIFORM_BANNER in texts(clip(alignment=alignment))) is shown
     mels = {"recording": np.zeros((20, 8))}
@@ -42,8 +46,12 @@ def test_the_banner_is_there_exactly_when_durations_are_uniform(alignment, shown
 def test_the_banner_covers_nothing():
     picture = clip(alignment="uniform")
     picture.canvas.draw()
-    banner = next(text for text in picture.texts if text.get_text() == UNIFORM_BANNER).get_window_extent()
-    others = [text.get_window_extent() for text in picture.texts if text.get_text() != UNIFORM_BANNER]
+    banner = next(
+        text for text in picture.texts if text.get_text() == UNIFORM_BANNER
+    ).get_window_extent()
+    others = [
+        text.get_window_extent() for text in picture.texts if text.get_text() != UNIFORM_BANNER
+    ]
     others += [axes.get_tightbbox() for axes in picture.axes]
     assert not any(banner.overlaps(other) for other in others)
 
@@ -58,8 +66,17 @@ def test_a_tight_saving_keeps_the_banner():
 def test_a_clip_has_one_time_axis_in_seconds_and_labelled_units():
     picture = clip()
     wave, track, mel, colours = picture.axes
-    assert wave.get_xlim() == track.get_xlim() == mel.get_xlim() == pytest.approx((0, 100 * HOP / RATE))
-    assert mel.get_xlabel() == "time (s)" and mel.get_ylabel() == "mel bin" and "full scale" in wave.get_ylabel()
+    assert (
+        wave.get_xlim()
+        == track.get_xlim()
+        == mel.get_xlim()
+        == pytest.approx((0, 100 * HOP / RATE))
+    )
+    assert (
+        mel.get_xlabel() == "time (s)"
+        and mel.get_ylabel() == "mel bin"
+        and "full scale" in wave.get_ylabel()
+    )
     assert colours.get_ylabel() == "log-mel (ln units)"
 
 
@@ -84,7 +101,7 @@ def test_narrow_neighbours_go_to_other_rows_and_hopeless_ones_are_left_out():
 
 def test_a_crowded_track_says_so_instead_of_a_smear():
     picture = clip(n_frames=5000, n_phonemes=600)
-    note, = picture.axes[1].texts
+    (note,) = picture.axes[1].texts
     assert note.get_text() == "600 phonemes: too many to name on this axis; draw a part of the clip"
 
 
@@ -107,7 +124,10 @@ def test_all_mels_have_the_limits_of_the_first_and_the_bar_points_to_what_lies_b
     assert {image.get_clim() for image in images(picture)[:3]} == {(-11.0, 1.0)}
     assert {axes.get_xlim() for axes in picture.axes[:3]} == {(0, 0.1)}
     assert images(picture)[2].get_extent() == pytest.approx([0, 0.04, 0, 80])
-    assert picture.axes[0].images[0].colorbar is None and picture.axes[2].images[0].colorbar.extend == "max"
+    assert (
+        picture.axes[0].images[0].colorbar is None
+        and picture.axes[2].images[0].colorbar.extend == "max"
+    )
 
 
 def test_mel_labels_and_notes_are_printed_in_order():
@@ -128,7 +148,14 @@ def test_mels_that_do_not_belong_together_are_refused():
 
 def test_snapshots_come_in_step_order_on_the_targets_scale():
     target = np.linspace(-11, 1, 80)[None].repeat(10, 0)
-    picture = plot_mel_snapshots({500: target, 1: target * 0, 1000: target}, target, 0.01, notes={1: "L1 5.0"})
-    assert [axes.get_title(loc="left") for axes in picture.axes[:4]] == ["target", "step 1", "step 500", "step 1,000"]
+    picture = plot_mel_snapshots(
+        {500: target, 1: target * 0, 1000: target}, target, 0.01, notes={1: "L1 5.0"}
+    )
+    assert [axes.get_title(loc="left") for axes in picture.axes[:4]] == [
+        "target",
+        "step 1",
+        "step 500",
+        "step 1,000",
+    ]
     assert {image.get_clim() for image in images(picture)[:4]} == {(-11.0, 1.0)}
     assert picture.axes[1].get_title(loc="right") == "L1 5.0"

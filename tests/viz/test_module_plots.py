@@ -9,8 +9,12 @@ from tts_core.viz import plot_gradient_norms, plot_module_scales, plot_update_ra
 from tts_core.viz.module_plots import network_order
 from tts_core.viz.style import COLOURS
 
-HEALTHY = {"text_embedding": 0.1, "encoder.memory_norm": 0.2, "decoder.layers.0.cross_attention": 3.0,
-           "mel_projection_out": 1e-4}
+HEALTHY = {
+    "text_embedding": 0.1,
+    "encoder.memory_norm": 0.2,
+    "decoder.layers.0.cross_attention": 3.0,
+    "mel_projection_out": 1e-4,
+}
 SEED = {"text_embedding": 0.0, "decoder.layers.0.cross_attention": 30.0, "mel_projection_out": 2.0}
 
 
@@ -20,7 +24,7 @@ def test_dots_stand_at_their_norms_on_a_log_axis_in_network_order():
     assert axes.get_xscale() == "log" and axes.get_xlabel() == "gradient norm"
     assert [label.get_text() for label in axes.get_yticklabels()] == list(HEALTHY)
     bottom, top = axes.get_ylim()
-    assert bottom > top                      # the first module is at the top
+    assert bottom > top  # the first module is at the top
     healthy, seed, zero = axes.collections
     assert healthy.get_offsets()[:, 0].tolist() == pytest.approx(list(HEALTHY.values()))
     assert np.round(healthy.get_offsets()[:, 1]).tolist() == [0, 1, 2, 3]
@@ -30,7 +34,11 @@ def test_dots_stand_at_their_norms_on_a_log_axis_in_network_order():
 
 def test_exact_zeros_are_marked_and_counted():
     axes = plot_gradient_norms({"healthy": HEALTHY, "seed": SEED}).axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["healthy", "seed", "seed: exactly zero in 1"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "healthy",
+        "seed",
+        "seed: exactly zero in 1",
+    ]
     cross = axes.collections[2].get_offsets()[0]
     assert axes.get_xlim()[0] < cross[0] < 1e-4 and round(cross[1]) == 0
     assert len(plot_gradient_norms({"healthy": HEALTHY}).axes[0].collections) == 1
@@ -40,13 +48,20 @@ def test_exact_zeros_are_marked_and_counted():
 def test_update_ratios_show_the_usual_range():
     axes = plot_update_ratios({"healthy": HEALTHY}).axes[0]
     band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
-    assert (band.x0, band.x1) == pytest.approx((3e-4, 3e-3)) and "update : data ratio" in axes.get_xlabel()
+    assert (band.x0, band.x1) == pytest.approx(
+        (3e-4, 3e-3)
+    ) and "update : data ratio" in axes.get_xlabel()
 
 
 def test_negative_and_non_finite_norms_are_refused_by_module():
-    with pytest.raises(WorkbookError, match=r"norms\['healthy'\]\['text_embedding'\] = -1, but it must not"):
+    with pytest.raises(
+        WorkbookError, match=r"norms\['healthy'\]\['text_embedding'\] = -1, but it must not"
+    ):
         plot_gradient_norms({"healthy": {"text_embedding": -1.0}})
-    with pytest.raises(WorkbookError, match=r"ratios\['healthy'\]\['text_embedding'\]: 1 of 1 values are not finite"):
+    with pytest.raises(
+        WorkbookError,
+        match=r"ratios\['healthy'\]\['text_embedding'\]: 1 of 1 values are not finite",
+    ):
         plot_update_ratios({"healthy": {"text_embedding": np.nan}})
 
 
@@ -56,10 +71,18 @@ def test_network_order_keeps_what_only_one_arm_has_in_its_place():
 
 
 def scales(memory, layers=2):
-    std = {"encoder": memory, "memory": memory, "mel_projection_in": 2.9, "encoder.layers.7.self_attention": 99.0}
+    std = {
+        "encoder": memory,
+        "memory": memory,
+        "mel_projection_in": 2.9,
+        "encoder.layers.7.self_attention": 99.0,
+    }
     for layer in range(layers):
-        std |= {f"decoder.layers.{layer}": 5.0 + layer, f"decoder.layers.{layer}.self_attention": 0.7,
-                f"decoder.layers.{layer}.cross_attention": memory * 0.9}
+        std |= {
+            f"decoder.layers.{layer}": 5.0 + layer,
+            f"decoder.layers.{layer}.self_attention": 0.7,
+            f"decoder.layers.{layer}.cross_attention": memory * 0.9,
+        }
     return std
 
 
@@ -71,7 +94,8 @@ def test_module_scales_draws_each_stream_at_its_values_on_one_scale():
     assert lines["cross-attention output"].get_ydata() == pytest.approx([21.6] * 6)
     assert lines["residual stream"].get_ydata() == pytest.approx([5, 6, 7, 8, 9, 10])
     assert lines["memory"].get_ydata()[0] == 24.0 and lines["decoder input"].get_ydata()[0] == 2.9
-    assert lines["self-attention output"].get_ydata() == pytest.approx([0.7] * 6)   # the encoder's 99 is not among them
+    # the encoder's 99 is not among them
+    assert lines["self-attention output"].get_ydata() == pytest.approx([0.7] * 6)
     assert healthy.get_ylabel() == "standard deviation" and healthy.get_xlabel() == "decoder layer"
     assert healthy.get_title(loc="left") == "healthy"
 

@@ -17,8 +17,10 @@ from nbconvert import HTMLExporter
 from tts_core.viz import plot_baselines, plot_mels
 
 CELLS = [
-    "from tts_core.viz import plot_baselines, play, show\n"
-    "picture = plot_baselines({'zeros': 5.3, 'best constant': 1.3})\npicture",
+    (
+        "from tts_core.viz import plot_baselines, play, show\n"
+        "picture = plot_baselines({'zeros': 5.3, 'best constant': 1.3})\npicture"
+    ),
     "show(picture, picture)",
     "import numpy as np\nplay(0.1 * np.ones(800), 8000, 'a <b> tone')",
     "import sys\nprint('matplotlib.pyplot' in sys.modules)",
@@ -51,7 +53,10 @@ def test_drawing_never_imports_pyplot(executed):
 
 
 def test_importing_the_package_does_not_import_matplotlib():
-    code = "import tts_core.viz, sys; assert 'matplotlib' not in sys.modules; assert 'plot_clip' in dir(tts_core.viz)"
+    code = (
+        "import tts_core.viz, sys; assert 'matplotlib' not in sys.modules; assert 'plot_clip' in"
+        " dir(tts_core.viz)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -69,7 +74,12 @@ def test_pictures_are_collected_and_settings_are_left_alone():
 def test_the_callers_settings_do_not_leak_in():
     mel = np.linspace(-11, 1, 80).reshape(10, 8)
     mine = plot_mels({"recording": mel}, 0.01).png()
-    changed = {"axes.facecolor": "black", "font.size": 30, "xtick.labelsize": 25, "axes.unicode_minus": False}
+    changed = {
+        "axes.facecolor": "black",
+        "font.size": 30,
+        "xtick.labelsize": 25,
+        "axes.unicode_minus": False,
+    }
     with matplotlib.rc_context(changed):
         assert plot_mels({"recording": mel}, 0.01).png() == mine
 
@@ -81,10 +91,15 @@ def test_a_png_of_a_noisy_mel_is_900_pixels_wide_and_small():
 
 
 def test_titles_are_text_not_markup_and_are_bounded():
-    picture = plot_mels({"costs $5 and $x_1$": np.zeros((20, 8))}, 0.01, title="costs $5 and $x_1$ " * 60)
+    picture = plot_mels(
+        {"costs $5 and $x_1$": np.zeros((20, 8))}, 0.01, title="costs $5 and $x_1$ " * 60
+    )
     title = next(text for text in picture.texts if text.get_text().startswith("costs $5 and $x_1$"))
     assert title.get_text().endswith("…") and title.get_text().count("\n") == 2
-    assert [text.get_parse_math() for text in picture.findobj(Text) if "$" in text.get_text()] == [False, False]
+    assert [text.get_parse_math() for text in picture.findobj(Text) if "$" in text.get_text()] == [
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("title", ["one line", "word " * 40, "WORD " * 40])
@@ -92,7 +107,11 @@ def test_a_title_has_room_of_its_own(title):
     picture = plot_mels({"recording": np.zeros((20, 8))}, 0.01, title=title)
     picture.canvas.draw()
     box = picture.texts[0].get_window_extent()
-    assert picture.axes[0].get_tightbbox().y1 <= box.y0 and box.y1 <= picture.bbox.y1 and box.x1 <= picture.bbox.x1
+    assert (
+        picture.axes[0].get_tightbbox().y1 <= box.y0
+        and box.y1 <= picture.bbox.y1
+        and box.x1 <= picture.bbox.x1
+    )
 
 
 def test_the_banner_on_top_of_any_png_leaves_the_picture_below_as_it_was():
@@ -112,5 +131,6 @@ def test_the_banner_on_top_of_any_png_leaves_the_picture_below_as_it_was():
     red, green, blue = warned.getpixel((3, strip // 2))
     assert red > 150 and green < 60 and blue < 80
     below = np.asarray(warned.crop((0, strip, *warned.size)), dtype=int)
-    assert np.abs(below - np.asarray(plain, dtype=int)).max() <= 8        # another palette of 256 colours, no more
+    # another palette of 256 colours, no more
+    assert np.abs(below - np.asarray(plain, dtype=int)).max() <= 8
     assert not drawn.has_banner and new_picture(1.0, alignment="uniform").has_banner

@@ -22,11 +22,11 @@ def heard(player):
 
 
 def rms(samples):
-    return np.sqrt(np.mean(samples ** 2))
+    return np.sqrt(np.mean(samples**2))
 
 
 def test_decoded_audio_equals_the_input_within_sixteen_bits():
-    (samples, rate), = heard(play(TONE, RATE, "tone"))
+    ((samples, rate),) = heard(play(TONE, RATE, "tone"))
     assert rate == RATE and len(samples) == len(TONE)
     assert np.abs(samples - TONE).max() <= 0.5 / 32768 + 1e-9
 
@@ -36,7 +36,8 @@ def test_two_clips_60_db_apart_stay_60_db_apart_alone_and_in_a_row():
     alone = [heard(play(samples, RATE, "x"))[0][0] for samples in (TONE, quiet)]
     row = [samples for samples, _ in heard(play_row({"loud": TONE, "quiet": quiet}, RATE))]
     for loud, soft in (alone, row):
-        assert 20 * np.log10(rms(loud) / rms(soft)) == pytest.approx(60, abs=0.3)   # 16 bits are that exact
+        # 16 bits are that exact
+        assert 20 * np.log10(rms(loud) / rms(soft)) == pytest.approx(60, abs=0.3)
 
 
 def test_level_peak_and_duration_are_shown():
@@ -52,19 +53,23 @@ def test_beyond_full_scale_is_refused_or_attenuated_alike_and_said():
         play_row({"hot": 4 * TONE, "tone": TONE}, RATE)
     player = play_row({"hot": 4 * TONE, "tone": TONE}, RATE, peak=0.5)
     (hot, _), (tone, _) = heard(player)
-    assert np.abs(hot).max() == pytest.approx(0.5, abs=1e-4) and rms(hot) / rms(tone) == pytest.approx(4, rel=1e-3)
+    assert np.abs(hot).max() == pytest.approx(0.5, abs=1e-4) and rms(hot) / rms(
+        tone
+    ) == pytest.approx(4, rel=1e-3)
     assert player.html.count("attenuated by 12.0 dB") == 2
 
 
 def test_nothing_is_ever_raised():
-    (samples, _), = heard(play(TONE / 10, RATE, "soft", peak=1.0))
+    ((samples, _),) = heard(play(TONE / 10, RATE, "soft", peak=1.0))
     assert np.abs(samples).max() == pytest.approx(0.05, abs=1e-4)
 
 
 def test_bad_input_is_refused_by_name():
     bad = TONE.copy()
     bad[7] = np.nan
-    with pytest.raises(WorkbookError, match=r"samples of 'mine': 1 of 22050 values are not finite.*\(7,\)"):
+    with pytest.raises(
+        WorkbookError, match=r"samples of 'mine': 1 of 22050 values are not finite.*\(7,\)"
+    ):
         play(bad, RATE, "mine")
     with pytest.raises(WorkbookError, match="samples of 'empty': shape"):
         play([], RATE, "empty")
@@ -77,9 +82,10 @@ def test_bad_input_is_refused_by_name():
 
 
 def test_size_is_bounded_and_a_cut_is_said():
-    noise = np.random.default_rng(0).uniform(-1, 1, 61 * RATE)      # the worst case: noise does not compress
+    # the worst case: noise does not compress
+    noise = np.random.default_rng(0).uniform(-1, 1, 61 * RATE)
     player = play(noise, RATE, "long")
-    (samples, _), = heard(player)
+    ((samples, _),) = heard(player)
     assert len(samples) == 30 * RATE
     assert "first 30 s of 61.0 s" in player.html
     assert len(player.html) < 1.02 * 30 * RATE * 2 * 4 / 3
@@ -91,9 +97,13 @@ def test_speech_like_audio_costs_less_than_a_wav():
 
 def test_labels_are_text_not_markup():
     page = play(TONE, RATE, '"><script>alert(1)</script>').html
-    assert "<script" not in page and "&lt;script&gt;alert(1)" in page and 'aria-label="&quot;&gt;' in page
+    assert (
+        "<script" not in page
+        and "&lt;script&gt;alert(1)" in page
+        and 'aria-label="&quot;&gt;' in page
+    )
 
 
 def test_one_sample_plays():
-    (samples, _), = heard(play([0.25], RATE, "click"))
+    ((samples, _),) = heard(play([0.25], RATE, "click"))
     assert samples.tolist() == [0.25]

@@ -24,10 +24,18 @@ def clock(monkeypatch):
 
 
 def test_line_says_what_how_far_and_how_long():
-    assert progress_line("healthy", 240, 500, "mel 0.312", 41.0) == "healthy 240/500 mel 0.312, 41 s, about 44 s left"
+    assert (
+        progress_line("healthy", 240, 500, "mel 0.312", 41.0)
+        == "healthy 240/500 mel 0.312, 41 s, about 44 s left"
+    )
     assert progress_line("healthy", 0, 500, "", 0.2) == "healthy 0/500, 0 s"
     assert progress_line("healthy", 500, 500, "", 85.0) == "healthy 500/500, 85 s"
-    assert [seconds_text(seconds) for seconds in (0.4, 119, 121, 7325)] == ["0 s", "119 s", "2 min 01 s", "2 h 02 min"]
+    assert [seconds_text(seconds) for seconds in (0.4, 119, 121, 7325)] == [
+        "0 s",
+        "119 s",
+        "2 min 01 s",
+        "2 h 02 min",
+    ]
 
 
 def test_plain_lines_come_every_few_seconds_and_at_the_end(clock):
@@ -49,14 +57,18 @@ def test_terminal_line_is_redrawn_and_an_error_is_not_hidden(clock):
             progress.update(5)
             1 / 0
     assert stream.getvalue().count("\n") == 1
-    assert stream.getvalue().endswith("\r\x1b[Khealthy 5/10, 1 s, about 1 s left (stopped by ZeroDivisionError)\n")
+    assert stream.getvalue().endswith(
+        "\r\x1b[Khealthy 5/10, 1 s, about 1 s left (stopped by ZeroDivisionError)\n"
+    )
 
 
 def test_in_a_kernel_without_a_runner_a_bar_is_shown_and_one_line_of_text_remains(monkeypatch):
     monkeypatch.delenv("TTS_RUNNER", raising=False)
-    cell = ("from tts_core.viz.progress import Progress\nwith Progress(300, 'healthy') as progress:\n"
-            "    for step in range(300):\n        progress.update(step + 1, 'mel 0.5')\n"
-            "        if step == 0:\n            seen = type(progress._show._bar).__name__\nprint(seen)")
+    cell = (
+        "from tts_core.viz.progress import Progress\nwith Progress(300, 'healthy') as progress:\n"
+        "    for step in range(300):\n        progress.update(step + 1, 'mel 0.5')\n"
+        "        if step == 0:\n            seen = type(progress._show._bar).__name__\nprint(seen)"
+    )
     notebook = new_notebook(cells=[new_code_cell(cell)])
     NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
     shown, printed = notebook.cells[0].outputs

@@ -12,7 +12,13 @@ PROVENANCE = {"device": "cpu", "date": "2026-11-23", "commit": "abc", "command":
 
 
 def rows(**changes):
-    row = {"differences": (0.1, 0.2, 0.3), "groups": ("a", "b", "a"), "mean": 0.2, "interval": (0.05, 0.35), "verdict": "supported"}
+    row = {
+        "differences": (0.1, 0.2, 0.3),
+        "groups": ("a", "b", "a"),
+        "mean": 0.2,
+        "interval": (0.05, 0.35),
+        "verdict": "supported",
+    }
     return {"memory_norm": row | changes, "dropout": row | {"verdict": "refuted"}}
 
 
@@ -28,7 +34,10 @@ def test_every_pair_is_a_mark_and_the_interval_a_line():
 @pytest.mark.parametrize("interval", [None, (-math.inf, math.inf)])
 def test_too_few_pairs_have_no_interval_line(interval):
     axes = plot_effects({"one": rows(interval=interval)["memory_norm"]}, 0.05, "change").axes[0]
-    assert not any(line.get_linewidth() == 2.2 and len(line.get_xdata()) == 2 and line.get_marker() == "None" for line in axes.lines)
+    assert not any(
+        line.get_linewidth() == 2.2 and len(line.get_xdata()) == 2 and line.get_marker() == "None"
+        for line in axes.lines
+    )
 
 
 def test_a_broken_number_names_its_row():
@@ -37,8 +46,11 @@ def test_a_broken_number_names_its_row():
 
 
 def test_every_run_is_a_curve_and_the_provenance_stands_below():
-    picture = plot_arm_curves({"seed": [[1.2, 1.0], [1.3, 0.9, 0.8]], "healthy": [[0.5]]}, second={"seed": [([1], [0.2])]},
-                              provenance=PROVENANCE)
+    picture = plot_arm_curves(
+        {"seed": [[1.2, 1.0], [1.3, 0.9, 0.8]], "healthy": [[0.5]]},
+        second={"seed": [([1], [0.2])]},
+        provenance=PROVENANCE,
+    )
     loss, share = picture.axes
     assert sum(line.get_color() != "#6e6e6e" for line in loss.lines) == 3
     assert np.isclose(share.lines[0].get_ydata()[0], 20)

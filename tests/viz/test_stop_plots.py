@@ -1,4 +1,6 @@
-"""Stop probabilities on a log scale, each of its own length, with the true end and the constant predictor."""
+"""Stop probabilities on a log scale, each of its own length, with the true end and the constant
+predictor.
+"""
 
 import numpy as np
 import pytest
@@ -9,10 +11,13 @@ from tts_core.viz import plot_stop_head
 
 def test_curves_end_and_constant_predictor():
     forced, free = np.r_[np.full(19, 1e-3), 0.99], np.r_[np.zeros(24), 0.6]
-    axes, = plot_stop_head({"healthy: teacher-forced": forced, "healthy: free-running": free}, 20, 0.01).axes
+    (axes,) = plot_stop_head(
+        {"healthy: teacher-forced": forced, "healthy: free-running": free}, 20, 0.01
+    ).axes
     lines = {line.get_label(): line for line in axes.lines}
     assert lines["healthy: teacher-forced"].get_ydata()[-1] == 0.99
-    assert lines["healthy: free-running"].get_ydata().min() == 1e-5            # zero has a place on the log scale
+    # zero has a place on the log scale
+    assert lines["healthy: free-running"].get_ydata().min() == 1e-5
     assert lines["healthy: free-running"].get_xdata()[-1] == pytest.approx(0.245)
     assert lines["end of the recording"].get_xdata()[0] == pytest.approx(0.2)
     assert lines["constant predictor, 1 / T"].get_ydata()[0] == pytest.approx(1 / 20)

@@ -1,11 +1,14 @@
-"""A subject of a few hundred weights as a user's two files, with and without its optional parts; a call takes 1 ms."""
+"""A subject of a few hundred weights as a user's two files, with and without its optional parts; a
+call takes 1 ms.
+"""
 
 import shutil
 from pathlib import Path
 
 from tests.conftest import ROOT
 
-# `parts` is the file beside it, which it imports; the model is that of tests/diagnosis/tiny_subject.py.
+# `parts` is the file beside it, which it imports; the model is that of
+# tests/diagnosis/tiny_subject.py.
 SOURCE = '''
 from dataclasses import replace
 import numpy as np

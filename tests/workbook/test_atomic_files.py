@@ -1,4 +1,6 @@
-"""Files are complete under their final name or not there; a failure in between leaves the old one."""
+"""Files are complete under their final name or not there; a failure in between leaves the old
+one.
+"""
 
 import errno
 import os
@@ -34,14 +36,18 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch,
     monkeypatch.setattr(os, call, full)
     with pytest.raises(OSError, match="No space left"):
         atomic.write_text(target, "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["verdict.json"] and target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == [
+        "verdict.json"
+    ] and target.read_text() == "old"
 
 
 def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path):
     target = tmp_path / "verdict.json"
     atomic.write_text(target, "old")
-    program = ("import os, sys; from tts_core.workbook import atomic\n"
-               "os.replace = lambda *_: os.kill(os.getpid(), 9)\natomic.write_text(sys.argv[1], 'new' * 1000)")
+    program = (
+        "import os, sys; from tts_core.workbook import atomic\nos.replace = lambda *_:"
+        " os.kill(os.getpid(), 9)\natomic.write_text(sys.argv[1], 'new' * 1000)"
+    )
     assert subprocess.run([sys.executable, "-c", program, str(target)]).returncode == -9
     assert target.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 2

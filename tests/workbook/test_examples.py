@@ -1,4 +1,6 @@
-"""The adapter that README and notebook 09 show: short, sound, and learnt within the steps that the notebook gives it."""
+"""The adapter that README and notebook 09 show: short, sound, and learnt within the steps that the
+notebook gives it.
+"""
 
 from tests.conftest import ROOT
 

@@ -11,21 +11,43 @@ from tts_core.workbook.notebook import Item
 
 
 def verdicts(**changes):
-    item = Item(id="claim_1", claim="it overfits", verdict="supported", effect=0.0716, unit="FR mel L1", n=1, unit_of_replication="run",
-                threshold=0.388, refuting_experiment="another seed")
-    return {"03": {"question": "Can it?", "answer": "Yes: 0.0716.", "items": [{**item.to_dict(), **changes}]}}
+    item = Item(
+        id="claim_1",
+        claim="it overfits",
+        verdict="supported",
+        effect=0.0716,
+        unit="FR mel L1",
+        n=1,
+        unit_of_replication="run",
+        threshold=0.388,
+        refuting_experiment="another seed",
+    )
+    return {
+        "03": {
+            "question": "Can it?",
+            "answer": "Yes: 0.0716.",
+            "items": [{**item.to_dict(), **changes}],
+        }
+    }
 
 
 def test_the_tally_follows_the_verdicts():
     assert tally(all_items(verdicts())) == {"supported": 1, "refuted": 0, "undecided": 0}
-    assert tally(all_items(verdicts(verdict="refuted"))) == {"supported": 0, "refuted": 1, "undecided": 0}
+    assert tally(all_items(verdicts(verdict="refuted"))) == {
+        "supported": 0,
+        "refuted": 1,
+        "undecided": 0,
+    }
     assert all_items(verdicts())[0]["notebook"] == "03"
 
 
 def test_an_effect_never_hides_that_it_has_no_interval():
     item = all_items(verdicts())[0]
     assert effect_text(item) == "0.0716 FR mel L1 (no interval, n = 1 run)"
-    assert effect_text({**item, "interval": [0.06, 0.09]}) == "0.0716 FR mel L1 (95 %: 0.06 to 0.09, n = 1 run)"
+    assert (
+        effect_text({**item, "interval": [0.06, 0.09]})
+        == "0.0716 FR mel L1 (95 %: 0.06 to 0.09, n = 1 run)"
+    )
     assert effect_text({**item, "effect": None}) == "not measured"
 
 
@@ -53,5 +75,8 @@ def test_the_committed_record_of_the_seed_size_has_all_arms_with_curves_and_prov
     assert set(record["runs"]) == {"seed", "no_norm", "healthy"}
     assert {"command", "commit", "device", "date", "versions"} <= set(record["provenance"])
     for run in record["runs"].values():
-        assert run["experiment"]["model"]["hidden_dim"] == 512 and run["experiment"]["optimizer"]["lr"] == 7e-5
+        assert (
+            run["experiment"]["model"]["hidden_dim"] == 512
+            and run["experiment"]["optimizer"]["lr"] == 7e-5
+        )
         assert len(run["steps"]) == len(run["over_constant"]) == len(run["gradient_norm"]) >= 300

@@ -19,21 +19,36 @@ def test_notebooks_are_found_in_order_and_selected_by_number(tmp_path):
     sources = sources_in(tmp_path, "08_findings", "01_check_data", "03_overfit", "07_listen")
     assert list(sources) == ["01", "03", "07", "08"] and sources["03"].name == "03_overfit"
     assert plan.select(sources, None) == ["01", "03", "07", "08"]
-    assert plan.select(sources, "7, 03") == ["03", "07"] == plan.select(sources, ["07_listen.ipynb", "3"])
+    assert (
+        plan.select(sources, "7, 03")
+        == ["03", "07"]
+        == plan.select(sources, ["07_listen.ipynb", "3"])
+    )
     for only in ("09", "03-07", "x"):
-        with pytest.raises(WorkbookError, match=f"--only {only}: there is no such notebook; there are 01, 03"):
+        with pytest.raises(
+            WorkbookError, match=f"--only {only}: there is no such notebook; there are 01, 03"
+        ):
             plan.select(sources, only)
     with pytest.raises(WorkbookError, match="name at least one"):
         plan.select(sources, " , ")
-    assert plan.upstream_of("07", sources) == ("03",) and plan.upstream_of("08", sources) == ("01", "03", "07")
+    assert plan.upstream_of("07", sources) == ("03",) and plan.upstream_of("08", sources) == (
+        "01",
+        "03",
+        "07",
+    )
 
 
 def test_the_findings_run_last_and_read_what_has_a_higher_number(tmp_path):
     sources = sources_in(tmp_path, "03_overfit", "07_listen", "08_findings", "09_diagnose")
     assert list(sources) == plan.select(sources, None) == ["03", "07", "09", "08"]
     assert plan.select(sources, "08,09") == ["09", "08"]
-    assert plan.upstream_of("08", sources) == ("03", "07", "09") and plan.upstream_of("09", sources) == ()
-    assert order.before("09", sources) == ["03", "07"] and order.before("08", ("08", "10", "02")) == ["02", "10"]
+    assert (
+        plan.upstream_of("08", sources) == ("03", "07", "09")
+        and plan.upstream_of("09", sources) == ()
+    )
+    assert order.before("09", sources) == ["03", "07"] and order.before(
+        "08", ("08", "10", "02")
+    ) == ["02", "10"]
 
 
 def test_folders_that_cannot_be_run(tmp_path):
@@ -50,8 +65,11 @@ def test_folders_that_cannot_be_run(tmp_path):
 
 
 def test_parameters_cell_is_checked_before_anything_runs(tmp_path):
-    for parameters, complaint in (("stpes = 5", r"did you mean steps\?"), ("lr = 'fast'", "lr = 'fast'"),
-                                  ("lr = f()", "must hold only")):
+    for parameters, complaint in (
+        ("stpes = 5", r"did you mean steps\?"),
+        ("lr = 'fast'", "lr = 'fast'"),
+        ("lr = f()", "must hold only"),
+    ):
         write_notebook(tmp_path, "01_check", parameters=parameters)
         with pytest.raises(WorkbookError, match=complaint):
             plan.discover(tmp_path)["01"].declared
@@ -63,16 +81,38 @@ def test_parameters_cell_is_checked_before_anything_runs(tmp_path):
 
 
 def test_key_depends_on_everything_that_matters_and_on_no_path(tmp_path):
-    def key(cell="1", lr=None, clip="", out="/out", data_path="/data", package="p", data="d", upstream={},
-            parameters='out = ""\ndata = ""\nlr = None'):
+    def key(
+        cell="1",
+        lr=None,
+        clip="",
+        out="/out",
+        data_path="/data",
+        package="p",
+        data="d",
+        upstream={},
+        parameters='out = ""\ndata = ""\nlr = None',
+    ):
         write_notebook(tmp_path, "01_check", cell, parameters=parameters)
         settled = Parameters(data=tmp_path / data_path, out=tmp_path / out, lr=lr, clip=clip)
-        return plan.key_of(plan.key_parts(plan.discover(tmp_path)["01"], settled, package, data, upstream))
+        return plan.key_of(
+            plan.key_parts(plan.discover(tmp_path)["01"], settled, package, data, upstream)
+        )
 
     base = key()
-    assert base == key() == key(out="/elsewhere", data_path="/moved") == key(clip="not declared, so it cannot matter")
-    others = [key(cell="2"), key(lr=0.5), key(package="q"), key(data="e"), key(upstream={"03": "k"}),
-              key(parameters='out = ""')]
+    assert (
+        base
+        == key()
+        == key(out="/elsewhere", data_path="/moved")
+        == key(clip="not declared, so it cannot matter")
+    )
+    others = [
+        key(cell="2"),
+        key(lr=0.5),
+        key(package="q"),
+        key(data="e"),
+        key(upstream={"03": "k"}),
+        key(parameters='out = ""'),
+    ]
     assert len({base, *others}) == 7
 
 

@@ -1,4 +1,6 @@
-"""The runner cut short from outside: SIGTERM, SIGKILL, full disk. Nothing looks complete, and `--resume` continues."""
+"""The runner cut short from outside: SIGTERM, SIGKILL, full disk. Nothing looks complete, and
+`--resume` continues.
+"""
 
 import errno
 import signal
@@ -7,13 +9,27 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.workbook.workbook_builders import (PATIENCE, assert_failed_honestly, hidden_files, record_of, run_here, title_of,
-                               verdict_cell, wait_until, wait_until_gone, write_data, write_notebook)
+from tests.workbook.workbook_builders import (
+    PATIENCE,
+    assert_failed_honestly,
+    hidden_files,
+    record_of,
+    run_here,
+    title_of,
+    verdict_cell,
+    wait_until,
+    wait_until_gone,
+    write_data,
+    write_notebook,
+)
 
 from tts_core.errors import WorkbookError
 from tts_core.workbook import atomic, report
 
-SLEEP = "import os, pathlib, time\npathlib.Path(out, 'pid').write_text(str(os.getpid()))\ntime.sleep(120)"
+SLEEP = (
+    "import os, pathlib, time\npathlib.Path(out,"
+    " 'pid').write_text(str(os.getpid()))\ntime.sleep(120)"
+)
 
 
 @pytest.fixture
@@ -22,10 +38,22 @@ def sleeping_run(tmp_path):
     write_notebook(tmp_path / "notebooks", "01_check", verdict_cell("01"))
     write_notebook(tmp_path / "notebooks", "02_audit", verdict_cell("02"), SLEEP)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "tts_core.workbook.cli", "run", "--notebooks", str(tmp_path / "notebooks"),
-               "--data", str(write_data(tmp_path / "data")), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "tts_core.workbook.cli",
+        "run",
+        "--notebooks",
+        str(tmp_path / "notebooks"),
+        "--data",
+        str(write_data(tmp_path / "data")),
+        "--out",
+        str(out),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_until(lambda: (out / "pid").exists() and (out / "pid").read_text(), "the second notebook sleeps")
+    wait_until(
+        lambda: (out / "pid").exists() and (out / "pid").read_text(), "the second notebook sleeps"
+    )
     yield process, int((out / "pid").read_text()), out
     if process.poll() is None:
         process.kill()
@@ -41,7 +69,9 @@ def finish(tmp_path, out) -> None:
 
 def test_sigterm_ends_everything_and_says_so(tmp_path, sleeping_run):
     process, kernel, out = sleeping_run
-    with pytest.raises(WorkbookError, match=f"another tts-workbook run .process {process.pid}. is writing"):
+    with pytest.raises(
+        WorkbookError, match=f"another tts-workbook run .process {process.pid}. is writing"
+    ):
         run_here(tmp_path, resume=True)
 
     process.send_signal(signal.SIGTERM)
@@ -52,7 +82,8 @@ def test_sigterm_ends_everything_and_says_so(tmp_path, sleeping_run):
     assert (record["status"], record["failure"]["name"]) == ("interrupted", "02_audit")
     assert [entry["status"] for entry in record["notebooks"].values()] == ["done", "interrupted"]
     assert title_of(out) == "INCOMPLETE: interrupted in 02_audit"
-    assert sorted(path.name for path in (out / "verdicts").iterdir()) == ["01.json"]    # 02 had written one already
+    # 02 had written one already
+    assert sorted(path.name for path in (out / "verdicts").iterdir()) == ["01.json"]
     assert sorted(path.name for path in (out / "notebooks").iterdir()) == ["01_check.ipynb"]
     assert hidden_files(out) == []
     wait_until_gone(kernel)
@@ -67,7 +98,10 @@ def test_sigkill_of_the_runner_leaves_running_and_no_kernel(tmp_path, sleeping_r
     record = record_of(out)
     assert (record["status"], record["pid"]) == ("running", process.pid)
     assert not (out / "report.html").exists()
-    assert not (out / "state" / "02.json").exists() and not (out / "notebooks" / "02_audit.ipynb").exists()
+    assert (
+        not (out / "state" / "02.json").exists()
+        and not (out / "notebooks" / "02_audit.ipynb").exists()
+    )
     report.build(out)
     assert title_of(out) == "INCOMPLETE: killed or still running in 02_audit"
     finish(tmp_path, out)
@@ -99,13 +133,21 @@ module.write_text(out + "/figures/01_curve.png", "x" * 100_000)
 
 
 def test_full_disk(tmp_path):
-    """On a real, full file system where mounting is allowed, else with the error injected into the kernel."""
+    """On a real, full file system where mounting is allowed, else with the error injected into the
+    kernel.
+    """
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
     mounted = subprocess.run(mount, capture_output=True).returncode == 0
     try:
-        write_notebook(tmp_path / "notebooks", "01_check", verdict_cell("01"), FILL if mounted else INJECT, SAVE)
+        write_notebook(
+            tmp_path / "notebooks",
+            "01_check",
+            verdict_cell("01"),
+            FILL if mounted else INJECT,
+            SAVE,
+        )
         result, printed = run_here(tmp_path, out="disk/out")
         assert_failed_honestly(result, "01_check", "No space left on device")
         assert not (result.out / "figures" / "01_curve.png").exists()
@@ -121,12 +163,16 @@ def test_full_disk(tmp_path):
 
 
 def test_full_disk_under_the_runner_itself(tmp_path, monkeypatch):
-    """The notebook succeeds, and there is no room for its executed copy; or none for anything from the start."""
+    """The notebook succeeds, and there is no room for its executed copy; or none for anything from
+    the start.
+    """
+
     def full_in(folder: str):
         def write_text(path, text):
             if folder in Path(path).parts:
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))
             genuine(path, text)
+
         return write_text
 
     genuine = atomic.write_text
@@ -141,7 +187,10 @@ def test_full_disk_under_the_runner_itself(tmp_path, monkeypatch):
         genuine(path, text)
 
     monkeypatch.setattr(atomic, "write_text", full_until_the_reserve_is_given_up)
-    assert run_here(tmp_path, out="out1")[0].exit_code == 0 and record_of(tmp_path / "out1")["status"] == "complete"
+    assert (
+        run_here(tmp_path, out="out1")[0].exit_code == 0
+        and record_of(tmp_path / "out1")["status"] == "complete"
+    )
 
     monkeypatch.setattr(atomic, "write_text", full_in("out2"))
     result, printed = run_here(tmp_path, out="out2")

@@ -1,4 +1,6 @@
-"""What decides a training on a corpus (TrainConfig), what only decides how it is run (RunConfig), and the flags of both."""
+"""What decides a training on a corpus (TrainConfig), what only decides how it is run (RunConfig),
+and the flags of both.
+"""
 
 from __future__ import annotations
 
@@ -24,74 +26,153 @@ def _flag(default: Any, meaning: str) -> Any:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything but the data that decides the numbers: a run is continued with the same one only."""
+    """Everything but the data that decides the numbers: a run is continued with the same one
+    only.
+    """
 
-    # A new field's default must be what was done before there was the field: older checkpoints are taken to have it.
+    # A new field's default must be what was done before there was the field: older checkpoints are
+    # taken to have it.
 
-    preset: Literal["healthy", "no_norm", "seed"] = _flag("healthy", "switches of the model and its mel recipe")
+    preset: Literal["healthy", "no_norm", "seed"] = _flag(
+        "healthy", "switches of the model and its mel recipe"
+    )
     profile: Literal["smoke", "quick", "seed"] = _flag("quick", "size of the model")
     dropout: float | None = _flag(None, "share of units dropped; none: the profile's")
-    history_dropout: float = _flag(0.0, "share of the fed-back frames hidden from the decoder, so that it must read its text")
-    decoder_adds_memory: bool = _flag(False, "add each frame's encoder output to the decoder's input: its text is there from the first step")
-    gradient_checkpointing: bool = _flag(False, "recompute activations in the backward pass; changes no number")
+    history_dropout: float = _flag(
+        0.0, "share of the fed-back frames hidden from the decoder, so that it must read its text"
+    )
+    decoder_adds_memory: bool = _flag(
+        False,
+        "add each frame's encoder output to the decoder's input: its text is there from the first"
+        " step",
+    )
+    gradient_checkpointing: bool = _flag(
+        False, "recompute activations in the backward pass; changes no number"
+    )
     steps: int = _flag(20_000, "optimiser steps")
-    batch_clips: int = _flag(32, "clips of one step at most, of all processes and micro-batches together")
-    pool_batches: int = _flag(50, "batches that are sorted by length together: more means less padding and less chance")
+    batch_clips: int = _flag(
+        32, "clips of one step at most, of all processes and micro-batches together"
+    )
+    pool_batches: int = _flag(
+        50, "batches that are sorted by length together: more means less padding and less chance"
+    )
     lr: float | None = _flag(None, "learning rate at the end of the warm-up; none: the profile's")
     warmup_steps: int = _flag(500, "steps over which the learning rate rises from zero")
-    final_lr_share: float = _flag(0.05, "learning rate of the last step over the highest, on a half cosine")
+    final_lr_share: float = _flag(
+        0.05, "learning rate of the last step over the highest, on a half cosine"
+    )
     weight_decay: float = _flag(0.01, "of AdamW, decoupled")
     clip_norm: float = _flag(1.0, "largest norm of the gradient")
     seed: int = _flag(0, "of weights, dropout and data order")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = _flag("auto", "auto: the device's, bf16 on new CUDA, fp32 on CPU")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _flag(
+        "auto", "auto: the device's, bf16 on new CUDA, fp32 on CPU"
+    )
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_clips", "pool_batches"):
             _require(self, name, getattr(self, name) >= 1, "1 or more")
-        _require(self, "warmup_steps", 0 <= self.warmup_steps < self.steps, f"0 or more, and below steps = {self.steps}")
+        _require(
+            self,
+            "warmup_steps",
+            0 <= self.warmup_steps < self.steps,
+            f"0 or more, and below steps = {self.steps}",
+        )
         _require(self, "final_lr_share", 0 <= self.final_lr_share <= 1, "between 0 and 1")
-        _require(self, "lr", self.lr is None or 0 < self.lr < math.inf, "positive, for example 1e-3")
+        _require(
+            self, "lr", self.lr is None or 0 < self.lr < math.inf, "positive, for example 1e-3"
+        )
         _require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "zero or positive")
-        _require(self, "clip_norm", 0 < self.clip_norm < math.inf, "finite and positive, for example 1.0")
+        _require(
+            self, "clip_norm", 0 < self.clip_norm < math.inf, "finite and positive, for example 1.0"
+        )
         _require(self, "seed", 0 <= self.seed < 2**31, "zero or positive, below 2**31")
         _require(self, "dropout", self.dropout is None or 0 <= self.dropout < 1, "in [0, 1)")
         _require(self, "history_dropout", 0 <= self.history_dropout <= 1, "between 0 and 1")
 
     def experiment(self, vocab_size: int) -> ExperimentConfig:
-        """The whole configuration of model, recipe, losses and optimiser for `vocab_size` symbols."""
-        base = preset(self.preset, vocab_size, self.profile, steps=self.steps, lr=self.lr, seed=self.seed, precision=self.precision)
+        """The whole configuration of model, recipe, losses and optimiser for `vocab_size`
+        symbols.
+        """
+        base = preset(
+            self.preset,
+            vocab_size,
+            self.profile,
+            steps=self.steps,
+            lr=self.lr,
+            seed=self.seed,
+            precision=self.precision,
+        )
         changes = {} if self.dropout is None else {"dropout": self.dropout}
-        model = replace(base.model, history_dropout=self.history_dropout, decoder_adds_memory=self.decoder_adds_memory,
-                        gradient_checkpointing=self.gradient_checkpointing, **changes)
-        return replace(base, model=model, optimizer=replace(base.optimizer, weight_decay=self.weight_decay, clip_norm=self.clip_norm))
+        model = replace(
+            base.model,
+            history_dropout=self.history_dropout,
+            decoder_adds_memory=self.decoder_adds_memory,
+            gradient_checkpointing=self.gradient_checkpointing,
+            **changes,
+        )
+        return replace(
+            base,
+            model=model,
+            optimizer=replace(
+                base.optimizer, weight_decay=self.weight_decay, clip_norm=self.clip_norm
+            ),
+        )
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where the data are, and how the training is run and watched: may change while the clips stay the same."""
+    """Where the data are, and how the training is run and watched: may change while the clips stay
+    the same.
+    """
 
-    data: Path = field(metadata={"help": "corpus in LJSpeech layout: metadata.csv, wavs/, alignments/"})
+    data: Path = field(
+        metadata={"help": "corpus in LJSpeech layout: metadata.csv, wavs/, alignments/"}
+    )
     language: str = _flag("auto", "of the transcripts: auto or a code such as en, ru")
-    ids: Path | None = _flag(None, "file with the ids to train on, one a line; none: train.txt of the data, else all")
-    held_out: Path | None = _flag(None, "file with the ids to validate on; none: held_out.txt of the data, else some of all")
+    ids: Path | None = _flag(
+        None, "file with the ids to train on, one a line; none: train.txt of the data, else all"
+    )
+    held_out: Path | None = _flag(
+        None, "file with the ids to validate on; none: held_out.txt of the data, else some of all"
+    )
     held_out_clips: int = _flag(16, "clips to hold out where no list says which")
-    out: Path = _flag(Path("runs/train"), "folder of checkpoint, logs and samples; a checkpoint there is continued")
-    cache: Path = _flag(Path("runs/features"), "folder of computed features, shared by all runs and corpora")
+    out: Path = _flag(
+        Path("runs/train"),
+        "folder of checkpoint, logs and samples; a checkpoint there is continued",
+    )
+    cache: Path = _flag(
+        Path("runs/features"), "folder of computed features, shared by all runs and corpora"
+    )
     device: Literal["auto", "cpu", "cuda"] = _flag("auto", "auto: cuda where there is one")
-    micro_batches: int = _flag(1, "parts in which each process takes its share of a step: less memory, the same gradient")
+    micro_batches: int = _flag(
+        1, "parts in which each process takes its share of a step: less memory, the same gradient"
+    )
     workers: int = _flag(2, "processes that load ahead, for each training process; 0: none")
-    threads: int | None = _flag(None, "CPU threads of each training process; none: torch's own choice")
+    threads: int | None = _flag(
+        None, "CPU threads of each training process; none: torch's own choice"
+    )
     log_every: int = _flag(10, "steps between two lines of train.jsonl")
     validate_every: int = _flag(1000, "steps between two validations")
     checkpoint_every: int = _flag(500, "steps between two checkpoints")
     sample_every: int = _flag(5000, "steps between two sets of audio, alignments and figures")
     validation_clips: int = _flag(16, "held-out clips to validate on, at most")
     sample_clips: int = _flag(2, "held-out clips to synthesise")
-    figures: bool = _flag(True, "draw mels and alignments (needs the extra `notebooks`); arrays are written anyway")
+    figures: bool = _flag(
+        True, "draw mels and alignments (needs the extra `notebooks`); arrays are written anyway"
+    )
     tensorboard: bool = _flag(False, "write OUT/tensorboard too (needs the extra `tensorboard`)")
 
     def __post_init__(self) -> None:
-        for name in ("micro_batches", "log_every", "validate_every", "checkpoint_every", "sample_every", "validation_clips", "sample_clips", "held_out_clips"):
+        for name in (
+            "micro_batches",
+            "log_every",
+            "validate_every",
+            "checkpoint_every",
+            "sample_every",
+            "validation_clips",
+            "sample_clips",
+            "held_out_clips",
+        ):
             _require(self, name, getattr(self, name) >= 1, "1 or more")
         _require(self, "workers", self.workers >= 0, "0 or more")
         _require(self, "threads", self.threads is None or self.threads >= 1, "1 or more")
@@ -99,14 +180,18 @@ class RunConfig:
 
 def _require(config: Any, name: str, ok: bool, wanted: str) -> None:
     if not ok:
-        raise WorkbookError(f"{type(config).__name__}.{name} (--{_dashed(name)}) = {getattr(config, name)!r}, but it must be {wanted}")
+        raise WorkbookError(
+            f"{type(config).__name__}.{name} (--{_dashed(name)}) = {getattr(config, name)!r}, but"
+            f" it must be {wanted}"
+        )
 
 
 def _dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-# --- flags -------------------------------------------------------------------------------------------------------
+# --- flags ----------------------------------------------------------------------------------------
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
@@ -114,13 +199,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _reader(kind: Any) -> Any:
-    """What turns the text of a flag into a value of type `kind`; `none` is None where the type has it."""
+    """What turns the text of a flag into a value of type `kind`; `none` is None where the type has
+    it.
+    """
     if isinstance(kind, types.UnionType):
         inner = next(part for part in typing.get_args(kind) if part is not types.NoneType)
 
         def read(text: str) -> Any:
             return None if text == "none" else inner(text)
-        read.__name__ = inner.__name__       # argparse names it in "invalid float value"
+
+        read.__name__ = inner.__name__  # argparse names it in "invalid float value"
         return read
     return kind
 
@@ -128,7 +216,13 @@ def _reader(kind: Any) -> Any:
 def _add(parser: argparse.ArgumentParser, config: type) -> None:
     kinds = typing.get_type_hints(config)
     for entry in dataclasses.fields(config):
-        kind, options = kinds[entry.name], {"default": entry.default, "help": entry.metadata["help"]}
+        kind, options = (
+            kinds[entry.name],
+            {
+                "default": entry.default,
+                "help": entry.metadata["help"],
+            },
+        )
         if entry.default is MISSING:
             options = {"required": True, "help": entry.metadata["help"]}
         elif entry.default is not None:
@@ -143,15 +237,28 @@ def _add(parser: argparse.ArgumentParser, config: type) -> None:
 
 
 def read_flags(arguments: Sequence[str] | None = None) -> tuple[TrainConfig, RunConfig]:
-    """Both configurations from the command line (default: the process's own). Raises WorkbookError for unknown or ill-typed flags."""
-    parser = _Parser(prog="python -m tts_core.training.train", allow_abbrev=False,
-                     description="Train on a corpus, in one process or under torchrun; the same command continues after a kill.")
+    """Both configurations from the command line (default: the process's own). Raises WorkbookError
+    for unknown or ill-typed flags.
+    """
+    parser = _Parser(
+        prog="python -m tts_core.training.train",
+        allow_abbrev=False,
+        description=(
+            "Train on a corpus, in one process or under torchrun; the same command continues after"
+            " a kill."
+        ),
+    )
     for config in (RunConfig, TrainConfig):
         _add(parser.add_argument_group(config.__name__, config.__doc__), config)
     values, unknown = parser.parse_known_args(arguments)
     if unknown:
         flags = [f"--{_dashed(name)}" for name in vars(values)]
         near = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
-        parser.error(f"there is no flag {unknown[0]!r}" + (f" (did you mean {near[0]}?)" if near else ""))
-    train, run = ({entry.name: getattr(values, entry.name) for entry in dataclasses.fields(config)} for config in (TrainConfig, RunConfig))
+        parser.error(
+            f"there is no flag {unknown[0]!r}" + (f" (did you mean {near[0]}?)" if near else "")
+        )
+    train, run = (
+        {entry.name: getattr(values, entry.name) for entry in dataclasses.fields(config)}
+        for config in (TrainConfig, RunConfig)
+    )
     return TrainConfig(**train), RunConfig(**run)

@@ -1,7 +1,9 @@
-"""Features computed once: mel, phonemes and durations of a clip, stored under the hash of everything they are made from.
+"""Features computed once: mel, phonemes and durations of a clip, stored under the hash of
+everything they are made from.
 
-T frames, N phonemes, M mel bins. A changed wav, TextGrid, text, recipe or package has another key, so a stale entry is
-never found; an entry is complete or absent; one whose checksum fails counts as absent and is computed again.
+T frames, N phonemes, M mel bins. A changed wav, TextGrid, text, recipe or package has another key,
+so a stale entry is never found; an entry is complete or absent; one whose checksum fails counts as
+absent and is computed again.
 """
 
 from __future__ import annotations
@@ -26,17 +28,18 @@ from tts_core.speech.audio import atomic_path, read_wav, resample
 from tts_core.speech.dataset import Clip, read_clip, sound_digest
 from tts_core.speech.folder import Entry, Folder
 
-FORMAT = 1    # raise it with every change of what speech/ computes: no entry of an older one is used
+# raise it with every change of what speech/ computes: no entry of an older one is used
+FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Features:
     """What training needs of one clip; Σ durations = T."""
 
-    phonemes: tuple[str, ...]   # N symbols
-    durations: np.ndarray       # (N,) int64 frames
-    mel: Tensor                 # (T, M) float32, ln units
-    alignment: str              # textgrid, forced or uniform
+    phonemes: tuple[str, ...]  # N symbols
+    durations: np.ndarray  # (N,) int64 frames
+    mel: Tensor  # (T, M) float32, ln units
+    alignment: str  # textgrid, forced or uniform
 
 
 @functools.cache
@@ -52,27 +55,43 @@ def _versions() -> dict[str, str]:
 
 
 def _alignment_source(entry: Entry, folder: Folder) -> Any:
-    """What decides phonemes and durations: the TextGrid's bytes, else the text and the user's words in it."""
+    """What decides phonemes and durations: the TextGrid's bytes, else the text and the user's words
+    in it.
+    """
     if entry.textgrid.is_file():
         return hashlib.sha256(entry.textgrid.read_bytes()).hexdigest()
     text = entry.text.lower().replace("\u2019", "'")
-    return [entry.text, sorted((word, phones) for word, phones in folder.dictionary.items() if word in text)]
+    return [
+        entry.text,
+        sorted((word, phones) for word, phones in folder.dictionary.items() if word in text),
+    ]
 
 
-# What OSError a clip's own files are to blame for; all others (EMFILE, EIO, ENOMEM ...) would meet the next clip too.
+# What OSError a clip's own files are to blame for; all others (EMFILE, EIO, ENOMEM ...) would meet
+# the next clip too.
 OF_THE_CLIP = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
 class FeatureCache:
-    """A folder of entries. `read` can stand in for `speech.dataset.read_clip`: `load_corpus(root, audio, read=cache.read)`."""
+    """A folder of entries. `read` can stand in for `speech.dataset.read_clip`: `load_corpus(root,
+    audio, read=cache.read)`.
+    """
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
 
     def key(self, entry: Entry, folder: Folder, audio: AudioConfig) -> str:
-        """Hash of the wav's bytes, the alignment, the language, the recipe, the packages and the format. Raises OSError."""
-        made_from = [FORMAT, hashlib.sha256(entry.wav.read_bytes()).hexdigest(), _alignment_source(entry, folder),
-                     folder.language, asdict(audio), _versions()]
+        """Hash of the wav's bytes, the alignment, the language, the recipe, the packages and the
+        format. Raises OSError.
+        """
+        made_from = [
+            FORMAT,
+            hashlib.sha256(entry.wav.read_bytes()).hexdigest(),
+            _alignment_source(entry, folder),
+            folder.language,
+            asdict(audio),
+            _versions(),
+        ]
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
     def path(self, key: str) -> Path:
@@ -81,35 +100,66 @@ class FeatureCache:
     def get(self, key: str) -> Features | None:
         """The entry, or None where there is none or what is there is damaged."""
         try:
-            with np.load(self.path(key), allow_pickle=False) as file:      # zip: a CRC over every array
-                found = {name: file[name] for name in ("key", "phonemes", "durations", "mel", "alignment")}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, RuntimeError, zlib.error):   # what damaged bytes raise
+            # zip: a CRC over every array
+            with np.load(self.path(key), allow_pickle=False) as file:
+                found = {
+                    name: file[name]
+                    for name in ("key", "phonemes", "durations", "mel", "alignment")
+                }
+        # what damaged bytes raise
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            zipfile.BadZipFile,
+            RuntimeError,
+            zlib.error,
+        ):
             return None
         if str(found["key"]) != key or found["durations"].sum() != len(found["mel"]):
             return None
-        return Features(tuple(map(str, found["phonemes"])), found["durations"], torch.from_numpy(found["mel"]), str(found["alignment"]))
+        return Features(
+            tuple(map(str, found["phonemes"])),
+            found["durations"],
+            torch.from_numpy(found["mel"]),
+            str(found["alignment"]),
+        )
 
     def put(self, key: str, features: Features) -> None:
         """Store atomically. Raises CacheError where the folder cannot be written."""
         try:
             with atomic_path(self.path(key)) as temporary, temporary.open("wb") as file:
-                np.savez(file, key=np.array(key), phonemes=np.array(features.phonemes), durations=features.durations,
-                         mel=features.mel.numpy(), alignment=np.array(features.alignment))
+                np.savez(
+                    file,
+                    key=np.array(key),
+                    phonemes=np.array(features.phonemes),
+                    durations=features.durations,
+                    mel=features.mel.numpy(),
+                    alignment=np.array(features.alignment),
+                )
         except OSError as error:
-            raise CacheError(f"{self.root}: features cannot be stored ({error}); make room, or give another folder") from error
+            raise CacheError(
+                f"{self.root}: features cannot be stored ({error}); make room, or give another"
+                " folder"
+            ) from error
 
     def features(self, entry: Entry, folder: Folder, audio: AudioConfig) -> tuple[str, Features]:
         """Key and features, computed and stored where they are not there yet.
 
-        Raises WorkbookError, or OSError of the kinds OF_THE_CLIP, for a broken clip, CacheError where cache or system fail.
+        Raises WorkbookError, or OSError of the kinds OF_THE_CLIP, for a broken clip, CacheError
+        where cache or system fail.
         """
         try:
             return self._features(entry, folder, audio)
         except OF_THE_CLIP:
             raise
         except OSError as error:
-            raise CacheError(f"{entry.wav}: the system cannot read it or what belongs to it ({error}), which need not be the clip's fault; "
-                             "mend that, or take the clip out of metadata.csv, and give the same command again") from error
+            raise CacheError(
+                f"{entry.wav}: the system cannot read it or what belongs to it ({error}), which"
+                " need not be the clip's fault; mend that, or take the clip out of metadata.csv,"
+                " and give the same command again"
+            ) from error
 
     def _features(self, entry: Entry, folder: Folder, audio: AudioConfig) -> tuple[str, Features]:
         key = self.key(entry, folder, audio)
@@ -118,15 +168,30 @@ class FeatureCache:
             clip = read_clip(entry, folder, audio)
             features = Features(clip.phonemes, clip.durations, clip.mel, clip.alignment)
             if self.key(entry, folder, audio) != key:
-                raise WorkbookError(f"{entry.wav}: it, its TextGrid or its text changed while it was read; try again when nothing writes there")
+                raise WorkbookError(
+                    f"{entry.wav}: it, its TextGrid or its text changed while it was read; try"
+                    " again when nothing writes there"
+                )
             self.put(key, features)
         return key, features
 
     def read(self, entry: Entry, folder: Folder, audio: AudioConfig) -> Clip:
-        """The whole clip, with its samples from the wav and the rest from here; still without phoneme ids."""
+        """The whole clip, with its samples from the wav and the rest from here; still without
+        phoneme ids.
+        """
         _, features = self.features(entry, folder, audio)
         recorded, rate = read_wav(entry.wav)
-        return Clip(id=entry.id, text=entry.text, language=folder.language, phonemes=features.phonemes,
-                    phoneme_ids=np.empty(0, np.int64), durations=features.durations, mel=features.mel,
-                    samples=resample(recorded, rate, audio.sample_rate), sample_rate=audio.sample_rate, path=entry.wav,
-                    sound=sound_digest(recorded, rate), alignment=features.alignment)
+        return Clip(
+            id=entry.id,
+            text=entry.text,
+            language=folder.language,
+            phonemes=features.phonemes,
+            phoneme_ids=np.empty(0, np.int64),
+            durations=features.durations,
+            mel=features.mel,
+            samples=resample(recorded, rate, audio.sample_rate),
+            sample_rate=audio.sample_rate,
+            path=entry.wav,
+            sound=sound_digest(recorded, rate),
+            alignment=features.alignment,
+        )

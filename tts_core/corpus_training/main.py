@@ -1,4 +1,5 @@
-"""The command behind `python -m tts_core.training.train` and `torchrun ... -m tts_core.training.train`.
+"""The command behind `python -m tts_core.training.train` and `torchrun ... -m
+tts_core.training.train`.
 
 Exit codes: 0 trained, 2 something the user can mend (a message, no traceback), 130 interrupted.
 """
@@ -28,5 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"train, process {os.environ.get('RANK', '0')}: {error}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
-        print("train: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(
+            "train: interrupted; the same command goes on from the last checkpoint", file=sys.stderr
+        )
         return 130

@@ -1,4 +1,6 @@
-"""One training process among several: what torchrun says about it, and what they tell each other outside the train step."""
+"""One training process among several: what torchrun says about it, and what they tell each other
+outside the train step.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ class Place:
 
     rank: int = 0
     world: int = 1
-    device: str = "cpu"     # cpu, cuda or cuda:N
+    device: str = "cpu"  # cpu, cuda or cuda:N
 
     @property
     def leads(self) -> bool:
@@ -39,9 +41,11 @@ class Place:
 
 @contextmanager
 def joined_processes(device: str = "auto") -> Iterator[Place]:
-    """This process's place, within the group that torchrun started (NCCL on CUDA, else gloo), or alone without torchrun.
+    """This process's place, within the group that torchrun started (NCCL on CUDA, else gloo), or
+    alone without torchrun.
 
-    `device` auto, cpu or cuda. Raises WorkbookError for cuda where there is none, or fewer devices than processes.
+    `device` auto, cpu or cuda. Raises WorkbookError for cuda where there is none, or fewer devices
+    than processes.
     """
     device = training_device() if device == "auto" else device
     if device == "cuda" and not torch.cuda.is_available():
@@ -52,8 +56,11 @@ def joined_processes(device: str = "auto") -> Iterator[Place]:
     local = int(os.environ["LOCAL_RANK"])
     if device == "cuda":
         if local >= torch.cuda.device_count():
-            raise WorkbookError(f"process {local} of this machine, but it has {torch.cuda.device_count()} CUDA devices; give torchrun "
-                                f"--nproc-per-node {torch.cuda.device_count()}, or --device cpu")
+            raise WorkbookError(
+                f"process {local} of this machine, but it has {torch.cuda.device_count()} CUDA"
+                f" devices; give torchrun --nproc-per-node {torch.cuda.device_count()}, or"
+                " --device cpu"
+            )
         device = f"cuda:{local}"
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")

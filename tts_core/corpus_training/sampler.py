@@ -1,4 +1,6 @@
-"""Which clips belong to which step: every clip once an epoch, clips of like length together, the same plan on every process."""
+"""Which clips belong to which step: every clip once an epoch, clips of like length together, the
+same plan on every process.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,25 @@ from tts_core.errors import WorkbookError
 
 
 class BatchPlan:
-    """The clips of every step, as a function of (lengths, sizes, seed) and the step number alone: resuming needs no state.
+    """The clips of every step, as a function of (lengths, sizes, seed) and the step number alone:
+    resuming needs no state.
 
-    Each epoch shuffles all clips, sorts pools of `pool_batches` batches by length (frames), cuts each pool into batches of
-    at most `batch_clips`, all of nearly one size, and shuffles the batches. Raises WorkbookError for no clips.
+    Each epoch shuffles all clips, sorts pools of `pool_batches` batches by length (frames), cuts
+    each pool into batches of at most `batch_clips`, all of nearly one size, and shuffles the
+    batches. Raises WorkbookError for no clips.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_clips: int, pool_batches: int = 50, seed: int = 0) -> None:
+    def __init__(
+        self, lengths: Sequence[int], batch_clips: int, pool_batches: int = 50, seed: int = 0
+    ) -> None:
         if not len(lengths):
             raise WorkbookError("there are no clips to train on; every one is held out or rejected")
         self.lengths, self.seed = np.asarray(lengths), seed
-        pools = np.array_split(np.arange(len(lengths)), -(-len(lengths) // (batch_clips * pool_batches)))
-        self._pools = [(len(pool), -(-len(pool) // batch_clips)) for pool in pools]      # clips and batches of each
+        pools = np.array_split(
+            np.arange(len(lengths)), -(-len(lengths) // (batch_clips * pool_batches))
+        )
+        # clips and batches of each
+        self._pools = [(len(pool), -(-len(pool) // batch_clips)) for pool in pools]
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
 
     @property
@@ -40,7 +49,7 @@ class BatchPlan:
         batches: list[np.ndarray] = []
         start = 0
         for clips, count in self._pools:
-            pool = order[start:start + clips]
+            pool = order[start : start + clips]
             start += clips
             batches += np.array_split(pool[np.argsort(self.lengths[pool], kind="stable")], count)
         return [batches[index] for index in generator.permutation(len(batches))]
@@ -51,16 +60,28 @@ class BatchPlan:
         return self._epoch(epoch)[index]
 
     def parts_of(self, step: int, rank: int, world: int, micro_batches: int) -> list[list[int]]:
-        """The share of process `rank` of `world` in `step`, as micro-batches; together the processes hold each clip once.
+        """The share of process `rank` of `world` in `step`, as micro-batches; together the
+        processes hold each clip once.
 
-        Shares differ by one clip at most and alternate in length; the micro-batches of one hold like lengths. Raises WorkbookError where a part would be empty.
+        Shares differ by one clip at most and alternate in length; the micro-batches of one hold
+        like lengths. Raises WorkbookError where a part would be empty.
         """
         if self.smallest_batch < world * micro_batches:
-            raise WorkbookError(f"a step has as few as {self.smallest_batch} clips, too few for {world} processes with {micro_batches} "
-                                f"micro-batches each; give --batch-clips {world * micro_batches} or more, fewer parts, or more data")
-        return [part.tolist() for part in np.array_split(self.clips_of(step)[rank::world], micro_batches)]
+            raise WorkbookError(
+                f"a step has as few as {self.smallest_batch} clips, too few for {world} processes"
+                f" with {micro_batches} micro-batches each; give --batch-clips"
+                f" {world * micro_batches} or more, fewer parts, or more data"
+            )
+        return [
+            part.tolist()
+            for part in np.array_split(self.clips_of(step)[rank::world], micro_batches)
+        ]
 
-    def parts(self, start: int, stop: int, rank: int = 0, world: int = 1, micro_batches: int = 1) -> Iterator[list[int]]:
-        """Micro-batches of the steps `start` to `stop` - 1, one after the other: what a loader runs ahead on."""
+    def parts(
+        self, start: int, stop: int, rank: int = 0, world: int = 1, micro_batches: int = 1
+    ) -> Iterator[list[int]]:
+        """Micro-batches of the steps `start` to `stop` - 1, one after the other: what a loader runs
+        ahead on.
+        """
         for step in range(start, stop):
             yield from self.parts_of(step, rank, world, micro_batches)

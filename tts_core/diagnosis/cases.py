@@ -1,4 +1,5 @@
-"""What the benchmark draws: short clips, a setting for each run, and architectures that build subjects from it.
+"""What the benchmark draws: short clips, a setting for each run, and architectures that build
+subjects from it.
 
 Shapes: T frames, M mel bins, N phonemes.
 """
@@ -24,7 +25,8 @@ MAX_SECONDS = 1.4
 
 
 def cut(clip: Clip, start: int, max_frames: int, audio: AudioConfig) -> Clip:
-    """The phonemes of `clip` from number `start` on that fit into `max_frames`, as a clip of its own.
+    """The phonemes of `clip` from number `start` on that fit into `max_frames`, as a clip of its
+    own.
 
     Its mel is computed from its own samples, so that features of the audio equal the stored ones.
     """
@@ -34,17 +36,28 @@ def cut(clip: Clip, start: int, max_frames: int, audio: AudioConfig) -> Clip:
     chosen = slice(start, max(last, start + 1))
     durations = clip.durations[chosen]
     n_frames = int(durations.sum())
-    samples = clip.samples[first * audio.hop_length:(first + n_frames) * audio.hop_length]
+    samples = clip.samples[first * audio.hop_length : (first + n_frames) * audio.hop_length]
     mel = log_mel(samples, audio)
     durations = durations.copy()
-    durations[-1] += len(mel) - n_frames       # the centred transform has one frame more than hops
-    return replace(clip, id=f"{clip.id}-{start}", phonemes=clip.phonemes[chosen], phoneme_ids=clip.phoneme_ids[chosen],
-                   durations=durations, samples=samples, mel=mel)
+    durations[-1] += len(mel) - n_frames  # the centred transform has one frame more than hops
+    return replace(
+        clip,
+        id=f"{clip.id}-{start}",
+        phonemes=clip.phonemes[chosen],
+        phoneme_ids=clip.phoneme_ids[chosen],
+        durations=durations,
+        samples=samples,
+        mel=mel,
+    )
 
 
 @functools.cache
-def short_clips(max_seconds: float = MAX_SECONDS, audio: AudioConfig = AudioConfig()) -> tuple[Clip, ...]:
-    """Every bundled English clip cut into pieces of at most `max_seconds`, at phoneme borders, those with 8 phonemes or more."""
+def short_clips(
+    max_seconds: float = MAX_SECONDS, audio: AudioConfig = AudioConfig()
+) -> tuple[Clip, ...]:
+    """Every bundled English clip cut into pieces of at most `max_seconds`, at phoneme borders,
+    those with 8 phonemes or more.
+    """
     frames = math.floor(max_seconds / audio.hop_seconds) - 1
     pieces = []
     for voice in ("librivox", "allison"):
@@ -65,13 +78,15 @@ class Setting:
     seed: int
     batch_size: int = 2
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: float | None = None          # None: what the architecture trains well with under this optimiser
-    warmup: int = 0                  # steps of linear warm-up
+    # None: what the architecture trains well with under this optimiser
+    lr: float | None = None
+    warmup: int = 0  # steps of linear warm-up
     dropout: float = 0.0
-    bf16: bool = False               # bf16 autocast
-    tied: bool = False               # two modules share their weight, where the architecture can
-    frozen: bool = False             # a module is frozen on purpose and declared so
-    clips: tuple[Clip, ...] = field(default=(), repr=False)   # `batch_size` for the batch, the others for `batches`
+    bf16: bool = False  # bf16 autocast
+    tied: bool = False  # two modules share their weight, where the architecture can
+    frozen: bool = False  # a module is frozen on purpose and declared so
+    # `batch_size` for the batch, the others for `batches`
+    clips: tuple[Clip, ...] = field(default=(), repr=False)
 
     @property
     def random(self) -> random.Random:
@@ -83,12 +98,16 @@ class Setting:
         return math.exp(self.random.uniform(math.log(low), math.log(high)))
 
 
-def draw_setting(seed: int, n_clips: int = 12, max_seconds: float = MAX_SECONDS, **changes) -> Setting:
+def draw_setting(
+    seed: int, n_clips: int = 12, max_seconds: float = MAX_SECONDS, **changes
+) -> Setting:
     """A setting with clips of one voice, of at most `max_seconds`, chosen by `seed`."""
     pieces = short_clips(max_seconds)
     voices = sorted({piece.path.parent for piece in pieces})
     voice = voices[seed % len(voices)]
-    chosen = random.Random(f"clips {seed}").sample([piece for piece in pieces if piece.path.parent == voice], n_clips)
+    chosen = random.Random(f"clips {seed}").sample(
+        [piece for piece in pieces if piece.path.parent == voice], n_clips
+    )
     return Setting(seed=seed, clips=tuple(chosen), **changes)
 
 
@@ -97,16 +116,27 @@ Build = Callable[[Setting], Subject]
 
 @dataclass(frozen=True)
 class Architecture:
-    """A kind of model: its clean subject, and a faulty twin for every fault that makes sense for it."""
+    """A kind of model: its clean subject, and a faulty twin for every fault that makes sense for
+    it.
+    """
 
     name: str
     clean: Build
-    plants: Mapping[str, Build]              # by catalogue id; differs from `clean` in the one planted defect
-    nonsense: Mapping[str, str]              # catalogue id -> why the fault cannot exist here
-    outside: Mapping[str, Build] = field(default_factory=dict)   # faults that the catalogue does not hold
-    layers: Mapping[str, Callable[[Build, Setting], Subject]] = field(default_factory=dict)     # plants that go on top of any
-                                                                                        # build, a faulty one too: pairs
-    max_seconds: float = MAX_SECONDS             # of its clips: an architecture that is slow gets shorter ones
-    steps: int = 200                             # of its training runs: fixed, so that a result does not hang on the machine's pace
-    required: Callable[[str], Mapping[str, object]] = lambda cause: {}     # fields of Setting that a fault and its twin need
-    variants: Sequence[str] = ("tied", "frozen")                 # which options of Setting mean something here
+    # by catalogue id; differs from `clean` in the one planted defect
+    plants: Mapping[str, Build]
+    nonsense: Mapping[str, str]  # catalogue id -> why the fault cannot exist here
+    # faults that the catalogue does not hold
+    outside: Mapping[str, Build] = field(default_factory=dict)
+    # plants that go on top of any
+    layers: Mapping[str, Callable[[Build, Setting], Subject]] = field(default_factory=dict)
+    # build, a
+    # faulty one
+    # too: pairs
+    # of its clips: an architecture that is slow gets shorter ones
+    max_seconds: float = MAX_SECONDS
+    # of its training runs: fixed, so that a result does not hang on the machine's pace
+    steps: int = 200
+    # fields of Setting that a fault and its twin need
+    required: Callable[[str], Mapping[str, object]] = lambda cause: {}
+    # which options of Setting mean something here
+    variants: Sequence[str] = ("tied", "frozen")

@@ -1,4 +1,6 @@
-"""Changes to a training run that hold whatever the subject's train step does: learning rate, decay, clipping, precision."""
+"""Changes to a training run that hold whatever the subject's train step does: learning rate, decay,
+clipping, precision.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,15 @@ Scaler = torch.amp.GradScaler
 
 
 def lr_times(factor: float) -> Change:
-    """Every step is taken at `factor` times the learning rate of its group, whatever schedule sets that rate.
+    """Every step is taken at `factor` times the learning rate of its group, whatever schedule sets
+    that rate.
 
-    The rate is raised when the step begins and put back when it ends, so that schedulers find what they left. A rate of 0
-    stays 0.
+    The rate is raised when the step begins and put back when it ends, so that schedulers find what
+    they left. A rate of 0 stays 0.
     """
+
     def change(optimizer: Optimizer) -> None:
-        raised: dict[int, tuple[Any, Any]] = {}       # group -> (as it was found, as it was raised)
+        raised: dict[int, tuple[Any, Any]] = {}  # group -> (as it was found, as it was raised)
 
         def before(optimizer: Optimizer, *_: Any) -> None:
             for index, group in enumerate(optimizer.param_groups):
@@ -34,7 +38,8 @@ def lr_times(factor: float) -> Change:
 
         def after(optimizer: Optimizer, *_: Any) -> None:
             for index, group in enumerate(optimizer.param_groups):
-                if group["lr"] is raised[index][1]:    # else a hook that ran before this one has set it
+                # else a hook that ran before this one has set it
+                if group["lr"] is raised[index][1]:
                     group["lr"] = raised[index][0]
 
         optimizer.register_step_pre_hook(before)
@@ -45,6 +50,7 @@ def lr_times(factor: float) -> Change:
 
 def no_weight_decay() -> Change:
     """Weight decay 0 in every group at every step, also where the train step sets it anew."""
+
     def change(optimizer: Optimizer) -> None:
         def before(optimizer: Optimizer, *_: Any) -> None:
             for group in optimizer.param_groups:
@@ -57,12 +63,15 @@ def no_weight_decay() -> Change:
 
 
 def unclipped(clip_norm: float | None = None) -> Change:
-    """The optimiser is given each gradient as the last backward pass left it, a loss scale undone: whatever happens to it
-    in between (clipping by norm or value, in the train step or by hand) is without effect. With `clip_norm` they are then
-    clipped at that global norm: plain SGD may need it.
+    """The optimiser is given each gradient as the last backward pass left it, a loss scale undone:
+    whatever happens to it in between (clipping by norm or value, in the train step or by hand) is
+    without effect. With `clip_norm` they are then clipped at that global norm: plain SGD may need
+    it.
     """
-    left: dict[int, tuple[Tensor, Tensor]] = {}       # id of a parameter -> (it, its gradient after the last backward pass)
-    scales: dict[int, float] = {}                     # id of an optimiser -> what its gradients were divided by since then
+    # id of a parameter -> (it, its gradient after the last backward pass)
+    left: dict[int, tuple[Tensor, Tensor]] = {}
+    # id of an optimiser -> what its gradients were divided by since then
+    scales: dict[int, float] = {}
     handles: list[Any] = []
 
     def keep(parameter: Tensor) -> None:
@@ -76,13 +85,19 @@ def unclipped(clip_norm: float | None = None) -> Change:
                     with torch.no_grad():
                         parameter.grad.copy_(left[id(parameter)][1] / scale)
         if clip_norm is not None:
-            nn.utils.clip_grad_norm_([parameter for group in optimizer.param_groups for parameter in group["params"]], clip_norm)
+            nn.utils.clip_grad_norm_(
+                [parameter for group in optimizer.param_groups for parameter in group["params"]],
+                clip_norm,
+            )
         left.clear()
 
     def change(optimizer: Optimizer) -> None:
         for group in optimizer.param_groups:
-            handles.extend(parameter.register_post_accumulate_grad_hook(keep) for parameter in group["params"]
-                           if parameter.requires_grad)
+            handles.extend(
+                parameter.register_post_accumulate_grad_hook(keep)
+                for parameter in group["params"]
+                if parameter.requires_grad
+            )
         handles.append(optimizer.register_step_pre_hook(give_back))
 
     @contextmanager
@@ -103,17 +118,32 @@ def unclipped(clip_norm: float | None = None) -> Change:
             left.clear()
             scales.clear()
 
-    return Change("gradients not clipped" if clip_norm is None else f"gradients clipped at norm {clip_norm:g} instead", optimizer=change, around=around)
+    return Change(
+        (
+            "gradients not clipped"
+            if clip_norm is None
+            else f"gradients clipped at norm {clip_norm:g} instead"
+        ),
+        optimizer=change,
+        around=around,
+    )
 
 
 def fp32_weights(casts: bool = False) -> Change:
-    """Weights and buffers in fp32; with `casts`, autocast is off and the subject's own casts to 16 bits are without effect."""
-    return Change("weights in fp32" + (", no 16-bit casts" if casts else ""), model=to_fp32,
-                  around=(lambda model: in_fp32()) if casts else None)
+    """Weights and buffers in fp32; with `casts`, autocast is off and the subject's own casts to 16
+    bits are without effect.
+    """
+    return Change(
+        "weights in fp32" + (", no 16-bit casts" if casts else ""),
+        model=to_fp32,
+        around=(lambda model: in_fp32()) if casts else None,
+    )
 
 
 def to_fp32(model: nn.Module) -> nn.Module:
-    """The model itself with every 16-bit weight and buffer in fp32, those of unregistered modules too."""
+    """The model itself with every 16-bit weight and buffer in fp32, those of unregistered modules
+    too.
+    """
     model.float()
     for _, parameter in all_parameters(model):
         if parameter.dtype in HALVES:

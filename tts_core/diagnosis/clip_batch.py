@@ -1,4 +1,5 @@
-"""A batch that carries its clips, so that text, durations and audio can be asked of any batch, cut or repeated as it may be.
+"""A batch that carries its clips, so that text, durations and audio can be asked of any batch, cut
+or repeated as it may be.
 
 Shapes: B clips, N phonemes, T frames, M mel bins, L samples.
 """
@@ -23,21 +24,35 @@ from tts_core.speech.phonemes import PAUSE
 
 @dataclass(frozen=True)
 class ClipBatch(Batch):
-    """A batch and the clips it was gathered from: mel in the units of the clips, durations as the clips say."""
+    """A batch and the clips it was gathered from: mel in the units of the clips, durations as the
+    clips say.
+    """
 
     clips: tuple[Clip, ...] = ()
 
 
-def gather(clips: Sequence[Clip], pad_value: float = AudioConfig().silence, n_frames: int = 0) -> ClipBatch:
-    """Clips -> batch, padded on the right to `n_frames` or more. Believes the clips: durations need not sum to the frames."""
+def gather(
+    clips: Sequence[Clip], pad_value: float = AudioConfig().silence, n_frames: int = 0
+) -> ClipBatch:
+    """Clips -> batch, padded on the right to `n_frames` or more. Believes the clips: durations need
+    not sum to the frames.
+    """
     mel = pad_sequence([clip.mel for clip in clips], batch_first=True, padding_value=pad_value)
     mel = pad_tensor(mel, (0, 0, 0, max(0, n_frames - mel.shape[1])), value=pad_value)
     return ClipBatch(
-        phonemes=pad_sequence([torch.from_numpy(clip.phoneme_ids) for clip in clips], batch_first=True),
+        phonemes=pad_sequence(
+            [torch.from_numpy(clip.phoneme_ids) for clip in clips], batch_first=True
+        ),
         phoneme_lengths=torch.tensor([len(clip.phoneme_ids) for clip in clips]),
-        durations=pad_sequence([torch.from_numpy(clip.durations) for clip in clips], batch_first=True),
-        mel=mel, mel_lengths=torch.tensor([len(clip.mel) for clip in clips]),
-        ids=tuple(clip.id for clip in clips), pad_value=pad_value, clips=tuple(clips))
+        durations=pad_sequence(
+            [torch.from_numpy(clip.durations) for clip in clips], batch_first=True
+        ),
+        mel=mel,
+        mel_lengths=torch.tensor([len(clip.mel) for clip in clips]),
+        ids=tuple(clip.id for clip in clips),
+        pad_value=pad_value,
+        clips=tuple(clips),
+    )
 
 
 def duplicate(batch: ClipBatch, k: int) -> ClipBatch:
@@ -51,7 +66,9 @@ def pad(batch: ClipBatch, n: int) -> ClipBatch:
 
 
 def trim(batch: ClipBatch, first: int, last: int) -> ClipBatch:
-    """The same clips without their first and last frames; phonemes that lose all of their frames go too."""
+    """The same clips without their first and last frames; phonemes that lose all of their frames go
+    too.
+    """
     return gather([trim_clip(clip, first, last) for clip in batch.clips], batch.pad_value)
 
 
@@ -61,14 +78,21 @@ def split(batch: ClipBatch) -> list[ClipBatch]:
 
 
 def shuffle_text(batch: ClipBatch, generator: torch.Generator) -> ClipBatch:
-    """Wrong text: each clip's phonemes permuted among its non-pause positions; durations, pauses and mel stay."""
+    """Wrong text: each clip's phonemes permuted among its non-pause positions; durations, pauses
+    and mel stay.
+    """
     clips = []
     for clip in batch.clips:
         spoken = np.flatnonzero([symbol != PAUSE for symbol in clip.phonemes])
         order = np.arange(len(clip.phonemes))
         order[spoken] = spoken[torch.randperm(len(spoken), generator=generator).numpy()]
-        clips.append(replace(clip, phonemes=tuple(clip.phonemes[index] for index in order),
-                             phoneme_ids=clip.phoneme_ids[order]))
+        clips.append(
+            replace(
+                clip,
+                phonemes=tuple(clip.phonemes[index] for index in order),
+                phoneme_ids=clip.phoneme_ids[order],
+            )
+        )
     return gather(clips, batch.pad_value, batch.mel.shape[1])
 
 
@@ -93,31 +117,55 @@ def trim_clip(clip: Clip, first: int, last: int) -> Clip:
     if first < 0 or last < 0 or first + last >= n_frames:
         raise ValueError(f"clip {clip.id}: cannot take {first} + {last} frames from {n_frames}")
     ends = clip.durations.cumsum()
-    per_duration = ends[-1] / n_frames                        # 1 unless the durations do not count the frames
-    frames = np.diff(np.clip(ends, first * per_duration, ends[-1] - last * per_duration), prepend=first * per_duration)
-    frames = frames.round().astype(clip.durations.dtype) if np.issubdtype(clip.durations.dtype, np.integer) else frames
+    # 1 unless the durations do not count the frames
+    per_duration = ends[-1] / n_frames
+    frames = np.diff(
+        np.clip(ends, first * per_duration, ends[-1] - last * per_duration),
+        prepend=first * per_duration,
+    )
+    frames = (
+        frames.round().astype(clip.durations.dtype)
+        if np.issubdtype(clip.durations.dtype, np.integer)
+        else frames
+    )
     kept = frames > 0
     hop = AudioConfig().hop_length
-    per_frame = hop if n_frames == 1 + len(clip.samples) // hop else len(clip.samples) / (n_frames - 0.5)   # another recipe's
-    samples = clip.samples[round(first * per_frame):len(clip.samples) - round(last * per_frame)]
-    return replace(clip, mel=clip.mel[first:n_frames - last], durations=frames[kept], samples=samples,
-                   phonemes=tuple(symbol for symbol, keep in zip(clip.phonemes, kept) if keep),
-                   phoneme_ids=clip.phoneme_ids[kept])
+    # another recipe's
+    per_frame = (
+        hop if n_frames == 1 + len(clip.samples) // hop else len(clip.samples) / (n_frames - 0.5)
+    )
+    samples = clip.samples[round(first * per_frame) : len(clip.samples) - round(last * per_frame)]
+    return replace(
+        clip,
+        mel=clip.mel[first : n_frames - last],
+        durations=frames[kept],
+        samples=samples,
+        phonemes=tuple(symbol for symbol, keep in zip(clip.phonemes, kept) if keep),
+        phoneme_ids=clip.phoneme_ids[kept],
+    )
 
 
-def corpus_batches(clips: Sequence[Clip], batch_size: int, pad_value: float, seed: int) -> Callable[[], Iterator[ClipBatch]]:
-    """() -> endless batches over all clips, in a new order every epoch; the same batches at every call."""
+def corpus_batches(
+    clips: Sequence[Clip], batch_size: int, pad_value: float, seed: int
+) -> Callable[[], Iterator[ClipBatch]]:
+    """() -> endless batches over all clips, in a new order every epoch; the same batches at every
+    call.
+    """
+
     def batches() -> Iterator[ClipBatch]:
         order, generator = list(clips), random.Random(f"batches {seed}")
         size = min(batch_size, len(order))
         while True:
             generator.shuffle(order)
             for start in range(0, len(order) - size + 1, size):
-                yield gather(order[start:start + size], pad_value)
+                yield gather(order[start : start + size], pad_value)
+
     return batches
 
 
 def bin_statistics(mels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each bin over all frames of mels (T, M); a bin that never moves is not blown up."""
+    """Mean and standard deviation of each bin over all frames of mels (T, M); a bin that never
+    moves is not blown up.
+    """
     frames = torch.cat(list(mels))
     return frames.mean(dim=0), frames.std(dim=0).clamp(min=0.1)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import tts_core.diagnosis.checks.data         # noqa: F401  registers its checks, as do the others, in this order
-import tts_core.diagnosis.checks.durations    # noqa: F401
-import tts_core.diagnosis.checks.features     # noqa: F401
-import tts_core.diagnosis.checks.step         # noqa: F401
-import tts_core.diagnosis.checks.parameters   # noqa: F401
-import tts_core.diagnosis.checks.precision    # noqa: F401
-import tts_core.diagnosis.checks.restart      # noqa: F401
-import tts_core.diagnosis.checks.losses       # noqa: F401
-import tts_core.diagnosis.checks.balance      # noqa: F401
-import tts_core.diagnosis.checks.model        # noqa: F401
-import tts_core.diagnosis.checks.order        # noqa: F401
-import tts_core.diagnosis.checks.activity     # noqa: F401
-import tts_core.diagnosis.checks.learning     # noqa: F401
-import tts_core.diagnosis.checks.generation   # noqa: F401
-import tts_core.diagnosis.checks.stopping     # noqa: F401
+import tts_core.diagnosis.checks.data  # noqa: F401  registers its checks, as do the others, in this order
+import tts_core.diagnosis.checks.durations  # noqa: F401
+import tts_core.diagnosis.checks.features  # noqa: F401
+import tts_core.diagnosis.checks.step  # noqa: F401
+import tts_core.diagnosis.checks.parameters  # noqa: F401
+import tts_core.diagnosis.checks.precision  # noqa: F401
+import tts_core.diagnosis.checks.restart  # noqa: F401
+import tts_core.diagnosis.checks.losses  # noqa: F401
+import tts_core.diagnosis.checks.balance  # noqa: F401
+import tts_core.diagnosis.checks.model  # noqa: F401
+import tts_core.diagnosis.checks.order  # noqa: F401
+import tts_core.diagnosis.checks.activity  # noqa: F401
+import tts_core.diagnosis.checks.learning  # noqa: F401
+import tts_core.diagnosis.checks.generation  # noqa: F401
+import tts_core.diagnosis.checks.stopping  # noqa: F401
 from tts_core.diagnosis.catalogue import CATALOGUE
 from tts_core.diagnosis.checks.registry import CHECKS
 from tts_core.diagnosis.findings import Finding, Report, merged
@@ -29,19 +29,36 @@ from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.subject import Subject, check_subject
 
 
-def diagnose(subject: Subject, budget: str = "fast", seed: int = 0,
-             on_progress: Callable[[str], None] = lambda line: None, steps: int | None = None) -> Report:
+def diagnose(
+    subject: Subject,
+    budget: str = "fast",
+    seed: int = 0,
+    on_progress: Callable[[str], None] = lambda line: None,
+    steps: int | None = None,
+) -> Report:
     """Why `subject` does not learn, or that nothing is wrong with it.
 
-    Every check runs, the cheap ones first: data, the train step as it is seen from outside, losses, model, and short paired
-    training runs with one thing changed. `budget`: "fast" (about two minutes for a few million parameters on 2 cores) or
-    "full" (longer runs); how many steps a run has then depends on the machine's pace, unless `steps` says it. The caller's
-    objects, random states and files stay as they were. Raises SubjectError naming the field of the subject that is not what
-    it should be.
+    Every check runs, the cheap ones first: data, the train step as it is seen from outside, losses,
+    model, and short paired training runs with one thing changed. `budget`: "fast" (about two
+    minutes for a few million parameters on 2 cores) or "full" (longer runs); how many steps a run
+    has then depends on the machine's pace, unless `steps` says it. The caller's objects, random
+    states and files stay as they were. Raises SubjectError naming the field of the subject that is
+    not what it should be.
     """
     with unchanged_randomness(seed):
-        return investigate(Lab(subject, budget, seed, steps=steps, on_course=lambda name, course: on_progress(
-            f"trained {name}: TF L1 {course.final:.3g} of best constant, {course.seconds:.0f} s")), on_progress)
+        return investigate(
+            Lab(
+                subject,
+                budget,
+                seed,
+                steps=steps,
+                on_course=lambda name, course: on_progress(
+                    f"trained {name}: TF L1 {course.final:.3g} of best constant,"
+                    f" {course.seconds:.0f} s"
+                ),
+            ),
+            on_progress,
+        )
 
 
 def investigate(lab: Lab, on_progress: Callable[[str], None] = lambda line: None) -> Report:
@@ -53,9 +70,17 @@ def investigate(lab: Lab, on_progress: Callable[[str], None] = lambda line: None
         for check in CHECKS:
             on_progress(check.name.replace("_", " "))
             found += check.findings(lab)
-            lab.confirmed = list(dict.fromkeys(entry.cause for entry in found if entry.level == "confirmed"))
-        entries = merged(found + [Finding(cause, "undecided", f"next: {fault.experiment}")
-                                  for cause, fault in CATALOGUE.items() if cause not in {entry.cause for entry in found}])
+            lab.confirmed = list(
+                dict.fromkeys(entry.cause for entry in found if entry.level == "confirmed")
+            )
+        entries = merged(
+            found
+            + [
+                Finding(cause, "undecided", f"next: {fault.experiment}")
+                for cause, fault in CATALOGUE.items()
+                if cause not in {entry.cause for entry in found}
+            ]
+        )
         numbers = headline(lab)
     courses = {name: list(zip(course.steps, course.tf)) for name, course in lab.courses.items()}
     return Report(entries, numbers, lab.learns, time.perf_counter() - started, courses)

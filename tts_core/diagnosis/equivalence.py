@@ -1,4 +1,6 @@
-"""Another way to write the same batch: do loss and gradient stay? Judged against what rounding alone does to both."""
+"""Another way to write the same batch: do loss and gradient stay? Judged against what rounding
+alone does to both.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,17 @@ from tts_core.diagnosis.vectors import difference
 from tts_core.probes.gradients import tensors_norm
 from tts_core.probes.optimizer_parity import nudged
 
-FP32 = 1e-5          # what fp32 sums in another order may differ by, whatever the floor
-FLOORS = 10.0        # how many times what rounding does
-LARGE = 0.02         # beyond this no number format explains a difference; between the bars, 16-bit sums may
+FP32 = 1e-5  # what fp32 sums in another order may differ by, whatever the floor
+FLOORS = 10.0  # how many times what rounding does
+# beyond this no number format explains a difference; between the bars, 16-bit sums may
+LARGE = 0.02
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Relative to the batch as it is: |Δloss| / |loss| of the total, ‖Δgradient‖ / ‖gradient‖ over all parameters."""
+    """Relative to the batch as it is: |Δloss| / |loss| of the total, ‖Δgradient‖ / ‖gradient‖ over
+    all parameters.
+    """
 
     loss: float
     gradient: float
@@ -36,8 +41,9 @@ class Difference:
 class Equivalence:
     """Several ways to write the batch, with the bar that they are held to."""
 
-    changes: Mapping[int, Difference]      # copies of each clip, or frames of padding -> what it changes
-    floor: Difference                      # by weights that are off by a rounding
+    # copies of each clip, or frames of padding -> what it changes
+    changes: Mapping[int, Difference]
+    floor: Difference  # by weights that are off by a rounding
 
     @property
     def bar(self) -> float:
@@ -57,23 +63,38 @@ class Equivalence:
 
 
 def compare_batches(lab: Lab, batches: Mapping[int, Batch], field: str) -> Equivalence:
-    """Total loss and gradient of each of `batches` against the lab's own, fresh weights, training mode, no dropout.
+    """Total loss and gradient of each of `batches` against the lab's own, fresh weights, training
+    mode, no dropout.
 
-    Raises SubjectError where a loss is not finite or nothing has a gradient; `field` is the part that made the batches.
+    Raises SubjectError where a loss is not finite or nothing has a gradient; `field` is the part
+    that made the batches.
     """
     model = lab.build()
     loss, gradient = _total(lab, model, lab.batch)
     size = tensors_norm(gradient.values())
     if not (math.isfinite(loss) and math.isfinite(size) and size > 0):
-        raise SubjectError("losses", f"a total of {loss} with a gradient of norm {size}", "both finite, the gradient not zero")
+        raise SubjectError(
+            "losses",
+            f"a total of {loss} with a gradient of norm {size}",
+            "both finite, the gradient not zero",
+        )
     changes = {}
     for key, batch in batches.items():
         other, other_gradient = _total(lab, model, batch)
         if not math.isfinite(other):
-            raise SubjectError(field, f"a batch with a loss of {other}", "the same clips, whose loss is finite")
-        changes[key] = Difference(abs(other - loss) / max(abs(loss), 1e-12), difference(other_gradient, gradient))
+            raise SubjectError(
+                field, f"a batch with a loss of {other}", "the same clips, whose loss is finite"
+            )
+        changes[key] = Difference(
+            abs(other - loss) / max(abs(loss), 1e-12), difference(other_gradient, gradient)
+        )
     rounded, rounded_gradient = _total(lab, nudged(model), lab.batch)
-    return Equivalence(changes, Difference(abs(rounded - loss) / max(abs(loss), 1e-12), difference(rounded_gradient, gradient)))
+    return Equivalence(
+        changes,
+        Difference(
+            abs(rounded - loss) / max(abs(loss), 1e-12), difference(rounded_gradient, gradient)
+        ),
+    )
 
 
 def _total(lab: Lab, model: nn.Module, batch: Batch) -> tuple[float, dict[str, Tensor]]:

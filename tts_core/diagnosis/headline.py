@@ -1,4 +1,6 @@
-"""The numbers above every diagnosis: teacher-forced, free-running and text use, beside their yardsticks."""
+"""The numbers above every diagnosis: teacher-forced, free-running and text use, beside their
+yardsticks.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,17 @@ from tts_core.probes.text_use import N_PERMUTATIONS
 
 
 def headline(lab: Lab) -> dict[str, float]:
-    """TF, FR (over the best constant), text use and the baselines; what the subject does not supply is left out.
+    """TF, FR (over the best constant), text use and the baselines; what the subject does not supply
+    is left out.
 
     FR is judged over the frames that both have, and its length stands beside it.
     """
     model = lab.trained
-    numbers = {"best constant L1": lab.best_constant,
-               "copy of the previous frame L1 / best constant": copy_previous(lab),
-               "TF L1 / best constant": lab.error(lab.predict(model, field="mel"))}
+    numbers = {
+        "best constant L1": lab.best_constant,
+        "copy of the previous frame L1 / best constant": copy_previous(lab),
+        "TF L1 / best constant": lab.error(lab.predict(model, field="mel")),
+    }
     if lab.subject.generate is not None:
         mel = generated(lab, model)
         numbers["FR L1 / best constant"] = lab.error(mel)
@@ -36,11 +41,21 @@ def generated(lab: Lab, model: torch.nn.Module) -> torch.Tensor:
 
 
 def text_use(lab: Lab, model: torch.nn.Module) -> float:
-    """TF L1 with the phonemes permuted (mean of 8 seeded permutations) over TF L1 with the right ones; 1.0: text ignored."""
+    """TF L1 with the phonemes permuted (mean of 8 seeded permutations) over TF L1 with the right
+    ones; 1.0: text ignored.
+    """
     with without_dropout(model):
         right = lab.error(lab.predict(model, field="mel"))
-        wrong = [lab.error(lab.predict(model, lab.subject.shuffle_text(lab.batch, torch.Generator().manual_seed(seed)), "mel"))
-                 for seed in range(N_PERMUTATIONS)]
+        wrong = [
+            lab.error(
+                lab.predict(
+                    model,
+                    lab.subject.shuffle_text(lab.batch, torch.Generator().manual_seed(seed)),
+                    "mel",
+                )
+            )
+            for seed in range(N_PERMUTATIONS)
+        ]
     return sum(wrong) / len(wrong) / right
 
 

@@ -1,4 +1,6 @@
-"""What keeps a diagnosis from leaving traces: random states, modes, copies, and dropout switched off on request."""
+"""What keeps a diagnosis from leaving traces: random states, modes, copies, and dropout switched
+off on request.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+DROPOUTS = (
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "alpha_dropout",
+    "feature_alpha_dropout",
+)
 
 
 @contextmanager
 def unchanged_randomness(seed: int | None = None) -> Iterator[None]:
-    """Python's, NumPy's and torch's random states come out as they went in; inside they start from `seed`."""
+    """Python's, NumPy's and torch's random states come out as they went in; inside they start from
+    `seed`.
+    """
     python, numpy_state = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     try:
@@ -36,11 +47,20 @@ def unchanged_randomness(seed: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
-    """No dropout anywhere in `model`, whatever its mode: functional, in modules, inside attention and recurrent layers."""
+    """No dropout anywhere in `model`, whatever its mode: functional, in modules, inside attention
+    and recurrent layers.
+    """
     functions = {name: getattr(F, name) for name in DROPOUTS}
-    kept = [(module, "dropout", module.dropout) for module in model.modules()
-            if isinstance(module, nn.RNNBase | nn.MultiheadAttention)]
-    kept += [(module, "p", module.p) for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
+    kept = [
+        (module, "dropout", module.dropout)
+        for module in model.modules()
+        if isinstance(module, nn.RNNBase | nn.MultiheadAttention)
+    ]
+    kept += [
+        (module, "p", module.p)
+        for module in model.modules()
+        if isinstance(module, nn.modules.dropout._DropoutNd)
+    ]
     attention = F.scaled_dot_product_attention
 
     def identity(input: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -70,7 +90,9 @@ def private_copy(value: Any) -> Any:
 
 
 def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """`function` on every tensor and array inside mappings, sequences, dataclasses and plain objects; the rest is shared."""
+    """`function` on every tensor and array inside mappings, sequences, dataclasses and plain
+    objects; the rest is shared.
+    """
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, np.ndarray):
@@ -79,7 +101,7 @@ def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
         inside = {key: mapped(function, part) for key, part in value.items()}
         try:
             return type(value)(inside)
-        except TypeError:      # a mapping whose constructor wants something else
+        except TypeError:  # a mapping whose constructor wants something else
             return inside
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(mapped(function, part) for part in value))

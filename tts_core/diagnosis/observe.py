@@ -1,4 +1,5 @@
-"""The subject's train step seen from outside: what the optimiser is given, what the loss scaler does, what moves.
+"""The subject's train step seen from outside: what the optimiser is given, what the loss scaler
+does, what moves.
 
 Gradients are dictionaries by parameter name, fp32, with the loss scale undone.
 """
@@ -20,18 +21,27 @@ from tts_core.diagnosis.isolation import private_copy, unchanged_randomness, wit
 from tts_core.diagnosis.course import all_parameters, plain_step
 from tts_core.diagnosis.lab import Lab, once_per_lab
 from tts_core.diagnosis.subject import Batch
-from tts_core.diagnosis.switches import counted_checkpointing, kept_scalers, replaced, without_checkpointing
+from tts_core.diagnosis.switches import (
+    counted_checkpointing,
+    kept_scalers,
+    replaced,
+    without_checkpointing,
+)
 from tts_core.diagnosis.vectors import Named, cosine, factor, only
 from tts_core.probes.gradients import tensors_norm
 
-N_STEPS = 3        # two of which one is not the end of an accumulation begun elsewhere; the third finds a marker
-MARKED = 0.1       # cosine with a marker of the gradient's size: 0.7 or more where it survives, under 0.01 by chance
-N_MARKED = 8       # steps with a marker, where markers survive: gradients zeroed every k-th step only are told apart
-MAX_CALLS = 24     # a step may wait for an accumulation, or for a loss scaler to back off from 2^16 to 2^-8
-PILED_CALLS = 64   # or longer, while gradients pile up from call to call
-PILING = 0.3       # they do where n calls leave more than this × n times the gradient of one
-N_PARTS = 16       # backward passes of one step whose gradients are kept
-MARKER_SEED = 7_919_263     # not one that a train step might draw noise of its own from
+# two of which one is not the end of an accumulation begun elsewhere; the third finds a marker
+N_STEPS = 3
+# cosine with a marker of the gradient's size: 0.7 or more where it survives, under 0.01 by chance
+MARKED = 0.1
+# steps with a marker, where markers survive: gradients zeroed every k-th step only are told apart
+N_MARKED = 8
+# a step may wait for an accumulation, or for a loss scaler to back off from 2^16 to 2^-8
+MAX_CALLS = 24
+PILED_CALLS = 64  # or longer, while gradients pile up from call to call
+PILING = 0.3  # they do where n calls leave more than this × n times the gradient of one
+N_PARTS = 16  # backward passes of one step whose gradients are kept
+MARKER_SEED = 7_919_263  # not one that a train step might draw noise of its own from
 Scaler = torch.amp.GradScaler
 
 
@@ -39,19 +49,23 @@ Scaler = torch.amp.GradScaler
 class SeenStep:
     """One call of `optimizer.step`, and what led to it since the one before."""
 
-    call: int                        # number of the train step's call, from 1
-    gradient: Named                  # as the optimiser is given it; parameters that it does not hold are absent
-    backward: Named                  # as the last backward pass left it; empty where .grad was filled by other means
-    parts: tuple[Named, ...]         # what each backward pass added, at most N_PARTS
-    losses: tuple[float, ...]        # the value that each backward pass started from
-    loss_scale: float                # 1.0 without a scaler
-    before_unscale: float            # norm when unscale_ begins over that after the last backward pass; 1.0 without
-    forwards: Counter[str]           # calls of each module
-    lr: tuple[float, ...]            # of each group, as the step uses it
-    moved_inside: bool               # whether the optimiser changed a weight of the model
-    changed: dict[str, float] = field(default_factory=dict)   # share of elements that differ after the call
-    update_ratio: float = math.nan   # ‖Δw‖ / ‖w‖ after the call
-    marked: float | None = None      # cosine with a marker that was left in .grad before the call
+    call: int  # number of the train step's call, from 1
+    # as the optimiser is given it; parameters that it does not hold are absent
+    gradient: Named
+    # as the last backward pass left it; empty where .grad was filled by other means
+    backward: Named
+    parts: tuple[Named, ...]  # what each backward pass added, at most N_PARTS
+    losses: tuple[float, ...]  # the value that each backward pass started from
+    loss_scale: float  # 1.0 without a scaler
+    # norm when unscale_ begins over that after the last backward pass; 1.0 without
+    before_unscale: float
+    forwards: Counter[str]  # calls of each module
+    lr: tuple[float, ...]  # of each group, as the step uses it
+    moved_inside: bool  # whether the optimiser changed a weight of the model
+    # share of elements that differ after the call
+    changed: dict[str, float] = field(default_factory=dict)
+    update_ratio: float = math.nan  # ‖Δw‖ / ‖w‖ after the call
+    marked: float | None = None  # cosine with a marker that was left in .grad before the call
 
     @property
     def n_backward(self) -> int:
@@ -60,20 +74,24 @@ class SeenStep:
 
 @dataclass(frozen=True)
 class Observation:
-    """Several calls of a train step on one batch, each from the same weights and the same random state."""
+    """Several calls of a train step on one batch, each from the same weights and the same random
+    state.
+    """
 
     steps: tuple[SeenStep, ...]
     n_calls: int
-    n_attempts: int                  # calls of an enabled scaler's step
-    loss_scales: tuple[float, ...]   # at those calls
-    held: tuple[str, ...]            # parameters of the model in the optimiser's groups
-    lr: dict[str, float]             # largest rate seen of each of those
+    n_attempts: int  # calls of an enabled scaler's step
+    loss_scales: tuple[float, ...]  # at those calls
+    held: tuple[str, ...]  # parameters of the model in the optimiser's groups
+    lr: dict[str, float]  # largest rate seen of each of those
     weight_decay: tuple[float, ...]  # of each group
-    leftover: bool                   # whether .grad is still filled after a step
-    grad_mode: bool | None           # whether modules ran with gradients enabled; None where none ran
-    n_checkpointed: int              # calls of activation checkpointing
-    finite: bool                     # whether what backward passes started from, and what they gave, was finite
-    error: str                       # what the train step raised, if it did
+    leftover: bool  # whether .grad is still filled after a step
+    # whether modules ran with gradients enabled; None where none ran
+    grad_mode: bool | None
+    n_checkpointed: int  # calls of activation checkpointing
+    # whether what backward passes started from, and what they gave, was finite
+    finite: bool
+    error: str  # what the train step raised, if it did
 
     @property
     def step(self) -> SeenStep | None:
@@ -89,18 +107,22 @@ class Observation:
 
     @property
     def marks(self) -> list[float]:
-        """Share of the optimiser's gradient that a marker left in .grad makes, by step; near 0 where gradients are zeroed."""
+        """Share of the optimiser's gradient that a marker left in .grad makes, by step; near 0
+        where gradients are zeroed.
+        """
         return [step.marked for step in self.steps if step.marked is not None]
 
     @property
     def clip_factor(self) -> float:
-        """The optimiser's gradient over that of the last backward pass; what is lost before unscale_ is not counted. NaN
-        where no step was seen, or no backward pass.
+        """The optimiser's gradient over that of the last backward pass; what is lost before
+        unscale_ is not counted. NaN where no step was seen, or no backward pass.
         """
         step = self.step
         if step is None or not step.backward:
             return math.nan
-        return factor(step.gradient, only(step.backward, step.gradient)) / max(step.before_unscale, 1e-30)
+        return factor(step.gradient, only(step.backward, step.gradient)) / max(
+            step.before_unscale, 1e-30
+        )
 
     @property
     def update_ratio(self) -> float:
@@ -116,28 +138,40 @@ def observe_steps(lab: Lab) -> Observation:
 
 @once_per_lab
 def reference(lab: Lab) -> Named:
-    """Gradient of `total` on the whole batch at the same weights, without dropout and without checkpointing."""
+    """Gradient of `total` on the whole batch at the same weights, without dropout and without
+    checkpointing.
+    """
     return {name: gradient.float() for name, gradient in lab.gradient(lab.build()).items()}
 
 
 @once_per_lab
 def n_checkpointed(lab: Lab) -> int:
-    """Calls of activation checkpointing in one evaluation of the losses and in the observed calls of the train step."""
+    """Calls of activation checkpointing in one evaluation of the losses and in the observed calls
+    of the train step.
+    """
     with without_checkpointing() as calls:
         lab.losses(lab.build())
     return len(calls) + observe_steps(lab).n_checkpointed
 
 
-def observe(lab: Lab, *, model: nn.Module | None = None, batch: Batch | None = None, plain: bool = False,
-            n_steps: int = N_STEPS, max_calls: int = MAX_CALLS, dropout: bool = False,
-            loss_scale: float | None = None) -> Observation:
-    """Call the train step on `batch` until the optimiser has stepped `n_steps` times (one less where it zeroes at the end), or
-    `max_calls` times.
+def observe(
+    lab: Lab,
+    *,
+    model: nn.Module | None = None,
+    batch: Batch | None = None,
+    plain: bool = False,
+    n_steps: int = N_STEPS,
+    max_calls: int = MAX_CALLS,
+    dropout: bool = False,
+    loss_scale: float | None = None,
+) -> Observation:
+    """Call the train step on `batch` until the optimiser has stepped `n_steps` times (one less
+    where it zeroes at the end), or `max_calls` times.
 
-    Weights and buffers are put back before each call and the random state is the same, so that every call must do the same.
-    From the third step on, what is left in .grad is replaced by a marker of the gradient's size: zeroing wipes it out.
-    `plain`: the workbook's step instead of the subject's; `loss_scale` is forced upon every scaler. What the step raises
-    is kept as text.
+    Weights and buffers are put back before each call and the random state is the same, so that
+    every call must do the same. From the third step on, what is left in .grad is replaced by a
+    marker of the gradient's size: zeroing wipes it out. `plain`: the workbook's step instead of the
+    subject's; `loss_scale` is forced upon every scaler. What the step raises is kept as text.
     """
     model = lab.build() if model is None else model
     batch = lab.batch if batch is None else batch
@@ -148,9 +182,20 @@ def observe(lab: Lab, *, model: nn.Module | None = None, batch: Batch | None = N
         step = functools.partial(plain_step, losses=lab.subject.losses)
     watch, steps, errors, leftover, first_pile = _Watch(model, optimizer), [], [], False, 0.0
     n_calls, marker, longest = 0, {}, max(max_calls, PILED_CALLS if max_calls == MAX_CALLS else 0)
-    with nullcontext() if dropout else without_dropout(model), kept_scalers(loss_scale), counted_checkpointing() as kept, watch:
-        while len(steps) < n_steps or (steps[-1].marked or 0.0) > MARKED and len(steps) < n_steps + N_MARKED:
-            piling = math.inf > watch.pile() > PILING * n_calls * first_pile > 0.0 and not (steps or watch.n_attempts)
+    with (
+        nullcontext() if dropout else without_dropout(model),
+        kept_scalers(loss_scale),
+        counted_checkpointing() as kept,
+        watch,
+    ):
+        while (
+            len(steps) < n_steps
+            or (steps[-1].marked or 0.0) > MARKED
+            and len(steps) < n_steps + N_MARKED
+        ):
+            piling = math.inf > watch.pile() > PILING * n_calls * first_pile > 0.0 and not (
+                steps or watch.n_attempts
+            )
             if n_calls >= (longest if piling else max_calls):
                 break
             n_calls += 1
@@ -159,7 +204,7 @@ def observe(lab: Lab, *, model: nn.Module | None = None, batch: Batch | None = N
             try:
                 with unchanged_randomness(lab.seed):
                     step(model, optimizer, private_copy(batch))
-            except Exception as error:   # the subject's code may raise anything
+            except Exception as error:  # the subject's code may raise anything
                 errors.append(f"{type(error).__name__}: {error}")
                 if len(errors) == 2:
                     break
@@ -171,11 +216,23 @@ def observe(lab: Lab, *, model: nn.Module | None = None, batch: Batch | None = N
                 leftover |= watch.pile() > 0.0
                 if len(steps) >= n_steps - 1:
                     marker = watch.leave_marker(tensors_norm(found[-1].backward.values()))
-                    if not marker and len(steps) > 1:      # nothing is left that the next step could still contain
+                    # nothing is left that the next step could still contain
+                    if not marker and len(steps) > 1:
                         break
-    return Observation(tuple(steps), n_calls, watch.n_attempts, tuple(watch.scales), tuple(watch.held.values()), watch.lr,
-                       tuple(float(group.get("weight_decay", 0.0)) for group in optimizer.param_groups), leftover,
-                       watch.grad_mode, len(kept), watch.finite, errors[-1] if errors else "")
+    return Observation(
+        tuple(steps),
+        n_calls,
+        watch.n_attempts,
+        tuple(watch.scales),
+        tuple(watch.held.values()),
+        watch.lr,
+        tuple(float(group.get("weight_decay", 0.0)) for group in optimizer.param_groups),
+        leftover,
+        watch.grad_mode,
+        len(kept),
+        watch.finite,
+        errors[-1] if errors else "",
+    )
 
 
 class _Watch:
@@ -185,11 +242,18 @@ class _Watch:
         self.model, self.optimizer = model, optimizer
         self.parameters = dict(all_parameters(model))
         names = {id(parameter): name for name, parameter in self.parameters.items()}
-        self.groups = [[names[id(parameter)] for parameter in group["params"] if id(parameter) in names]
-                       for group in optimizer.param_groups]
+        self.groups = [
+            [names[id(parameter)] for parameter in group["params"] if id(parameter) in names]
+            for group in optimizer.param_groups
+        ]
         self.held = {id(self.parameters[name]): name for group in self.groups for name in group}
-        self.state = [(tensor, tensor.detach().clone()) for tensor in (*self.parameters.values(), *model.buffers())]
-        self.weights = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        self.state = [
+            (tensor, tensor.detach().clone())
+            for tensor in (*self.parameters.values(), *model.buffers())
+        ]
+        self.weights = {
+            name: parameter.detach().clone() for name, parameter in self.parameters.items()
+        }
         self.n_attempts, self.scales, self.lr, self.grad_mode, self.finite = 0, [], {}, None, True
         self.found: list[SeenStep] = []
         self.inside = False
@@ -206,12 +270,23 @@ class _Watch:
         for name, module in self.model.named_modules():
             handle = module.register_forward_pre_hook(functools.partial(self.on_forward, name))
             self.stack.callback(handle.remove)
-        for handle in (self.optimizer.register_step_pre_hook(self.on_step),
-                       self.optimizer.register_step_post_hook(self.on_stepped)):
+        for handle in (
+            self.optimizer.register_step_pre_hook(self.on_step),
+            self.optimizer.register_step_post_hook(self.on_stepped),
+        ):
             self.stack.callback(handle.remove)
-        self.stack.enter_context(replaced(torch.autograd, backward=self.backward(torch.autograd.backward)))
-        self.stack.enter_context(replaced(Scaler, **{name: self.scaler(name, getattr(Scaler, name))
-                                                     for name in ("scale", "unscale_", "step")}))
+        self.stack.enter_context(
+            replaced(torch.autograd, backward=self.backward(torch.autograd.backward))
+        )
+        self.stack.enter_context(
+            replaced(
+                Scaler,
+                **{
+                    name: self.scaler(name, getattr(Scaler, name))
+                    for name in ("scale", "unscale_", "step")
+                },
+            )
+        )
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -224,17 +299,23 @@ class _Watch:
                 tensor.copy_(value)
 
     def gradients(self) -> Named:
-        return {name: parameter.grad.detach().float().clone() for name, parameter in self.parameters.items()
-                if parameter.grad is not None}
+        return {
+            name: parameter.grad.detach().float().clone()
+            for name, parameter in self.parameters.items()
+            if parameter.grad is not None
+        }
 
-    # --- what happens inside a call -----------------------------------------------------------------------------------
+    # --- what happens inside a call ---------------------------------------------------------------
 
     def on_forward(self, name: str, *_: Any) -> None:
         self.forwards[name] += 1
         self.grad_mode = bool(self.grad_mode) or torch.is_grad_enabled()
 
     def backward(self, original: Callable) -> Callable:
-        """`torch.autograd.backward`, which `Tensor.backward` calls too; reentrant calls belong to the outer one."""
+        """`torch.autograd.backward`, which `Tensor.backward` calls too; reentrant calls belong to
+        the outer one.
+        """
+
         def watched(tensors: Any, *args: Any, **kwargs: Any) -> Any:
             if self.inside:
                 return original(tensors, *args, **kwargs)
@@ -250,17 +331,30 @@ class _Watch:
             self.left = {name: gradient / self.scale for name, gradient in raw.items()}
             self.finite &= math.isfinite(self.losses[-1]) and math.isfinite(self.raw_norm)
             if len(self.parts) < N_PARTS:
-                self.parts.append({name: (gradient - before[name] if name in before else gradient) / self.scale
-                                   for name, gradient in raw.items()})
+                self.parts.append(
+                    {
+                        name: (gradient - before[name] if name in before else gradient) / self.scale
+                        for name, gradient in raw.items()
+                    }
+                )
             return result
+
         return watched
 
     def scaler(self, name: str, original: Callable) -> Callable:
         def watched(scaler: Any, given: Any, *args: Any, **kwargs: Any) -> Any:
-            if not scaler.is_enabled() or isinstance(given, torch.optim.Optimizer) and given is not self.optimizer:
+            if (
+                not scaler.is_enabled()
+                or isinstance(given, torch.optim.Optimizer)
+                and given is not self.optimizer
+            ):
                 return original(scaler, given, *args, **kwargs)
             if name == "unscale_":
-                self.shrunk = tensors_norm(self.gradients().values()) / self.raw_norm if self.raw_norm else 1.0
+                self.shrunk = (
+                    tensors_norm(self.gradients().values()) / self.raw_norm
+                    if self.raw_norm
+                    else 1.0
+                )
             if name == "step":
                 self.n_attempts += 1
                 self.scales.append(scaler.get_scale())
@@ -268,12 +362,17 @@ class _Watch:
             if name == "scale":
                 self.scale = scaler.get_scale()
             return result
+
         return watched
 
     def on_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        scale = getattr(optimizer, "grad_scale", None)       # fused optimisers undo the loss scale themselves
-        self.given = {name: gradient / (1.0 if scale is None else float(scale)) for name, gradient in self.gradients().items()
-                      if id(self.parameters[name]) in self.held}
+        # fused optimisers undo the loss scale themselves
+        scale = getattr(optimizer, "grad_scale", None)
+        self.given = {
+            name: gradient / (1.0 if scale is None else float(scale))
+            for name, gradient in self.gradients().items()
+            if id(self.parameters[name]) in self.held
+        }
 
     def on_stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         skipped = getattr(optimizer, "found_inf", None)
@@ -282,27 +381,62 @@ class _Watch:
         rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
         for names, rate in zip(self.groups, rates):
             self.lr.update({name: max(rate, self.lr.get(name, 0.0)) for name in names})
-        moved = any(not torch.equal(self.parameters[name].detach(), self.weights[name]) for name in self.held.values())
-        self.found.append(SeenStep(0, self.given, self.left, tuple(self.parts), tuple(self.losses), self.scale, self.shrunk,
-                                   self.forwards, rates, moved))
+        moved = any(
+            not torch.equal(self.parameters[name].detach(), self.weights[name])
+            for name in self.held.values()
+        )
+        self.found.append(
+            SeenStep(
+                0,
+                self.given,
+                self.left,
+                tuple(self.parts),
+                tuple(self.losses),
+                self.scale,
+                self.shrunk,
+                self.forwards,
+                rates,
+                moved,
+            )
+        )
         self.begin()
 
-    # --- between calls ------------------------------------------------------------------------------------------------
+    # --- between calls ----------------------------------------------------------------------------
 
     def finished(self, call: int, marker: Named) -> list[SeenStep]:
         """The steps of the call that just ended, with what it did to the weights."""
         found, self.found = self.found, []
         if not found:
             return []
-        moves = {name: parameter.detach().float() - self.weights[name].float() for name, parameter in self.parameters.items()}
-        changed = {name: float((move != 0).float().mean()) if move.numel() else 0.0 for name, move in moves.items()}
+        moves = {
+            name: parameter.detach().float() - self.weights[name].float()
+            for name, parameter in self.parameters.items()
+        }
+        changed = {
+            name: float((move != 0).float().mean()) if move.numel() else 0.0
+            for name, move in moves.items()
+        }
         ratio = tensors_norm(moves.values()) / (tensors_norm(self.weights.values()) + 1e-12)
-        return [_completed(step, call, changed, ratio, cosine(step.gradient, marker) if marker and not index else None)
-                for index, step in enumerate(found)]
+        return [
+            _completed(
+                step,
+                call,
+                changed,
+                ratio,
+                cosine(step.gradient, marker) if marker and not index else None,
+            )
+            for index, step in enumerate(found)
+        ]
 
     def pile(self) -> float:
         """Norm of what is left in .grad of the optimiser's parameters."""
-        return tensors_norm([self.parameters[name].grad for name in self.held.values() if self.parameters[name].grad is not None])
+        return tensors_norm(
+            [
+                self.parameters[name].grad
+                for name in self.held.values()
+                if self.parameters[name].grad is not None
+            ]
+        )
 
     def leave_marker(self, size: float) -> Named:
         """Replace what is left in .grad by noise of norm `size`; empty where nothing is left."""
@@ -310,12 +444,18 @@ class _Watch:
             return {}
         generator = torch.Generator().manual_seed(MARKER_SEED)
         left = [name for name in self.held.values() if self.parameters[name].grad is not None]
-        noise = {name: torch.randn(self.parameters[name].shape, generator=generator) for name in left}
+        noise = {
+            name: torch.randn(self.parameters[name].shape, generator=generator) for name in left
+        }
         scale = (size or 1.0) / max(tensors_norm(noise.values()), 1e-12)
         for name in left:
             self.parameters[name].grad.copy_(noise[name] * scale)
         return {name: tensor * scale for name, tensor in noise.items()}
 
 
-def _completed(step: SeenStep, call: int, changed: dict[str, float], ratio: float, marked: float | None) -> SeenStep:
-    return SeenStep(**{**vars(step), "call": call, "changed": changed, "update_ratio": ratio, "marked": marked})
+def _completed(
+    step: SeenStep, call: int, changed: dict[str, float], ratio: float, marked: float | None
+) -> SeenStep:
+    return SeenStep(
+        **{**vars(step), "call": call, "changed": changed, "update_ratio": ratio, "marked": marked}
+    )

@@ -1,7 +1,8 @@
 """Faulty twins of the workbook's modules, and of the history that generation feeds.
 
-A built module is given another class and keeps its weights: a copy of the model stays spoilt, and TTSModel knows nothing of it.
-Shapes: B batch, N phonemes, T frames, Q queries, K keys, D width, M mel bins.
+A built module is given another class and keeps its weights: a copy of the model stays spoilt, and
+TTSModel knows nothing of it. Shapes: B batch, N phonemes, T frames, Q queries, K keys, D width, M
+mel bins.
 """
 
 from __future__ import annotations
@@ -22,15 +23,21 @@ def become(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
 
 
 class Bidirectional(MultiHeadAttention):
-    """Self-attention without its causal mask; it keeps to the valid frames that the decoder was told of."""
+    """Self-attention without its causal mask; it keeps to the valid frames that the decoder was
+    told of.
+    """
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
         valid = self.valid if x.shape[1] > 1 and self.valid.shape[-1] == keys.shape[2] else None
         return super().forward(x, keys, values, valid)
 
 
 def note_valid_frames(decoder: nn.Module, inputs: tuple) -> None:
-    """Tell every bidirectional layer of a decoder which frames are valid: inputs are x, memory, memory_mask, run_layer."""
+    """Tell every bidirectional layer of a decoder which frames are valid: inputs are x, memory,
+    memory_mask, run_layer.
+    """
     for layer in decoder.layers:
         layer.self_attention.valid = inputs[2][:, None, None, :]
 
@@ -42,31 +49,48 @@ class Unshifted(TTSModel):
         encoded = self.encode(batch.phonemes, batch.phoneme_mask)
         memory = self.expand(encoded, batch.durations, batch.mel.shape[1])
         history = self.normaliser.normalise(batch.mel)
-        decoded = self.decoder(self.decoder_input(history, memory), memory, batch.mel_mask, self._run_layer)
+        decoded = self.decoder(
+            self.decoder_input(history, memory), memory, batch.mel_mask, self._run_layer
+        )
         mel = self.mel_projection_out(decoded)
-        return Output(mel=self.normaliser.denormalise(mel), model_mel=mel, decoded=decoded, memory=memory,
-                      stop_logits=self.stop_token_predictor(decoded).squeeze(-1),
-                      log_durations=self.duration_predictor(encoded, batch.phoneme_mask))
+        return Output(
+            mel=self.normaliser.denormalise(mel),
+            model_mel=mel,
+            decoded=decoded,
+            memory=memory,
+            stop_logits=self.stop_token_predictor(decoded).squeeze(-1),
+            log_durations=self.duration_predictor(encoded, batch.phoneme_mask),
+        )
 
 
 class Unmasked(MultiHeadAttention):
     """Cross-attention over padding as well."""
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
         return super().forward(x, keys, values, None)
 
 
 class InvertedMask(MultiHeadAttention):
-    """Cross-attention that is kept from the valid frames, by an additive mask, and may read the padding."""
+    """Cross-attention that is kept from the valid frames, by an additive mask, and may read the
+    padding.
+    """
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
         return super().forward(x, keys, values, -1e4 * mask.to(keys.dtype))
 
 
 class HalfMask(MultiHeadAttention):
-    """Additive mask (1 - mask) * -1e9 in the type of the keys: beyond the range of fp16, where 0 * -inf is NaN."""
+    """Additive mask (1 - mask) * -1e9 in the type of the keys: beyond the range of fp16, where 0 *
+    -inf is NaN.
+    """
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
         large = torch.tensor(-1e9).to(keys.dtype)
         return super().forward(x, keys, values, (~mask).to(keys.dtype) * large)
 
@@ -74,7 +98,9 @@ class HalfMask(MultiHeadAttention):
 class Deaf(MultiHeadAttention):
     """Cross-attention that asks and gets nothing: its result is dropped before the residual sum."""
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
         return torch.zeros_like(x)
 
 
@@ -93,7 +119,9 @@ class DetachedEncoder(TTSModel):
 
 
 class ReentrantEncoder(TTSModel):
-    """The whole text side under re-entrant checkpointing, whose inputs (ids, a mask) carry no gradient."""
+    """The whole text side under re-entrant checkpointing, whose inputs (ids, a mask) carry no
+    gradient.
+    """
 
     def encode(self, phonemes: Tensor, mask: Tensor) -> Tensor:
         return checkpoint(super().encode, phonemes, mask, use_reentrant=True)
@@ -120,7 +148,9 @@ def lagging(history: Tensor, go_frame: Tensor, layout: str) -> Tensor:
 
 
 def seed_layout(history: Tensor, go_frame: Tensor, layout: str) -> Tensor:
-    """The go frame is missing and the newest frame comes twice: [m0 … m(t-1), m(t-1)], the findings' own fault."""
+    """The go frame is missing and the newest frame comes twice: [m0 … m(t-1), m(t-1)], the
+    findings' own fault.
+    """
     if history.shape[1] == 0:
         return go_frame.to(history).expand(len(history), 1, -1)
     return torch.cat([history, history[:, -1:]], dim=1)

@@ -20,7 +20,9 @@ class AlwaysDropout(nn.Module):
 
 
 def always_drop(model: nn.Module, p: float) -> nn.Module:
-    """Every nn.Dropout of `model` becomes one that is always on, with probability `p` of dropping. Returns the model."""
+    """Every nn.Dropout of `model` becomes one that is always on, with probability `p` of dropping.
+    Returns the model.
+    """
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Dropout):
@@ -52,11 +54,17 @@ class Gain(nn.Module):
 
 
 class Reentrant(nn.Module):
-    """A module under re-entrant checkpointing: where no input carries a gradient, its weights get none."""
+    """A module under re-entrant checkpointing: where no input carries a gradient, its weights get
+    none.
+    """
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return checkpoint(self.inner, *inputs, use_reentrant=True) if torch.is_grad_enabled() else self.inner(*inputs)
+        return (
+            checkpoint(self.inner, *inputs, use_reentrant=True)
+            if torch.is_grad_enabled()
+            else self.inner(*inputs)
+        )

@@ -1,4 +1,5 @@
-"""Make a model predict a given mel, by what its last layers give: the loss then says what it thinks of that mel.
+"""Make a model predict a given mel, by what its last layers give: the loss then says what it thinks
+of that mel.
 
 Shapes: B batch, T frames, M mel bins.
 """
@@ -16,16 +17,20 @@ from tts_core.diagnosis.isolation import without_dropout
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.trace import change_output, output_changed, trace
 
-CLOSE = 0.01        # of the target's spread: how near the prediction has to come to what it was made to be
-FLAT = 1e-6         # a last layer that moves the prediction by less than this per unit does not reach it
+# of the target's spread: how near the prediction has to come to what it was made to be
+CLOSE = 0.01
+# a last layer that moves the prediction by less than this per unit does not reach it
+FLAT = 1e-6
 
 
 @contextmanager
 def predicting(lab: Lab, model: nn.Module, prediction: Tensor) -> Iterator[bool]:
-    """Inside, `model` in eval mode predicts `prediction` (B, T, M) on the lab's batch; False where that cannot be done.
+    """Inside, `model` in eval mode predicts `prediction` (B, T, M) on the lab's batch; False where
+    that cannot be done.
 
-    What the last layer gives is shifted by (wanted - own) / slope, the slope measured by a probe: exact where the prediction
-    depends affinely on it. With a post-net, first the frames before it are set, then the mel behind it.
+    What the last layer gives is shifted by (wanted - own) / slope, the slope measured by a probe:
+    exact where the prediction depends affinely on it. With a post-net, first the frames before it
+    are set, then the mel behind it.
     """
     with ExitStack() as stack:
         yield all(_set(lab, model, prediction, field, stack) for field in lab.fields)
@@ -40,7 +45,11 @@ def _set(lab: Lab, model: nn.Module, prediction: Tensor, field: str, stack: Exit
         own = lab.predict(model, field=field)
         with output_changed(module, lambda output: output + 1.0):
             slope = lab.predict(model, field=field) - own
-        shapes = [call.outputs[0].shape for call in trace(model, lambda: lab.predict(model, field=field)) if call.name == name]
+        shapes = [
+            call.outputs[0].shape
+            for call in trace(model, lambda: lab.predict(model, field=field))
+            if call.name == name
+        ]
     shift = torch.where(slope.abs() > FLAT, (prediction - own) / slope, torch.zeros_like(own))
     order = _order(lab, model, module, field, own, shapes)
     if order is None or _part(shift[order], shapes, 0) is None:
@@ -51,7 +60,9 @@ def _set(lab: Lab, model: nn.Module, prediction: Tensor, field: str, stack: Exit
     def shifted(output: Tensor) -> Tensor:
         part = _part(shift, shapes, counter[0] % len(shapes))
         counter[0] += 1
-        return output + part.to(output) if part is not None and part.shape == output.shape else output
+        return (
+            output + part.to(output) if part is not None and part.shape == output.shape else output
+        )
 
     stack.callback(change_output(module, shifted).remove)
     counter[0] = 0
@@ -61,8 +72,12 @@ def _set(lab: Lab, model: nn.Module, prediction: Tensor, field: str, stack: Exit
     return float((reached - prediction).abs()[lab.mask].mean()) < CLOSE * float(lab.frames.std())
 
 
-def _order(lab: Lab, model: nn.Module, module: nn.Module, field: str, own: Tensor, shapes: list[torch.Size]) -> list[int] | None:
-    """The clip behind each row of the layer's output, or behind each of its calls: models may sort their clips."""
+def _order(
+    lab: Lab, model: nn.Module, module: nn.Module, field: str, own: Tensor, shapes: list[torch.Size]
+) -> list[int] | None:
+    """The clip behind each row of the layer's output, or behind each of its calls: models may sort
+    their clips.
+    """
     n_clips = len(own)
     if n_clips == 1:
         return [0]
@@ -83,7 +98,9 @@ def _order(lab: Lab, model: nn.Module, module: nn.Module, field: str, own: Tenso
             return output
 
         with without_dropout(model), output_changed(module, disturbed):
-            moved = ((lab.predict(model, field=field) - own).abs().amax(dim=2) * lab.mask).amax(dim=1)
+            moved = ((lab.predict(model, field=field) - own).abs().amax(dim=2) * lab.mask).amax(
+                dim=1
+            )
         clip = int(moved.argmax())
         if float(moved[clip]) == 0.0 or clip in order:
             return None
@@ -92,18 +109,22 @@ def _order(lab: Lab, model: nn.Module, module: nn.Module, field: str, own: Tenso
 
 
 def _part(shift: Tensor, shapes: list[torch.Size], call: int) -> Tensor | None:
-    """What of `shift` (B, T, M) belongs to one call of the layer: all of it, one clip, or one frame; None if none fits."""
+    """What of `shift` (B, T, M) belongs to one call of the layer: all of it, one clip, or one
+    frame; None if none fits.
+    """
     shape, (n_clips, n_frames, n_bins) = shapes[call], shift.shape
     for flipped in (False, True):
         whole = shift.transpose(1, 2) if flipped else shift
         if len(shapes) == 1 and shape == whole.shape:
             return whole
-        if len(shapes) == n_clips and len(shape) == 3 and shape[0] == 1:       # one clip after another, without padding
+        # one clip after another, without padding
+        if len(shapes) == n_clips and len(shape) == 3 and shape[0] == 1:
             length = shape[2] if flipped else shape[1]
-            row = shift[call:call + 1, :length]
+            row = shift[call : call + 1, :length]
             row = row.transpose(1, 2) if flipped else row
             if row.shape == shape:
                 return row
-    if len(shapes) == n_frames and shape[0] == n_clips and shape.numel() == n_clips * n_bins:    # one frame after another
+    # one frame after another
+    if len(shapes) == n_frames and shape[0] == n_clips and shape.numel() == n_clips * n_bins:
         return shift[:, call].reshape(shape)
     return None

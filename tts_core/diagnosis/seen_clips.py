@@ -1,4 +1,5 @@
-"""The clips of a subject one by one, as its fields show them: text, durations, frames, audio; and how well the text fits them.
+"""The clips of a subject one by one, as its fields show them: text, durations, frames, audio; and
+how well the text fits them.
 
 Shapes: T frames, M mel bins, N text positions.
 """
@@ -18,20 +19,21 @@ from tts_core.diagnosis.isolation import private_copy, unchanged_randomness
 from tts_core.diagnosis.lab import Lab, once_per_lab
 from tts_core.diagnosis.subject import Batch
 
-N_BATCHES = 12     # of `Subject.batches` that are looked at
-LIKE = 0.6         # correlation of frames with those of a clip they were made of; other clips of one voice reach 0.5
-LEAST_RUN = 4      # symbols in a row that another text is not likely to share
-RIDGE = 10.0       # frames of prior weight on the mean, for symbols that are seen seldom
+N_BATCHES = 12  # of `Subject.batches` that are looked at
+# correlation of frames with those of a clip they were made of; other clips of one voice reach 0.5
+LIKE = 0.6
+LEAST_RUN = 4  # symbols in a row that another text is not likely to share
+RIDGE = 10.0  # frames of prior weight on the mean, for symbols that are seen seldom
 
 
 @dataclass(frozen=True)
 class SeenClip:
     """One clip of a batch; what the subject does not supply is None."""
 
-    frames: Tensor                           # (T, M) valid target frames
-    symbols: tuple[str, ...] | None          # N
-    durations: np.ndarray | None             # (N,) frames, as given
-    audio: tuple[np.ndarray, int] | None     # samples and their rate in Hz
+    frames: Tensor  # (T, M) valid target frames
+    symbols: tuple[str, ...] | None  # N
+    durations: np.ndarray | None  # (N,) frames, as given
+    audio: tuple[np.ndarray, int] | None  # samples and their rate in Hz
 
     @property
     def hash(self) -> str:
@@ -45,22 +47,38 @@ def clips_of(lab: Lab, batch: Batch) -> list[SeenClip]:
     target, lengths = subject.target_mel(batch)
     target = target.detach().float().cpu()
     symbols: Sequence[Any] = subject.symbols(batch) if subject.symbols else [None] * len(target)
-    durations: Sequence[Any] = subject.durations(batch) if subject.durations else [None] * len(target)
+    durations: Sequence[Any] = (
+        subject.durations(batch) if subject.durations else [None] * len(target)
+    )
     audio: Sequence[Any] = subject.audio(batch) if subject.audio else [None] * len(target)
     clips = []
-    for row, length, written, counted, recording in zip(target, lengths.tolist(), symbols, durations, audio, strict=True):
+    for row, length, written, counted, recording in zip(
+        target, lengths.tolist(), symbols, durations, audio, strict=True
+    ):
         text = None if written is None else tuple(written)
-        counts = None if counted is None else np.asarray(
-            counted.detach().cpu() if isinstance(counted, Tensor) else counted, np.float64)
-        if counts is not None and text is not None and len(counts) > len(text) and not counts[len(text):].any():
-            counts = counts[:len(text)]     # a padded row
+        counts = (
+            None
+            if counted is None
+            else np.asarray(
+                counted.detach().cpu() if isinstance(counted, Tensor) else counted, np.float64
+            )
+        )
+        if (
+            counts is not None
+            and text is not None
+            and len(counts) > len(text)
+            and not counts[len(text) :].any()
+        ):
+            counts = counts[: len(text)]  # a padded row
         clips.append(SeenClip(row[:length], text, counts, recording))
     return clips
 
 
 @once_per_lab
 def seen_batches(lab: Lab) -> list[Batch]:
-    """The first batches of `Subject.batches`, copied; none where it is not supplied. Drawn once per lab."""
+    """The first batches of `Subject.batches`, copied; none where it is not supplied. Drawn once per
+    lab.
+    """
     with unchanged_randomness(lab.seed):
         drawn = itertools.islice(lab.subject.batches(), N_BATCHES) if lab.subject.batches else ()
         return [private_copy(batch) for batch in drawn]
@@ -78,21 +96,29 @@ def distinct_clips(lab: Lab) -> list[SeenClip]:
 
 @once_per_lab
 def true_clips(lab: Lab) -> list[SeenClip]:
-    """Those of the distinct clips that are the batch's, or other clips: no crops or noisy variants of the batch's."""
+    """Those of the distinct clips that are the batch's, or other clips: no crops or noisy variants
+    of the batch's.
+    """
     own = {clip.hash: clip for clip in clips_of(lab, lab.batch)}
-    return [clip for clip in distinct_clips(lab)
-            if clip.hash in own or not any(is_variant(clip, original) for original in own.values())]
+    return [
+        clip
+        for clip in distinct_clips(lab)
+        if clip.hash in own or not any(is_variant(clip, original) for original in own.values())
+    ]
 
 
-# --- text against audio --------------------------------------------------------------------------------------------
+# --- text against audio ---------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Pairing:
-    """How well text predicts frames of clips that were left out, as paired and with texts re-paired at random."""
+    """How well text predicts frames of clips that were left out, as paired and with texts re-paired
+    at random.
+    """
 
-    explained: float       # share of variance of left-out clips, as paired
-    repaired: float        # mean over random re-pairings
-    deviation: float       # standard deviation over them
+    explained: float  # share of variance of left-out clips, as paired
+    repaired: float  # mean over random re-pairings
+    deviation: float  # standard deviation over them
     n_clips: int
 
     @property
@@ -101,38 +127,64 @@ class Pairing:
         return (self.explained - self.repaired) / max(self.deviation, 1e-6)
 
 
-def pairing(frames: Sequence[np.ndarray], texts: Sequence[Sequence[str]], durations: Sequence[np.ndarray] | None,
-            n_repaired: int = 40) -> Pairing:
-    """Leave-one-clip-out ridge regression of standardised frames (T, M) on the identity of the symbol spoken.
+def pairing(
+    frames: Sequence[np.ndarray],
+    texts: Sequence[Sequence[str]],
+    durations: Sequence[np.ndarray] | None,
+    n_repaired: int = 40,
+) -> Pairing:
+    """Leave-one-clip-out ridge regression of standardised frames (T, M) on the identity of the
+    symbol spoken.
 
-    Without `durations` each text is laid evenly over its clip. A re-paired text is stretched to the frames of the other clip.
+    Without `durations` each text is laid evenly over its clip. A re-paired text is stretched to the
+    frames of the other clip.
     """
     pooled = np.concatenate(frames)
     spread = np.maximum(pooled.std(axis=0), 1e-6)
     wanted = [(clip - pooled.mean(axis=0)) / spread for clip in frames]
-    numbers = {symbol: index for index, symbol in enumerate(sorted({symbol for text in texts for symbol in text}))}
+    numbers = {
+        symbol: index
+        for index, symbol in enumerate(sorted({symbol for text in texts for symbol in text}))
+    }
     codes = [np.array([numbers[symbol] for symbol in text]) for text in texts]
     shares = [np.ones(len(text)) for text in texts] if durations is None else durations
     generator = np.random.default_rng(0)
 
     def explained(order: Sequence[int]) -> float:
-        return _explained([_laid_out(codes[text], shares[text], len(clip)) for text, clip in zip(order, wanted)],
-                          wanted, len(numbers))
-    repaired = [explained(order) for order in itertools.islice(_derangements(len(frames), generator), n_repaired)]
-    return Pairing(explained(range(len(frames))), float(np.mean(repaired)), float(np.std(repaired)), len(frames))
+        return _explained(
+            [_laid_out(codes[text], shares[text], len(clip)) for text, clip in zip(order, wanted)],
+            wanted,
+            len(numbers),
+        )
+
+    repaired = [
+        explained(order)
+        for order in itertools.islice(_derangements(len(frames), generator), n_repaired)
+    ]
+    return Pairing(
+        explained(range(len(frames))),
+        float(np.mean(repaired)),
+        float(np.std(repaired)),
+        len(frames),
+    )
 
 
 def _laid_out(codes: np.ndarray, shares: np.ndarray, n_frames: int) -> np.ndarray:
     """(T,) the code spoken at each frame."""
     shares = np.maximum(shares, 0) + 1e-9
     ends = np.round(np.cumsum(shares) / shares.sum() * n_frames)
-    return codes[np.minimum(np.searchsorted(ends, np.arange(n_frames), side="right"), len(codes) - 1)]
+    return codes[
+        np.minimum(np.searchsorted(ends, np.arange(n_frames), side="right"), len(codes) - 1)
+    ]
 
 
 def _explained(spoken: Sequence[np.ndarray], frames: Sequence[np.ndarray], n_codes: int) -> float:
-    said = [np.eye(n_codes, dtype=np.float32)[codes] for codes in spoken]                                 # (T, codes) each
-    counts = np.stack([one.sum(axis=0) for one in said])                                                  # (clips, codes)
-    sums = np.stack([one.T @ clip for one, clip in zip(said, frames)])                                    # (clips, codes, M)
+    # (T, codes) each
+    said = [np.eye(n_codes, dtype=np.float32)[codes] for codes in spoken]
+    # (clips, codes)
+    counts = np.stack([one.sum(axis=0) for one in said])
+    # (clips, codes, M)
+    sums = np.stack([one.T @ clip for one, clip in zip(said, frames)])
     all_counts, all_sums = counts.sum(axis=0), sums.sum(axis=0)
     left = 0.0
     for own_counts, own_sums, codes, clip in zip(counts, sums, spoken, frames):
@@ -149,13 +201,14 @@ def _derangements(n: int, generator: np.random.Generator) -> Iterator[np.ndarray
             yield order
 
 
-# --- one clip that changes --------------------------------------------------------------------------------------------
+# --- one clip that changes ------------------------------------------------------------------------
+
 
 def is_variant(clip: SeenClip, original: SeenClip) -> bool:
     """Whether a clip that is not `original` was made of it: by a crop, noise or the like.
 
-    The text decides where both have one (the whole, or a run of 4 or more symbols of it), else the frames at the best lag; of a
-    shorter run of symbols both.
+    The text decides where both have one (the whole, or a run of 4 or more symbols of it), else the
+    frames at the best lag; of a shorter run of symbols both.
     """
     if clip.symbols and original.symbols:
         run = _is_run(clip.symbols, original.symbols)
@@ -163,13 +216,17 @@ def is_variant(clip: SeenClip, original: SeenClip) -> bool:
             return run
     a, b = clip.frames.numpy(), original.frames.numpy()
     mean = b.mean(axis=0)
-    return any(_correlation(a[max(0, -lag):], b[max(0, lag):], mean) > LIKE
-               for lag in range(-len(a) // 4, len(b) - len(a) * 3 // 4))
+    return any(
+        _correlation(a[max(0, -lag) :], b[max(0, lag) :], mean) > LIKE
+        for lag in range(-len(a) // 4, len(b) - len(a) * 3 // 4)
+    )
 
 
 def _is_run(part: Sequence[str], whole: Sequence[str]) -> bool:
     part, whole = tuple(part), tuple(whole)
-    return any(whole[start:start + len(part)] == part for start in range(len(whole) - len(part) + 1))
+    return any(
+        whole[start : start + len(part)] == part for start in range(len(whole) - len(part) + 1)
+    )
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, mean: np.ndarray) -> float:
@@ -181,11 +238,17 @@ def _correlation(a: np.ndarray, b: np.ndarray, mean: np.ndarray) -> float:
 
 
 def silent_ends(clip: SeenClip, below: float = 40.0) -> tuple[int, int]:
-    """Frames at either end whose energy stays `below` dB under the clip's loud frames; from its audio."""
+    """Frames at either end whose energy stays `below` dB under the clip's loud frames; from its
+    audio.
+    """
     samples, n_frames = clip.audio[0], len(clip.frames)
     per_frame = len(samples) / n_frames
     borders = np.round(np.arange(n_frames + 1) * per_frame).astype(int)
-    energy = np.array([np.square(samples[start:stop], dtype=np.float64).mean() if stop > start else 0.0
-                       for start, stop in zip(borders, borders[1:])])
+    energy = np.array(
+        [
+            np.square(samples[start:stop], dtype=np.float64).mean() if stop > start else 0.0
+            for start, stop in zip(borders, borders[1:])
+        ]
+    )
     loud = np.flatnonzero(energy > np.quantile(energy, 0.98) * 10 ** (-below / 10))
     return (int(loud[0]), n_frames - 1 - int(loud[-1])) if len(loud) else (0, 0)

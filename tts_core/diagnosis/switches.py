@@ -1,4 +1,6 @@
-"""What a probe switches off for a while: checkpointing, 16-bit numbers, masks beyond their range, batch statistics."""
+"""What a probe switches off for a while: checkpointing, 16-bit numbers, masks beyond their range,
+batch statistics.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def replaced(owner: Any, **values: Any) -> Iterator[None]:
 
 @contextmanager
 def without_checkpointing() -> Iterator[list[str]]:
-    """`torch.utils.checkpoint` keeps every activation, however it was imported; yields the kinds of the calls that asked."""
+    """`torch.utils.checkpoint` keeps every activation, however it was imported; yields the kinds of
+    the calls that asked.
+    """
     calls: list[str] = []
 
     class Kept:
@@ -47,7 +51,11 @@ def without_checkpointing() -> Iterator[list[str]]:
         yield
 
     # `checkpoint` looks both up in its module when it is called
-    with replaced(torch.utils.checkpoint, CheckpointFunction=Kept, _checkpoint_without_reentrant_generator=kept):
+    with replaced(
+        torch.utils.checkpoint,
+        CheckpointFunction=Kept,
+        _checkpoint_without_reentrant_generator=kept,
+    ):
         yield calls
 
 
@@ -68,27 +76,52 @@ def counted_checkpointing() -> Iterator[list[str]]:
         calls.append("non-reentrant")
         return generator(*args, **kwargs)
 
-    with replaced(module, CheckpointFunction=Counted, _checkpoint_without_reentrant_generator=counted):
+    with replaced(
+        module, CheckpointFunction=Counted, _checkpoint_without_reentrant_generator=counted
+    ):
         yield calls
 
 
 @contextmanager
 def without_batch_statistics() -> Iterator[None]:
-    """BatchNorm uses its running statistics, so that a clip's gradient does not depend on its neighbours in the batch."""
+    """BatchNorm uses its running statistics, so that a clip's gradient does not depend on its
+    neighbours in the batch.
+    """
     batch_norm = F.batch_norm
 
-    def steady(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-        return batch_norm(input, running_mean, running_var, weight, bias, training and running_mean is None, momentum, eps)
+    def steady(
+        input,
+        running_mean,
+        running_var,
+        weight=None,
+        bias=None,
+        training=False,
+        momentum=0.1,
+        eps=1e-5,
+    ):
+        return batch_norm(
+            input,
+            running_mean,
+            running_var,
+            weight,
+            bias,
+            training and running_mean is None,
+            momentum,
+            eps,
+        )
 
     with replaced(F, batch_norm=steady):
         yield
 
 
-# --- precision --------------------------------------------------------------------------------------------------------
+# --- precision ------------------------------------------------------------------------------------
+
 
 @contextmanager
 def in_fp32() -> Iterator[None]:
-    """No autocast, and no cast to 16 bits by the code inside; the weights are the caller's to convert."""
+    """No autocast, and no cast to 16 bits by the code inside; the weights are the caller's to
+    convert.
+    """
     autocast = torch.amp.autocast_mode.autocast
     enter = autocast.__enter__
 
@@ -102,7 +135,9 @@ def in_fp32() -> Iterator[None]:
 
 @contextmanager
 def masks_in_range() -> Iterator[None]:
-    """Constants and mask values beyond the range of a 16-bit type become its largest; overflow of anything else stays."""
+    """Constants and mask values beyond the range of a 16-bit type become its largest; overflow of
+    anything else stays.
+    """
     with _MasksInRange():
         yield
 
@@ -122,7 +157,9 @@ def _wide(value: Any) -> Any:
 
 
 class _MasksInRange(TorchFunctionMode):
-    """Python numbers of either sign, and what wide tensors hold below the range (masks are negative), are clamped."""
+    """Python numbers of either sign, and what wide tensors hold below the range (masks are
+    negative), are clamped.
+    """
 
     FILLS = (Tensor.masked_fill, Tensor.masked_fill_, torch.masked_fill, torch.where)
 
@@ -153,19 +190,34 @@ class _MasksInRange(TorchFunctionMode):
         return None
 
     def _clamped(self, value: Any, limit: float, func) -> Any:
-        number = isinstance(value, float) or isinstance(value, int) and not isinstance(value, bool) and func in self.FILLS
+        number = (
+            isinstance(value, float)
+            or isinstance(value, int)
+            and not isinstance(value, bool)
+            and func in self.FILLS
+        )
         if number and math.isfinite(value) and abs(value) > limit:
             return math.copysign(limit, value)
-        if isinstance(value, Tensor) and value.dtype in WIDE and value.numel() and bool((value < -limit).any()):
-            return torch.where((value < -limit) & value.isfinite(), torch.full_like(value, -limit), value)
+        if (
+            isinstance(value, Tensor)
+            and value.dtype in WIDE
+            and value.numel()
+            and bool((value < -limit).any())
+        ):
+            return torch.where(
+                (value < -limit) & value.isfinite(), torch.full_like(value, -limit), value
+            )
         return value
 
 
-# --- loss scalers -----------------------------------------------------------------------------------------------------
+# --- loss scalers ---------------------------------------------------------------------------------
+
 
 @contextmanager
 def kept_scalers(scale: float | None = None) -> Iterator[None]:
-    """Every GradScaler used inside is afterwards as it was before; with `scale`, its loss scale is that number throughout."""
+    """Every GradScaler used inside is afterwards as it was before; with `scale`, its loss scale is
+    that number throughout.
+    """
     kind = torch.amp.GradScaler
     first, update = kind.scale, kind.update
     known: dict[int, tuple[Any, dict[str, Any]]] = {}

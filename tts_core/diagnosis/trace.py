@@ -1,4 +1,5 @@
-"""Modules found by running them: what each one was given and gave, and which of them carry text, history or the output.
+"""Modules found by running them: what each one was given and gave, and which of them carry text,
+history or the output.
 
 Shapes: B batch, T frames, M mel bins, N text positions, D width.
 """
@@ -28,15 +29,27 @@ class Call:
 
 @contextmanager
 def recorded_calls(model: nn.Module) -> Iterator[list[Call]]:
-    """Every module call inside, in the order in which the modules finish; tensors are copies, which in-place work spares."""
+    """Every module call inside, in the order in which the modules finish; tensors are copies, which
+    in-place work spares.
+    """
     calls: list[Call] = []
 
     def watch(name: str) -> Callable:
         def hook(module, args, kwargs, output):
-            calls.append(Call(name, tuple(cloned(tensors_in((args, kwargs)))), tuple(cloned(tensors_in(output)))))
+            calls.append(
+                Call(
+                    name,
+                    tuple(cloned(tensors_in((args, kwargs)))),
+                    tuple(cloned(tensors_in(output))),
+                )
+            )
+
         return hook
 
-    handles = [module.register_forward_hook(watch(name), with_kwargs=True) for name, module in model.named_modules()]
+    handles = [
+        module.register_forward_hook(watch(name), with_kwargs=True)
+        for name, module in model.named_modules()
+    ]
     try:
         yield calls
     finally:
@@ -56,9 +69,11 @@ def cloned(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def changed_outputs(before: Sequence[Call], after: Sequence[Call]) -> dict[int, float]:
-    """Index of each call whose output differs -> largest difference over the output's scale; NaN differs from all else.
+    """Index of each call whose output differs -> largest difference over the output's scale; NaN
+    differs from all else.
 
-    Only calls that both traces have under the same name and position are compared; a changed shape counts as 1.
+    Only calls that both traces have under the same name and position are compared; a changed shape
+    counts as 1.
     """
     changed = {}
     for index, (old, new) in enumerate(zip(before, after)):
@@ -68,8 +83,13 @@ def changed_outputs(before: Sequence[Call], after: Sequence[Call]) -> dict[int, 
             if a.shape != b.shape:
                 changed[index] = 1.0
             elif a.is_floating_point() and a.numel() and not torch.equal(a, b):
-                difference = float((a.float() - b.float()).abs().max() / (a.float().abs().max() + 1e-12))
-                changed[index] = max(changed.get(index, 0.0), difference if difference == difference else float("inf"))
+                difference = float(
+                    (a.float() - b.float()).abs().max() / (a.float().abs().max() + 1e-12)
+                )
+                changed[index] = max(
+                    changed.get(index, 0.0),
+                    difference if difference == difference else float("inf"),
+                )
     return changed
 
 
@@ -89,7 +109,9 @@ def output_changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Ite
 
 
 @contextmanager
-def outputs_changed(changes: Iterable[tuple[nn.Module, Callable[[Tensor], Tensor]]]) -> Iterator[None]:
+def outputs_changed(
+    changes: Iterable[tuple[nn.Module, Callable[[Tensor], Tensor]]],
+) -> Iterator[None]:
     """`output_changed` for several modules at once."""
     with ExitStack() as stack:
         for module, change in changes:
@@ -103,8 +125,12 @@ def rms(tensor: Tensor) -> float:
 
 
 def with_noise(tensor: Tensor, seed: int, where: Tensor | None = None) -> Tensor:
-    """`tensor` plus seeded noise of its own size; `where` (a mask that broadcasts) keeps it to some places."""
-    noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed)).to(tensor.device)
+    """`tensor` plus seeded noise of its own size; `where` (a mask that broadcasts) keeps it to some
+    places.
+    """
+    noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed)).to(
+        tensor.device
+    )
     noise = noise if where is None else noise * where.to(noise)
     return tensor + (noise * (tensor.float().std() + 1e-6)).to(tensor.dtype)
 
@@ -124,12 +150,22 @@ def replaced_first(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def text_embeddings(model: nn.Module, calls: Sequence[Call]) -> list[str]:
-    """Names of the embeddings that are given whole numbers which are no mere count 0, 1, 2 …: those that read text."""
+    """Names of the embeddings that are given whole numbers which are no mere count 0, 1, 2 …: those
+    that read text.
+    """
     kinds = dict(model.named_modules())
     found = []
     for call in calls:
-        if isinstance(kinds.get(call.name), nn.Embedding) and call.inputs and not call.inputs[0].is_floating_point():
-            ids = call.inputs[0].reshape(-1, call.inputs[0].shape[-1]) if call.inputs[0].ndim else call.inputs[0][None, None]
+        if (
+            isinstance(kinds.get(call.name), nn.Embedding)
+            and call.inputs
+            and not call.inputs[0].is_floating_point()
+        ):
+            ids = (
+                call.inputs[0].reshape(-1, call.inputs[0].shape[-1])
+                if call.inputs[0].ndim
+                else call.inputs[0][None, None]
+            )
             counting = torch.arange(ids.shape[-1], device=ids.device).expand_as(ids)
             if not torch.equal(ids - ids[:, :1], counting) and call.name not in found:
                 found.append(call.name)

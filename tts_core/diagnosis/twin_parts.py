@@ -1,6 +1,8 @@
-"""What the benchmark's architectures share: one way to train, one mel term, and the parts that say what the data are.
+"""What the benchmark's architectures share: one way to train, one mel term, and the parts that say
+what the data are.
 
-A plant changes one of the keywords of `Parts`, or one field of the finished Subject. Shapes: B batch, T frames, M mel bins.
+A plant changes one of the keywords of `Parts`, or one field of the finished Subject. Shapes: B
+batch, T frames, M mel bins.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from tts_core.diagnosis.clip_batch import ClipBatch, bin_statistics, gather
 from tts_core.speech.audio import griffin_lim, log_mel
 from tts_core.training.losses import masked_l1
 
-MelLoss = Callable[[Tensor, Tensor, Tensor], Tensor]    # prediction (B, T, M), target (B, T, M), lengths (B,) -> scalar
+# prediction (B, T, M), target (B, T, M), lengths (B,) -> scalar
+MelLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 CLIP_NORM = 1.0
 MOMENTUM = 0.9
 
@@ -39,12 +42,17 @@ def standard_mel(samples: np.ndarray, rate: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Parts:
-    """The keywords of a build: what a generic plant may replace in any architecture. The defaults are the clean twin."""
+    """The keywords of a build: what a generic plant may replace in any architecture. The defaults
+    are the clean twin.
+    """
 
     mel_loss: MelLoss = mean_l1
-    statistics: Callable[[list[Tensor]], tuple[Tensor, Tensor]] = bin_statistics   # mels -> what targets are standardised by
-    extract: Callable[[np.ndarray, int], Tensor] = standard_mel     # today's feature extraction, before standardisation
-    audio: AudioConfig = field(default_factory=AudioConfig)         # the recipe that the vocoder inverts
+    # mels -> what targets are standardised by
+    statistics: Callable[[list[Tensor]], tuple[Tensor, Tensor]] = bin_statistics
+    # today's feature extraction, before standardisation
+    extract: Callable[[np.ndarray, int], Tensor] = standard_mel
+    # the recipe that the vocoder inverts
+    audio: AudioConfig = field(default_factory=AudioConfig)
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,8 @@ class Data:
 
     setting: Setting
     parts: Parts
-    mean: Tensor   # (M,)
-    std: Tensor    # (M,)
+    mean: Tensor  # (M,)
+    std: Tensor  # (M,)
 
     @classmethod
     def of(cls, setting: Setting, parts: Parts) -> Data:
@@ -66,7 +74,7 @@ class Data:
         return self.parts.audio.silence
 
     def batch(self) -> ClipBatch:
-        return gather(self.setting.clips[:self.setting.batch_size], self.pad_value)
+        return gather(self.setting.clips[: self.setting.batch_size], self.pad_value)
 
     def normalise(self, mel: Tensor) -> Tensor:
         return (mel - self.mean) / self.std
@@ -81,16 +89,30 @@ class Data:
         """The fields of Subject that depend on the data alone."""
         rate = self.parts.audio.sample_rate
         return dict(
-            batch=self.batch(), target_mel=self.target,
-            batches=clip_batch.corpus_batches(self.setting.clips, self.setting.batch_size, self.pad_value, self.setting.seed),
-            duplicate=clip_batch.duplicate, pad=clip_batch.pad, trim=clip_batch.trim, shuffle_text=clip_batch.shuffle_text,
-            durations=clip_batch.durations, symbols=clip_batch.symbols, audio=clip_batch.audio,
+            batch=self.batch(),
+            target_mel=self.target,
+            batches=clip_batch.corpus_batches(
+                self.setting.clips, self.setting.batch_size, self.pad_value, self.setting.seed
+            ),
+            duplicate=clip_batch.duplicate,
+            pad=clip_batch.pad,
+            trim=clip_batch.trim,
+            shuffle_text=clip_batch.shuffle_text,
+            durations=clip_batch.durations,
+            symbols=clip_batch.symbols,
+            audio=clip_batch.audio,
             features=lambda samples, hertz: self.normalise(self.parts.extract(samples, hertz)),
-            vocode=lambda mel: (griffin_lim(self.denormalise(mel), self.parts.audio), rate))
+            vocode=lambda mel: (griffin_lim(self.denormalise(mel), self.parts.audio), rate),
+        )
 
 
-def make_optimizer(setting: Setting, default_lr: Mapping[str, float]) -> Callable[[nn.Module], torch.optim.Optimizer]:
-    """The optimiser of a setting over all trained parameters, with its warm-up; `default_lr` by optimiser."""
+def make_optimizer(
+    setting: Setting, default_lr: Mapping[str, float]
+) -> Callable[[nn.Module], torch.optim.Optimizer]:
+    """The optimiser of a setting over all trained parameters, with its warm-up; `default_lr` by
+    optimiser.
+    """
+
     def build(model: nn.Module) -> torch.optim.Optimizer:
         lr = default_lr[setting.optimizer] if setting.lr is None else setting.lr
         parameters = [p for p in model.parameters() if p.requires_grad]
@@ -103,11 +125,15 @@ def make_optimizer(setting: Setting, default_lr: Mapping[str, float]) -> Callabl
         if setting.warmup:
             warm_up(optimizer, setting.warmup)
         return optimizer
+
     return build
 
 
 def warm_up(optimizer: torch.optim.Optimizer, steps: int) -> None:
-    """Scale each step's learning rate linearly from 1 / steps to 1; `lr` of the groups stays the nominal one."""
+    """Scale each step's learning rate linearly from 1 / steps to 1; `lr` of the groups stays the
+    nominal one.
+    """
+
     def before(optimizer, args, kwargs):
         for group in optimizer.param_groups:
             group["nominal_lr"] = group["lr"]
@@ -122,8 +148,13 @@ def warm_up(optimizer: torch.optim.Optimizer, steps: int) -> None:
     optimizer.register_step_post_hook(after)
 
 
-def plain_step(losses: Callable[[nn.Module, Any], Mapping[str, Tensor]], clip_norm: float | None = CLIP_NORM):
-    """(model, optimizer, batch) -> the values of the terms: the training step of every clean twin."""
+def plain_step(
+    losses: Callable[[nn.Module, Any], Mapping[str, Tensor]], clip_norm: float | None = CLIP_NORM
+):
+    """(model, optimizer, batch) -> the values of the terms: the training step of every clean
+    twin.
+    """
+
     def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> dict[str, float]:
         optimizer.zero_grad(set_to_none=True)
         terms = losses(model, batch)
@@ -132,9 +163,12 @@ def plain_step(losses: Callable[[nn.Module, Any], Mapping[str, Tensor]], clip_no
             nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         optimizer.step()
         return {name: float(term.detach()) for name, term in terms.items()}
+
     return step
 
 
 def autocast(setting: Setting) -> AbstractContextManager:
-    """bf16 autocast where the setting asks for it, else a context that leaves the caller's as it is."""
+    """bf16 autocast where the setting asks for it, else a context that leaves the caller's as it
+    is.
+    """
     return torch.autocast("cpu", dtype=torch.bfloat16) if setting.bf16 else nullcontext()

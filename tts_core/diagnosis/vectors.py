@@ -40,7 +40,14 @@ def cosine(a: Named, b: Named) -> float:
 
 def difference(a: Named, b: Named) -> float:
     """‖a - b‖ / ‖b‖ over the names of both; infinite where only b is zero."""
-    gap = math.sqrt(max(0.0, sum(float((a.get(name, 0) - torch.as_tensor(b.get(name, 0))).double().square().sum())
-                                 for name in a.keys() | b.keys())))
+    gap = math.sqrt(
+        max(
+            0.0,
+            sum(
+                float((a.get(name, 0) - torch.as_tensor(b.get(name, 0))).double().square().sum())
+                for name in a.keys() | b.keys()
+            ),
+        )
+    )
     size = tensors_norm(b.values())
     return gap / size if size else (math.inf if gap else 0.0)

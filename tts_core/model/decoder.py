@@ -1,4 +1,5 @@
-"""Autoregressive mel decoder: causal self-attention over past frames, cross-attention over the memory.
+"""Autoregressive mel decoder: causal self-attention over past frames, cross-attention over the
+memory.
 
 Shapes: B batch, T frames, S frames of one call, M mel bins, D width.
 """
@@ -27,8 +28,8 @@ def shift_right(mel: Tensor, go_frame: Tensor) -> Tensor:
 class LayerCache:
     """What one decoder layer remembers while generating."""
 
-    past: KeyValueCache                    # of the frames fed so far
-    memory: tuple[Tensor, Tensor]          # keys and values of the memory, computed once
+    past: KeyValueCache  # of the frames fed so far
+    memory: tuple[Tensor, Tensor]  # keys and values of the memory, computed once
 
 
 class DecoderLayer(nn.Module):
@@ -45,8 +46,11 @@ class DecoderLayer(nn.Module):
         self.feed_forward = feed_forward(width, config.decoder_ff_dim, config.dropout)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, memory: Tensor | None, memory_mask: Tensor, cache: LayerCache | None = None) -> Tensor:
-        """x (B, S, D), memory (B, T, D), memory_mask (B, 1, 1, T) True = frame, or numbers to add to the logits -> (B, S, D).
+    def forward(
+        self, x: Tensor, memory: Tensor | None, memory_mask: Tensor, cache: LayerCache | None = None
+    ) -> Tensor:
+        """x (B, S, D), memory (B, T, D), memory_mask (B, 1, 1, T) True = frame, or numbers to add
+        to the logits -> (B, S, D).
 
         With a cache, x continues the cached frames and `memory` is not read.
         """
@@ -55,10 +59,13 @@ class DecoderLayer(nn.Module):
         mask = "causal"
         if cache is not None:
             keys, values = cache.past.append(keys, values)
-            mask = causal_mask(x.shape[1], keys.shape[2], x.device) if x.shape[1] > 1 else None     # one frame sees all before it
+            # one frame sees all before it
+            mask = causal_mask(x.shape[1], keys.shape[2], x.device) if x.shape[1] > 1 else None
         x = x + self.dropout(self.self_attention(normed, keys, values, mask))
         keys, values = self.cross_attention.project(memory) if cache is None else cache.memory
-        x = x + self.dropout(self.cross_attention(self.cross_attention_norm(x), keys, values, memory_mask))
+        x = x + self.dropout(
+            self.cross_attention(self.cross_attention_norm(x), keys, values, memory_mask)
+        )
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
@@ -72,7 +79,9 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_dim)
 
     def forward(self, x: Tensor, memory: Tensor, memory_mask: Tensor, run_layer) -> Tensor:
-        """Projected input frames (B, T, D), memory (B, K, D), memory_mask (B, K) as in a layer -> (B, T, D); `run_layer` as in `Encoder`."""
+        """Projected input frames (B, T, D), memory (B, K, D), memory_mask (B, K) as in a layer ->
+        (B, T, D); `run_layer` as in `Encoder`.
+        """
         x = self.dropout(self.positions(x))
         for layer in self.layers:
             x = run_layer(layer, x, memory, memory_mask[:, None, None, :])
@@ -81,11 +90,18 @@ class Decoder(nn.Module):
     def start(self, memory: Tensor, capacity: int) -> list[LayerCache]:
         """Caches for generating at most `capacity` frames over `memory` (B, T, D)."""
         head_dim = memory.shape[2] // self.n_heads
-        return [LayerCache(KeyValueCache.empty(len(memory), self.n_heads, capacity, head_dim, memory),
-                           layer.cross_attention.project(memory)) for layer in self.layers]
+        return [
+            LayerCache(
+                KeyValueCache.empty(len(memory), self.n_heads, capacity, head_dim, memory),
+                layer.cross_attention.project(memory),
+            )
+            for layer in self.layers
+        ]
 
     def advance(self, x: Tensor, memory_mask: Tensor, caches: list[LayerCache]) -> Tensor:
-        """Feed the next S projected frames (B, S, D) -> (B, S, D); equals `forward` on the whole history."""
+        """Feed the next S projected frames (B, S, D) -> (B, S, D); equals `forward` on the whole
+        history.
+        """
         x = self.positions(x, offset=caches[0].past.length)
         for layer, cache in zip(self.layers, caches):
             x = layer(x, None, memory_mask[:, None, None, :], cache)

@@ -1,4 +1,5 @@
-"""Phoneme encoder: embedding, sinusoidal positions, pre-norm transformer layers, and the memory norm that was missing.
+"""Phoneme encoder: embedding, sinusoidal positions, pre-norm transformer layers, and the memory
+norm that was missing.
 
 Shapes: B batch, N phonemes, D width.
 """
@@ -15,7 +16,9 @@ from tts_core.model.attention import MultiHeadAttention
 
 
 def sinusoidal_positions(n_positions: int, hidden_dim: int) -> Tensor:
-    """(n_positions, hidden_dim) of sines and cosines (Vaswani et al. 2017), standard deviation about 0.7."""
+    """(n_positions, hidden_dim) of sines and cosines (Vaswani et al. 2017), standard deviation
+    about 0.7.
+    """
     rates = torch.exp(torch.arange(0, hidden_dim, 2) * (-math.log(10_000.0) / hidden_dim))
     angles = torch.arange(n_positions)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
@@ -26,7 +29,9 @@ class Positions(nn.Module):
 
     def __init__(self, hidden_dim: int, n_positions: int = 1024) -> None:
         super().__init__()
-        self.register_buffer("table", sinusoidal_positions(n_positions, hidden_dim), persistent=False)
+        self.register_buffer(
+            "table", sinusoidal_positions(n_positions, hidden_dim), persistent=False
+        )
 
     def forward(self, x: Tensor, offset: int = 0) -> Tensor:
         """x (B, S, D), the first of them at position `offset` -> (B, S, D)."""
@@ -37,14 +42,18 @@ class Positions(nn.Module):
 
 
 def feed_forward(hidden_dim: int, ff_dim: int, dropout: float) -> nn.Sequential:
-    layers = nn.Sequential(nn.Linear(hidden_dim, ff_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ff_dim, hidden_dim))
+    layers = nn.Sequential(
+        nn.Linear(hidden_dim, ff_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ff_dim, hidden_dim)
+    )
     nn.init.xavier_uniform_(layers[0].weight)
     nn.init.xavier_uniform_(layers[3].weight)
     return layers
 
 
 class EncoderLayer(nn.Module):
-    """Pre-norm transformer layer (Xiong et al. 2020): the residual stream itself is never normalised."""
+    """Pre-norm transformer layer (Xiong et al. 2020): the residual stream itself is never
+    normalised.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -57,7 +66,9 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, N, D), mask (B, 1, 1, N) True = phoneme -> (B, N, D)."""
         normed = self.self_attention_norm(x)
-        x = x + self.dropout(self.self_attention(normed, *self.self_attention.project(normed), mask))
+        x = x + self.dropout(
+            self.self_attention(normed, *self.self_attention.project(normed), mask)
+        )
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
@@ -67,11 +78,14 @@ class Encoder(nn.Module):
         self.positions = Positions(config.hidden_dim)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_encoder_layers))
-        # The repair of the seed's model: without it the memory keeps the scale of the embedding, sqrt(hidden_dim).
+        # The repair of the seed's model: without it the memory keeps the scale of the embedding,
+        # sqrt(hidden_dim).
         self.memory_norm = nn.LayerNorm(config.hidden_dim) if config.memory_norm else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor, run_layer) -> Tensor:
-        """Embedded phonemes (B, N, D), mask (B, N) True = phoneme -> (B, N, D); `run_layer(layer, *inputs)` may checkpoint."""
+        """Embedded phonemes (B, N, D), mask (B, N) True = phoneme -> (B, N, D); `run_layer(layer,
+        *inputs)` may checkpoint.
+        """
         x = self.dropout(self.positions(x))
         for layer in self.layers:
             x = run_layer(layer, x, mask[:, None, None, :])

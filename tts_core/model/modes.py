@@ -11,7 +11,9 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module, gradients: bool = False) -> Iterator[None]:
-    """Eval mode, without gradients unless asked for; afterwards every module is in the mode it was in, whatever happened."""
+    """Eval mode, without gradients unless asked for; afterwards every module is in the mode it was
+    in, whatever happened.
+    """
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

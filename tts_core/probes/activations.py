@@ -1,4 +1,5 @@
-"""Scale and collapse: how large the memory is beside the decoder's stream, and whether the decoder still moves in time.
+"""Scale and collapse: how large the memory is beside the decoder's stream, and whether the decoder
+still moves in time.
 
 Shapes: B batch, T frames, D width, H heads.
 """
@@ -19,8 +20,14 @@ from tts_core.speech.batch import Batch, lengths_to_mask
 
 @contextmanager
 def recorded_attention(model: nn.Module) -> Iterator[dict[str, MultiHeadAttention]]:
-    """While open, every attention keeps the logits and weights of its last call; yields them by module path."""
-    attentions = {name: module for name, module in model.named_modules() if isinstance(module, MultiHeadAttention)}
+    """While open, every attention keeps the logits and weights of its last call; yields them by
+    module path.
+    """
+    attentions = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, MultiHeadAttention)
+    }
     for module in attentions.values():
         module.record = True
     try:
@@ -38,6 +45,7 @@ def captured_outputs(model: nn.Module, names: list[str]) -> Iterator[dict[str, T
     def keep(name):
         def hook(module, inputs, output):
             captured[name] = output.detach()
+
         return hook
 
     handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
@@ -49,10 +57,12 @@ def captured_outputs(model: nn.Module, names: list[str]) -> Iterator[dict[str, T
 
 
 def time_variance_share(decoded: Tensor, lengths: Tensor) -> float:
-    """Share of the variance of decoder output (B, T, D) that lies across time, over valid frames; in [0, 1].
+    """Share of the variance of decoder output (B, T, D) that lies across time, over valid frames;
+    in [0, 1].
 
-    Total variance is taken about the one overall mean; the rest of it is the difference between channels, which is all
-    that is left when every frame is the same vector. A collapse reads below 0.1.
+    Total variance is taken about the one overall mean; the rest of it is the difference between
+    channels, which is all that is left when every frame is the same vector. A collapse reads below
+    0.1.
     """
     shares = []
     for frames, length in zip(decoded.double(), lengths.tolist()):
@@ -63,8 +73,10 @@ def time_variance_share(decoded: Tensor, lengths: Tensor) -> float:
 
 
 def attention_entropy(weights: Tensor, lengths: Tensor) -> float:
-    """Mean entropy of attention rows (B, H, Q, K) over valid queries, divided by ln K of each clip: 0 sharp, 1 uniform."""
-    entropy = -(weights * weights.clamp(min=1e-30).log()).sum(dim=-1).mean(dim=1)     # (B, Q)
+    """Mean entropy of attention rows (B, H, Q, K) over valid queries, divided by ln K of each clip:
+    0 sharp, 1 uniform.
+    """
+    entropy = -(weights * weights.clamp(min=1e-30).log()).sum(dim=-1).mean(dim=1)  # (B, Q)
     mask = lengths_to_mask(lengths, entropy.shape[1])
     bound = lengths.double().log().clamp(min=1e-9)[:, None]
     return float((entropy / bound).masked_fill(~mask, 0.0).sum() / mask.sum())
@@ -74,8 +86,9 @@ def attention_entropy(weights: Tensor, lengths: Tensor) -> float:
 class Scales:
     """Standard deviations in one forward pass (eval mode), by place, plus entropy and collapse."""
 
-    std: dict[str, float]                # memory, decoder input, residual stream and attention outputs per layer
-    cross_attention_entropy: dict[str, float]   # per decoder layer, 0 sharp, 1 uniform
+    # memory, decoder input, residual stream and attention outputs per layer
+    std: dict[str, float]
+    cross_attention_entropy: dict[str, float]  # per decoder layer, 0 sharp, 1 uniform
     cross_attention_logit_std: dict[str, float]
     time_variance_share: float
 
@@ -83,26 +96,49 @@ class Scales:
 def measure_scales(model: nn.Module, batch: Batch) -> Scales:
     """Measure `model` on `batch` in eval mode; nothing of the model changes."""
     layers = [f"decoder.layers.{index}" for index in range(len(model.decoder.layers))]
-    places = ["encoder", "mel_projection_in", *layers, *(f"{layer}.{part}" for layer in layers
-                                                         for part in ("self_attention", "cross_attention"))]
-    with evaluating(model), recorded_attention(model) as attentions, captured_outputs(model, places) as captured:
+    places = [
+        "encoder",
+        "mel_projection_in",
+        *layers,
+        *(f"{layer}.{part}" for layer in layers for part in ("self_attention", "cross_attention")),
+    ]
+    with (
+        evaluating(model),
+        recorded_attention(model) as attentions,
+        captured_outputs(model, places) as captured,
+    ):
         output = model(batch)
         cross = {layer: attentions[f"{layer}.cross_attention"] for layer in layers}
-        entropy = {layer: attention_entropy(attention.weights, batch.mel_lengths) for layer, attention in cross.items()}
-        logit_std = {layer: float(attention.logits[torch.isfinite(attention.logits)].std())
-                     for layer, attention in cross.items()}
+        entropy = {
+            layer: attention_entropy(attention.weights, batch.mel_lengths)
+            for layer, attention in cross.items()
+        }
+        logit_std = {
+            layer: float(attention.logits[torch.isfinite(attention.logits)].std())
+            for layer, attention in cross.items()
+        }
     mask = batch.mel_mask
     std = {"memory": float(output.memory[mask].std())}
-    std |= {name: float(captured[name][mask if captured[name].shape[1] == mask.shape[1] else batch.phoneme_mask].std())
-            for name in places}
+    std |= {
+        name: float(
+            captured[name][
+                mask if captured[name].shape[1] == mask.shape[1] else batch.phoneme_mask
+            ].std()
+        )
+        for name in places
+    }
     return Scales(std, entropy, logit_std, time_variance_share(output.decoded, batch.mel_lengths))
 
 
 def cross_attention_maps(model: nn.Module, batch: Batch) -> Tensor:
-    """Teacher-forced cross-attention of the first clip, averaged over heads: (layers, T, T), rows are decoder frames."""
+    """Teacher-forced cross-attention of the first clip, averaged over heads: (layers, T, T), rows
+    are decoder frames.
+    """
     with evaluating(model), recorded_attention(model) as attentions:
         model(batch)
-        maps = [attentions[f"decoder.layers.{index}.cross_attention"].weights[0].mean(dim=0)
-                for index in range(len(model.decoder.layers))]
+        maps = [
+            attentions[f"decoder.layers.{index}.cross_attention"].weights[0].mean(dim=0)
+            for index in range(len(model.decoder.layers))
+        ]
     length = int(batch.mel_lengths[0])
     return torch.stack(maps)[:, :length, :length].cpu()

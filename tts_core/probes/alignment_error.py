@@ -1,4 +1,5 @@
-"""What wrong durations do to a sound model: uniform ones, and true ones whose boundaries are moved by chance.
+"""What wrong durations do to a sound model: uniform ones, and true ones whose boundaries are moved
+by chance.
 
 Shapes: N phonemes, T frames.
 """
@@ -16,46 +17,78 @@ from tts_core.speech.batch import Batch
 from tts_core.speech.dataset import Clip
 
 
-def jitter_durations(durations: np.ndarray, hop_seconds: float, sigma_seconds: float, seed: int = 0) -> np.ndarray:
-    """Durations (N,) frames with each inner boundary moved by N(0, sigma) seconds -> (N,) int64 with the same sum.
+def jitter_durations(
+    durations: np.ndarray, hop_seconds: float, sigma_seconds: float, seed: int = 0
+) -> np.ndarray:
+    """Durations (N,) frames with each inner boundary moved by N(0, sigma) seconds -> (N,) int64
+    with the same sum.
 
-    Boundaries are rounded to frames, kept inside the clip and put in order, so that a short phoneme may vanish, as in a
-    poor alignment. The same `seed` moves a boundary in the same direction at every `sigma_seconds`.
+    Boundaries are rounded to frames, kept inside the clip and put in order, so that a short phoneme
+    may vanish, as in a poor alignment. The same `seed` moves a boundary in the same direction at
+    every `sigma_seconds`.
     """
     if sigma_seconds < 0:
-        raise WorkbookError(f"jitter: sigma_seconds = {sigma_seconds:g}, but it must be zero or positive")
+        raise WorkbookError(
+            f"jitter: sigma_seconds = {sigma_seconds:g}, but it must be zero or positive"
+        )
     durations = np.asarray(durations, dtype=np.int64)
     total = int(durations.sum())
     draws = np.random.default_rng(seed).standard_normal(len(durations) - 1)
-    moved = np.rint(np.cumsum(durations)[:-1] + draws * sigma_seconds / hop_seconds).astype(np.int64)
+    moved = np.rint(np.cumsum(durations)[:-1] + draws * sigma_seconds / hop_seconds).astype(
+        np.int64
+    )
     ends = np.append(np.sort(moved.clip(0, total)), total)
     return np.diff(ends, prepend=0)
 
 
 def boundary_error(durations: np.ndarray, true_durations: np.ndarray) -> float:
-    """Mean distance of the inner boundaries from the true ones, in frames; 0 for a clip of one phoneme."""
+    """Mean distance of the inner boundaries from the true ones, in frames; 0 for a clip of one
+    phoneme.
+    """
     moved, true = np.cumsum(durations)[:-1], np.cumsum(true_durations)[:-1]
     return float(np.abs(moved - true).mean()) if len(true) else 0.0
 
 
 def with_durations(batch: Batch, durations: np.ndarray) -> Batch:
-    """The one clip of `batch` with other durations (N,), which must add up to its frames. Raises WorkbookError."""
+    """The one clip of `batch` with other durations (N,), which must add up to its frames. Raises
+    WorkbookError.
+    """
     wanted, length = int(batch.mel_lengths[0]), int(batch.phoneme_lengths[0])
-    if len(batch.mel) != 1 or len(durations) != length or durations.sum() != wanted or (durations < 0).any():
-        raise WorkbookError(f"with_durations: {len(batch.mel)} clips, {len(durations)} durations that sum to "
-                            f"{durations.sum()}, wanted one clip and {length} durations, none negative, that sum to "
-                            f"{wanted}")
+    if (
+        len(batch.mel) != 1
+        or len(durations) != length
+        or durations.sum() != wanted
+        or (durations < 0).any()
+    ):
+        raise WorkbookError(
+            f"with_durations: {len(batch.mel)} clips, {len(durations)} durations that sum to"
+            f" {durations.sum()}, wanted one clip and {length} durations, none negative, that sum"
+            f" to {wanted}"
+        )
     return replace(batch, durations=torch.from_numpy(durations).to(batch.durations)[None])
 
 
 def with_uniform_durations(clip: Clip) -> Clip:
     """The same clip as if nothing said when its phonemes are spoken; it is marked so."""
-    return replace(clip, durations=uniform_durations(len(clip.durations), len(clip.mel)), alignment="uniform")
+    return replace(
+        clip, durations=uniform_durations(len(clip.durations), len(clip.mel)), alignment="uniform"
+    )
 
 
-def wrong_durations(durations: np.ndarray, hop_seconds: float, sigmas_ms: tuple[int, ...] = (10, 20, 40),
-                    seed: int = 0) -> dict[str, np.ndarray]:
+def wrong_durations(
+    durations: np.ndarray,
+    hop_seconds: float,
+    sigmas_ms: tuple[int, ...] = (10, 20, 40),
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
     """Label -> durations (N,): each jitter, then uniform ones, all with the sum of `durations`."""
-    jittered = {f"boundaries off by {sigma} ms": jitter_durations(durations, hop_seconds, sigma / 1000, seed)
-                for sigma in sigmas_ms}
-    return {**jittered, "uniform durations": uniform_durations(len(durations), int(durations.sum()))}
+    jittered = {
+        f"boundaries off by {sigma} ms": jitter_durations(
+            durations, hop_seconds, sigma / 1000, seed
+        )
+        for sigma in sigmas_ms
+    }
+    return {
+        **jittered,
+        "uniform durations": uniform_durations(len(durations), int(durations.sum())),
+    }

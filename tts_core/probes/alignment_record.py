@@ -1,4 +1,6 @@
-"""Cross-attention at several steps of a training, kept while it runs: the model of step 20 is gone at step 400."""
+"""Cross-attention at several steps of a training, kept while it runs: the model of step 20 is gone
+at step 400.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,17 @@ from tts_core.speech.batch import Batch
 from tts_core.training.step import StepReport
 
 
-def record_alignments(model: TTSModel, batch: Batch, steps: Sequence[int],
-                      also: Callable[[int, StepReport], bool | None] | None = None,
-                      ) -> tuple[dict[int, Tensor], Callable[[int, StepReport], bool | None]]:
-    """Step -> maps (layers, T, T) of the first clip, to be filled, and the `on_step` callback for `fit` that fills it.
+def record_alignments(
+    model: TTSModel,
+    batch: Batch,
+    steps: Sequence[int],
+    also: Callable[[int, StepReport], bool | None] | None = None,
+) -> tuple[dict[int, Tensor], Callable[[int, StepReport], bool | None]]:
+    """Step -> maps (layers, T, T) of the first clip, to be filled, and the `on_step` callback for
+    `fit` that fills it.
 
-    One more forward pass in eval mode at each of `steps`; the training does not notice. `also` is called at every step
-    and decides whether to stop.
+    One more forward pass in eval mode at each of `steps`; the training does not notice. `also` is
+    called at every step and decides whether to stop.
     """
     maps: dict[int, Tensor] = {}
 

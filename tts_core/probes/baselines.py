@@ -1,6 +1,7 @@
 """Trivial baselines: every mel loss stands beside what needs no text, or no learning at all.
 
-Shapes: T frames, M mel bins. All errors are mean absolute differences in the units of the mel (ln units).
+Shapes: T frames, M mel bins. All errors are mean absolute differences in the units of the mel (ln
+units).
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ AR_ORDER = 3
 
 
 def best_constant_l1(mel: Tensor) -> float:
-    """L1 of the best prediction that ignores its input: one constant per bin, the median over the frames of (T, M)."""
+    """L1 of the best prediction that ignores its input: one constant per bin, the median over the
+    frames of (T, M).
+    """
     return float((mel - mel.quantile(0.5, dim=0)).abs().mean())
 
 
 def copy_previous_l1(mel: Tensor) -> float:
-    """L1 of repeating the previous true frame of (T, M); the first frame has none and is left out."""
+    """L1 of repeating the previous true frame of (T, M); the first frame has none and is left
+    out.
+    """
     return float((mel[1:] - mel[:-1]).abs().mean())
 
 
@@ -27,13 +32,17 @@ def copy_previous_l1(mel: Tensor) -> float:
 class LinearAutoregression:
     """Per-bin linear prediction of a frame from the `order` frames before it, without any text."""
 
-    coefficients: Tensor   # (order + 1, M): newest frame first, then the intercept
+    coefficients: Tensor  # (order + 1, M): newest frame first, then the intercept
 
     @classmethod
     def fit(cls, mels: list[Tensor], order: int = AR_ORDER) -> LinearAutoregression:
-        """Least squares, each bin by itself, over all clips (T, M); the first frame repeats backwards."""
-        rows = torch.cat([_history(mel, order) for mel in mels])                       # (frames, order, M)
-        rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1).permute(2, 0, 1)   # (M, frames, order + 1)
+        """Least squares, each bin by itself, over all clips (T, M); the first frame repeats
+        backwards.
+        """
+        # (frames, order, M)
+        rows = torch.cat([_history(mel, order) for mel in mels])
+        # (M, frames, order + 1)
+        rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1).permute(2, 0, 1)
         target = torch.cat(mels).T[..., None].double()
         return cls(torch.linalg.lstsq(rows.double(), target).solution[..., 0].T)
 
@@ -54,17 +63,22 @@ class LinearAutoregression:
 
 
 def _history(mel: Tensor, order: int) -> Tensor:
-    """(T, M) -> (T, order, M): the frames before each frame, newest first; the first frame repeats backwards."""
+    """(T, M) -> (T, order, M): the frames before each frame, newest first; the first frame repeats
+    backwards.
+    """
     padded = torch.cat([mel[:1].expand(order, -1), mel])
-    return torch.stack([padded[order - lag:len(padded) - lag] for lag in range(1, order + 1)], dim=1)
+    return torch.stack(
+        [padded[order - lag : len(padded) - lag] for lag in range(1, order + 1)], dim=1
+    )
 
 
 def trivial_baselines(mel: Tensor, corpus: list[Tensor] | None = None) -> dict[str, float]:
     """L1 of each baseline on `mel` (T, M).
 
-    `best_constant` is the per-bin median over the clip's frames, the best prediction that ignores its input;
-    `copy_previous` repeats the last true frame; `ar3` is a linear autoregression fitted on `corpus` (default: the clip
-    itself), teacher-forced, and `ar3_free_running` the same fed its own output.
+    `best_constant` is the per-bin median over the clip's frames, the best prediction that ignores
+    its input; `copy_previous` repeats the last true frame; `ar3` is a linear autoregression fitted
+    on `corpus` (default: the clip itself), teacher-forced, and `ar3_free_running` the same fed its
+    own output.
     """
     model = LinearAutoregression.fit(corpus or [mel])
     return {

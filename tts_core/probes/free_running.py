@@ -1,6 +1,7 @@
 """Teacher-forced against free-running error: the headline gap.
 
-Shapes: B batch, T frames, M mel bins. Errors are mean absolute differences in ln units over valid frames.
+Shapes: B batch, T frames, M mel bins. Errors are mean absolute differences in ln units over valid
+frames.
 """
 
 from __future__ import annotations
@@ -26,21 +27,29 @@ def mel_l1(mel: Tensor, batch: Batch) -> float:
 class Gap:
     """Errors and mels of one model on one batch; tensors on the CPU."""
 
-    tf_l1: float                 # ln units
-    fr_l1: float                 # ln units
-    tf_mel: Tensor               # (B, T, M)
-    fr_mel: Tensor               # (B, T, M)
-    tf_error_per_frame: Tensor   # (T,) mean over bins and clips
-    fr_error_per_frame: Tensor   # (T,)
+    tf_l1: float  # ln units
+    fr_l1: float  # ln units
+    tf_mel: Tensor  # (B, T, M)
+    fr_mel: Tensor  # (B, T, M)
+    tf_error_per_frame: Tensor  # (T,) mean over bins and clips
+    fr_error_per_frame: Tensor  # (T,)
 
 
 def measure_gap(model: TTSModel, batch: Batch, layout: str | None = None) -> Gap:
-    """Both errors of `model` on `batch` in eval mode; `layout` overrides the history layout of generation."""
+    """Both errors of `model` on `batch` in eval mode; `layout` overrides the history layout of
+    generation.
+    """
     with evaluating(model):
         tf_mel = model(batch).mel
     fr_mel = free_run(model, batch, layout=layout).mel
-    return Gap(mel_l1(tf_mel, batch), mel_l1(fr_mel, batch), tf_mel.cpu(), fr_mel.cpu(),
-               _per_frame(tf_mel, batch).cpu(), _per_frame(fr_mel, batch).cpu())
+    return Gap(
+        mel_l1(tf_mel, batch),
+        mel_l1(fr_mel, batch),
+        tf_mel.cpu(),
+        fr_mel.cpu(),
+        _per_frame(tf_mel, batch).cpu(),
+        _per_frame(fr_mel, batch).cpu(),
+    )
 
 
 def _per_frame(mel: Tensor, batch: Batch) -> Tensor:

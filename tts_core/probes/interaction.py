@@ -12,8 +12,8 @@ class TwoByTwo:
     """One error in the four cells of two on/off faults; all positive."""
 
     neither: float
-    first: float     # the first fault alone
-    second: float    # the second fault alone
+    first: float  # the first fault alone
+    second: float  # the second fault alone
     both: float
 
     def __post_init__(self) -> None:
@@ -37,6 +37,7 @@ class TwoByTwo:
 
     @property
     def interaction(self) -> float:
-        """`second_given_first` over `second_ratio`, symmetric in the faults: 1 where they multiply, below 1 where the
-        one hides the other, above 1 where each makes the other worse."""
+        """`second_given_first` over `second_ratio`, symmetric in the faults: 1 where they multiply,
+        below 1 where the one hides the other, above 1 where each makes the other worse.
+        """
         return self.both * self.neither / (self.first * self.second)

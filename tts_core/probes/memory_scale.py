@@ -1,4 +1,5 @@
-"""Cross-attention as the memory grows: do the logits saturate, do the values drown the stream, what comes back?
+"""Cross-attention as the memory grows: do the logits saturate, do the values drown the stream, what
+comes back?
 
 Dropout is off and the weights stay: only `ModelConfig.memory_scale` changes.
 Shapes: B batch, T frames, D width.
@@ -30,45 +31,62 @@ PARTS = ("query", "key", "value", "output")
 class CrossAttentionState:
     """Cross-attention of one model on one batch; lists run over decoder layers."""
 
-    factor: float                   # ModelConfig.memory_scale
-    memory_std: float               # of the length-regulated memory, over valid frames
+    factor: float  # ModelConfig.memory_scale
+    memory_std: float  # of the length-regulated memory, over valid frames
     logit_std: list[float]
-    logit_max: list[float]          # largest absolute logit
-    entropy: list[float]            # over ln T: 0 sharp, 1 uniform
-    over_stream: list[float]        # std of its output over std of the stream it is added to
-    gradient: dict[str, list[float]]   # norm of the mel loss's gradient at the weights of query, key, value, output
-    memory_gradient: float          # at the memory, (B, T, D)
-    text_gradient: float            # at the text embedding
-    mel: float                      # mel loss, model units
+    logit_max: list[float]  # largest absolute logit
+    entropy: list[float]  # over ln T: 0 sharp, 1 uniform
+    over_stream: list[float]  # std of its output over std of the stream it is added to
+    # norm of the mel loss's gradient at the weights of query, key, value, output
+    gradient: dict[str, list[float]]
+    memory_gradient: float  # at the memory, (B, T, D)
+    text_gradient: float  # at the text embedding
+    mel: float  # mel loss, model units
 
     @property
     def memory_sensitivity(self) -> float:
-        """Memory gradient times memory scale: what a *relative* change of the memory does to the loss."""
+        """Memory gradient times memory scale: what a *relative* change of the memory does to the
+        loss.
+        """
         return self.memory_gradient * self.memory_std
 
 
-def cross_attention_state(model: TTSModel, batch: Batch, experiment: ExperimentConfig) -> CrossAttentionState:
+def cross_attention_state(
+    model: TTSModel, batch: Batch, experiment: ExperimentConfig
+) -> CrossAttentionState:
     """Measure `model` as it is, in eval mode with gradients; nothing of it changes."""
     attentions = [layer.cross_attention for layer in model.decoder.layers]
     with evaluating(model, gradients=True):
         with recorded_attention(model), _streams(model) as streams:
             output = model(batch)
             logits = [attention.logits for attention in attentions]
-            entropy = [attention_entropy(attention.weights, batch.mel_lengths) for attention in attentions]
+            entropy = [
+                attention_entropy(attention.weights, batch.mel_lengths) for attention in attentions
+            ]
         mel = loss_sums(output, batch, model, experiment.loss).mel
         mean = mel[0] / mel[1]
-        sources = [output.memory, model.text_embedding.weight,
-                   *(getattr(attention, part).weight for attention in attentions for part in PARTS)]
+        sources = [
+            output.memory,
+            model.text_embedding.weight,
+            *(getattr(attention, part).weight for attention in attentions for part in PARTS),
+        ]
         norms = [float(gradient.double().norm()) for gradient in torch.autograd.grad(mean, sources)]
     mask = batch.mel_mask
     finite = [_valid(layer, mask) for layer in logits]
     return CrossAttentionState(
-        factor=model.config.memory_scale, memory_std=float(output.memory.detach()[mask].std()),
-        logit_std=[float(layer.std()) for layer in finite], logit_max=[float(layer.abs().max()) for layer in finite],
+        factor=model.config.memory_scale,
+        memory_std=float(output.memory.detach()[mask].std()),
+        logit_std=[float(layer.std()) for layer in finite],
+        logit_max=[float(layer.abs().max()) for layer in finite],
         entropy=entropy,
-        over_stream=[float(layer["written"][mask].std() / layer["stream"][mask].std()) for layer in streams],
-        gradient={part: norms[2 + index::len(PARTS)] for index, part in enumerate(PARTS)},
-        memory_gradient=norms[0], text_gradient=norms[1], mel=float(mean.detach()))
+        over_stream=[
+            float(layer["written"][mask].std() / layer["stream"][mask].std()) for layer in streams
+        ],
+        gradient={part: norms[2 + index :: len(PARTS)] for index, part in enumerate(PARTS)},
+        memory_gradient=norms[0],
+        text_gradient=norms[1],
+        mel=float(mean.detach()),
+    )
 
 
 def with_memory_scale(model: TTSModel, factor: float) -> TTSModel:
@@ -78,23 +96,36 @@ def with_memory_scale(model: TTSModel, factor: float) -> TTSModel:
     return model
 
 
-def memory_scale_response(model: TTSModel, batch: Batch, experiment: ExperimentConfig,
-                          factors: Sequence[float] = FACTORS) -> list[CrossAttentionState]:
+def memory_scale_response(
+    model: TTSModel, batch: Batch, experiment: ExperimentConfig, factors: Sequence[float] = FACTORS
+) -> list[CrossAttentionState]:
     """`model` with its memory multiplied by each factor, everything else alike.
 
-    The factor multiplies what the encoder (and its norm, where there is one) gives, before frame positions are added.
+    The factor multiplies what the encoder (and its norm, where there is one) gives, before frame
+    positions are added.
     """
-    return [cross_attention_state(with_memory_scale(model, factor), batch, experiment) for factor in factors]
+    return [
+        cross_attention_state(with_memory_scale(model, factor), batch, experiment)
+        for factor in factors
+    ]
 
 
 def layer_curves(states: Sequence[CrossAttentionState], layer: int) -> dict[str, list[float]]:
-    """What `states` say about one decoder layer, series by series, for a picture; the text's gradient has no layer."""
-    return {"factor": [state.factor for state in states], "memory_std": [state.memory_std for state in states],
-            "logit_std": [state.logit_std[layer] for state in states],
-            "entropy": [state.entropy[layer] for state in states],
-            "over_stream": [state.over_stream[layer] for state in states],
-            **{f"{part}_gradient": [state.gradient[part][layer] for state in states] for part in ("query", "key")},
-            "text_gradient": [state.text_gradient for state in states]}
+    """What `states` say about one decoder layer, series by series, for a picture; the text's
+    gradient has no layer.
+    """
+    return {
+        "factor": [state.factor for state in states],
+        "memory_std": [state.memory_std for state in states],
+        "logit_std": [state.logit_std[layer] for state in states],
+        "entropy": [state.entropy[layer] for state in states],
+        "over_stream": [state.over_stream[layer] for state in states],
+        **{
+            f"{part}_gradient": [state.gradient[part][layer] for state in states]
+            for part in ("query", "key")
+        },
+        "text_gradient": [state.text_gradient for state in states],
+    }
 
 
 def _valid(logits: Tensor, mask: Tensor) -> Tensor:
@@ -105,14 +136,22 @@ def _valid(logits: Tensor, mask: Tensor) -> Tensor:
 
 @contextmanager
 def _streams(model: TTSModel) -> Iterator[list[dict[str, Tensor]]]:
-    """While open, each decoder layer keeps the `stream` before cross-attention and what that has `written` to it."""
+    """While open, each decoder layer keeps the `stream` before cross-attention and what that has
+    `written` to it.
+    """
     kept: list[dict[str, Tensor]] = [{} for _ in model.decoder.layers]
     handles = []
     for layer, place in zip(model.decoder.layers, kept, strict=True):
-        handles.append(layer.cross_attention_norm.register_forward_pre_hook(
-            lambda module, inputs, place=place: place.update(stream=inputs[0].detach())))
-        handles.append(layer.cross_attention.register_forward_hook(
-            lambda module, inputs, output, place=place: place.update(written=output.detach())))
+        handles.append(
+            layer.cross_attention_norm.register_forward_pre_hook(
+                lambda module, inputs, place=place: place.update(stream=inputs[0].detach())
+            )
+        )
+        handles.append(
+            layer.cross_attention.register_forward_hook(
+                lambda module, inputs, output, place=place: place.update(written=output.detach())
+            )
+        )
     try:
         yield kept
     finally:

@@ -1,4 +1,6 @@
-"""Input-layout parity: generation code that is fed the true history must give the teacher-forced output."""
+"""Input-layout parity: generation code that is fed the true history must give the teacher-forced
+output.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,20 @@ from tts_core.speech.batch import Batch
 @dataclass(frozen=True)
 class LayoutParity:
     layout: str
-    max_difference: float   # largest |generation code on true history - teacher-forced|, ln units, valid frames
+    # largest |generation code on true history - teacher-forced|, ln units, valid frames
+    max_difference: float
     mean_difference: float  # its mean
     true_history_l1: float  # error of the generation code on the true history, ln units
 
 
 def measure_layout_parity(model: TTSModel, batch: Batch, layout: str) -> LayoutParity:
-    """Compare generation in `layout`, fed the recording instead of itself, with teacher forcing (both in eval mode)."""
+    """Compare generation in `layout`, fed the recording instead of itself, with teacher forcing
+    (both in eval mode).
+    """
     with evaluating(model):
         teacher_forced = model(batch).mel
     generated = free_run(model, batch, layout=layout, true_history=True).mel
     difference = (generated - teacher_forced).abs()[batch.mel_mask]
-    return LayoutParity(layout, float(difference.max()), float(difference.mean()), mel_l1(generated, batch))
+    return LayoutParity(
+        layout, float(difference.max()), float(difference.mean()), mel_l1(generated, batch)
+    )

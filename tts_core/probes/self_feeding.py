@@ -1,8 +1,9 @@
 """How the error grows while a model hears itself: free-running from many points of a true history.
 
-A run that starts at frame s has the recording as its history up to s, and its own output from there on. Its k-th frame
-is s + k - 1: the first one has a true history and is the teacher-forced frame, the second has heard one frame of its
-own. Shapes: S runs, T frames, M mel bins, K spans. Errors are mean absolute differences in ln units.
+A run that starts at frame s has the recording as its history up to s, and its own output from there
+on. Its k-th frame is s + k - 1: the first one has a true history and is the teacher-forced frame,
+the second has heard one frame of its own. Shapes: S runs, T frames, M mel bins, K spans. Errors are
+mean absolute differences in ln units.
 """
 
 from __future__ import annotations
@@ -24,53 +25,77 @@ N_STARTS = 32
 
 @dataclass(frozen=True)
 class SelfFeeding:
-    """Error against the number of self-fed frames; span j holds the k-th frames with last[j-1] < k <= last[j]."""
+    """Error against the number of self-fed frames; span j holds the k-th frames with last[j-1] < k
+    <= last[j].
+    """
 
-    last: Tensor             # (K,) 1, 2, 4, 8, … and T, in frames
-    error: Tensor            # (K,) mean over all frames of the span and all runs that reach them
-    teacher_forced: Tensor   # (K,) teacher-forced error of the very same frames
-    n_frames: Tensor         # (K,) frames behind each mean
+    last: Tensor  # (K,) 1, 2, 4, 8, … and T, in frames
+    error: Tensor  # (K,) mean over all frames of the span and all runs that reach them
+    teacher_forced: Tensor  # (K,) teacher-forced error of the very same frames
+    n_frames: Tensor  # (K,) frames behind each mean
 
     def first_above(self, level: float) -> int | None:
-        """The shortest span (its last k) whose mean error exceeds `level`, ln units; None where none does."""
+        """The shortest span (its last k) whose mean error exceeds `level`, ln units; None where
+        none does.
+        """
         above = (self.error > level).nonzero()
         return int(self.last[above[0, 0]]) if len(above) else None
 
 
-def free_run_from(model: TTSModel, batch: Batch, starts: Sequence[int], layout: str = "train") -> Tensor:
+def free_run_from(
+    model: TTSModel, batch: Batch, starts: Sequence[int], layout: str = "train"
+) -> Tensor:
     """Runs side by side over one clip (batch of 1), one per start -> mel (S, T, M) ln units.
 
-    Before its start a run is fed the recording (its frames there are the teacher-forced ones, in layout `train`), from
-    there on itself. Start 0 is free-running, start T teacher forcing. Raises WorkbookError for more than one clip.
+    Before its start a run is fed the recording (its frames there are the teacher-forced ones, in
+    layout `train`), from there on itself. Start 0 is free-running, start T teacher forcing. Raises
+    WorkbookError for more than one clip.
     """
     n_frames = int(batch.mel_lengths[0])
     if len(batch.mel) != 1 or not starts or not all(0 <= start <= n_frames for start in starts):
-        raise WorkbookError(f"free_run_from: {len(batch.mel)} clips and starts {list(starts)[:5]}, wanted one clip and "
-                            f"starts between 0 and its {n_frames} frames")
+        raise WorkbookError(
+            f"free_run_from: {len(batch.mel)} clips and starts {list(starts)[:5]}, wanted one clip"
+            f" and starts between 0 and its {n_frames} frames"
+        )
     with evaluating(model):
-        memory = model.expand(model.encode(batch.phonemes, batch.phoneme_mask), batch.durations, n_frames)
-        mel, _ = decode_frames(model, memory.expand(len(starts), -1, -1), batch.mel_mask[:, :n_frames].expand(len(starts), -1),
-                               layout=layout, true_history=batch.mel, own_from=torch.tensor(starts, device=memory.device))
+        memory = model.expand(
+            model.encode(batch.phonemes, batch.phoneme_mask), batch.durations, n_frames
+        )
+        mel, _ = decode_frames(
+            model,
+            memory.expand(len(starts), -1, -1),
+            batch.mel_mask[:, :n_frames].expand(len(starts), -1),
+            layout=layout,
+            true_history=batch.mel,
+            own_from=torch.tensor(starts, device=memory.device),
+        )
     return mel
 
 
 def spans_up_to(n_frames: int) -> list[int]:
-    """Ends of the spans 1, 2, 3–4, 5–8, …: powers of two, and `n_frames`; the last span is no mere remnant."""
-    powers = [2 ** power for power in range(n_frames.bit_length())]
+    """Ends of the spans 1, 2, 3–4, 5–8, …: powers of two, and `n_frames`; the last span is no mere
+    remnant.
+    """
+    powers = [2**power for power in range(n_frames.bit_length())]
     return [end for end in powers if 1.5 * end <= n_frames] + [n_frames]
 
 
-def measure_self_feeding(model: TTSModel, batch: Batch, n_starts: int = N_STARTS, layout: str = "train") -> SelfFeeding:
-    """Error by number of self-fed frames over `n_starts` runs, spread evenly over the clip, the first from frame 0.
+def measure_self_feeding(
+    model: TTSModel, batch: Batch, n_starts: int = N_STARTS, layout: str = "train"
+) -> SelfFeeding:
+    """Error by number of self-fed frames over `n_starts` runs, spread evenly over the clip, the
+    first from frame 0.
 
-    Few runs reach the long spans, and those end late in the clip: compare `error` with `teacher_forced`, which is taken
-    over the same frames.
+    Few runs reach the long spans, and those end late in the clip: compare `error` with
+    `teacher_forced`, which is taken over the same frames.
     """
     n_frames = int(batch.mel_lengths[0])
     starts = sorted({index * n_frames // n_starts for index in range(n_starts)})
     runs = free_run_from(model, batch, [*starts, n_frames], layout)
-    errors = (runs - batch.mel[:, :n_frames]).abs().mean(dim=2).cpu()                          # (S + 1, T)
-    k = torch.arange(n_frames)[None, :] - torch.tensor(starts)[:, None] + 1                    # (S, T)
+    # (S + 1, T)
+    errors = (runs - batch.mel[:, :n_frames]).abs().mean(dim=2).cpu()
+    # (S, T)
+    k = torch.arange(n_frames)[None, :] - torch.tensor(starts)[:, None] + 1
     last = spans_up_to(n_frames)
     error, forced, counts = [], [], []
     for before, end in zip([0, *last], last):
@@ -78,4 +103,6 @@ def measure_self_feeding(model: TTSModel, batch: Batch, n_starts: int = N_STARTS
         error.append(errors[:-1][inside].mean())
         forced.append(errors[-1].expand_as(k)[inside].mean())
         counts.append(int(inside.sum()))
-    return SelfFeeding(torch.tensor(last), torch.stack(error), torch.stack(forced), torch.tensor(counts))
+    return SelfFeeding(
+        torch.tensor(last), torch.stack(error), torch.stack(forced), torch.tensor(counts)
+    )

@@ -1,7 +1,8 @@
-"""One step done two ways: precision, checkpointing, loss scale, accumulation; and what rounding alone would do to it.
+"""One step done two ways: precision, checkpointing, loss scale, accumulation; and what rounding
+alone would do to it.
 
-Key biases are left out of every comparison: softmax is blind to them, so their gradient is rounding, which Adam's first
-step turns into full steps.
+Key biases are left out of every comparison: softmax is blind to them, so their gradient is
+rounding, which Adam's first step turns into full steps.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class MeasuredStep:
     """One train step on a copy of a model, by parameter name."""
 
     report: StepReport
-    gradient: dict[str, Tensor]   # as the optimiser got it: unscaled, then clipped
-    update: dict[str, Tensor]     # change of the weights
+    gradient: dict[str, Tensor]  # as the optimiser got it: unscaled, then clipped
+    update: dict[str, Tensor]  # change of the weights
 
     @property
     def loss(self) -> float:
@@ -41,19 +42,23 @@ class MeasuredStep:
 
 @dataclass(frozen=True)
 class StepDifference:
-    """A step beside a reference step. Errors are norms of differences over norms of the reference."""
+    """A step beside a reference step. Errors are norms of differences over norms of the
+    reference.
+    """
 
-    loss: float                         # relative
-    gradient: float                     # over all parameters
+    loss: float  # relative
+    gradient: float  # over all parameters
     gradient_cosine: float
     update: float
-    modules: dict[str, float]           # gradient error per audited module
+    modules: dict[str, float]  # gradient error per audited module
     module_cosines: dict[str, float]
 
 
 def without_clip(experiment: ExperimentConfig) -> ExperimentConfig:
     """The same experiment with the gradient clip off."""
-    return dataclasses.replace(experiment, optimizer=dataclasses.replace(experiment.optimizer, clip_norm=None))
+    return dataclasses.replace(
+        experiment, optimizer=dataclasses.replace(experiment.optimizer, clip_norm=None)
+    )
 
 
 def in_precision(experiment: ExperimentConfig, name: str) -> ExperimentConfig:
@@ -82,17 +87,27 @@ def with_dropout(model: nn.Module, probability: float) -> nn.Module:
     return model
 
 
-def measure_step(model: nn.Module, batches: Batch | Sequence[Batch], experiment: ExperimentConfig,
-                 loss_scale: float | None = None) -> MeasuredStep:
-    """One train step of `experiment` on a copy of `model`, over a batch or micro-batches; dropout from its seed.
+def measure_step(
+    model: nn.Module,
+    batches: Batch | Sequence[Batch],
+    experiment: ExperimentConfig,
+    loss_scale: float | None = None,
+) -> MeasuredStep:
+    """One train step of `experiment` on a copy of `model`, over a batch or micro-batches; dropout
+    from its seed.
 
-    `loss_scale` sets the scaler, in any precision, and an overflow is then reported as a skipped step. None takes the
-    precision's own, and repeats a skipped step at its lower scale, as training would.
+    `loss_scale` sets the scaler, in any precision, and an overflow is then reported as a skipped
+    step. None takes the precision's own, and repeats a skipped step at its lower scale, as training
+    would.
     """
     model, device = copy.deepcopy(model).train(), next(model.parameters()).device
     training = start_training(experiment, model, str(device))
     precision = choose_precision(experiment.fit.precision, device)
-    scaler = training.scaler if loss_scale is None else torch.amp.GradScaler(device.type, init_scale=loss_scale)
+    scaler = (
+        training.scaler
+        if loss_scale is None
+        else torch.amp.GradScaler(device.type, init_scale=loss_scale)
+    )
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     seen: dict[str, Tensor] = {}
 
@@ -103,11 +118,20 @@ def measure_step(model: nn.Module, batches: Batch | Sequence[Batch], experiment:
     for _ in range(MAX_SKIPPED_STEPS if loss_scale is None else 1):
         with torch.random.fork_rng():
             torch.manual_seed(experiment.fit.seed)
-            report = train_step(model, training.optimizer, batches if isinstance(batches, Batch) else list(batches),
-                                experiment.loss, precision, scaler, experiment.optimizer.clip_norm)
+            report = train_step(
+                model,
+                training.optimizer,
+                batches if isinstance(batches, Batch) else list(batches),
+                experiment.loss,
+                precision,
+                scaler,
+                experiment.optimizer.clip_norm,
+            )
         if not report.skipped:
             break
-    return MeasuredStep(report, seen, {name: p.detach() - before[name] for name, p in model.named_parameters()})
+    return MeasuredStep(
+        report, seen, {name: p.detach() - before[name] for name, p in model.named_parameters()}
+    )
 
 
 def compare_steps(model: nn.Module, step: MeasuredStep, reference: MeasuredStep) -> StepDifference:
@@ -116,10 +140,13 @@ def compare_steps(model: nn.Module, step: MeasuredStep, reference: MeasuredStep)
     every = comparable(step.gradient)
     a, b = step.gradient, reference.gradient
     return StepDifference(
-        loss=abs(step.loss - reference.loss) / abs(reference.loss), gradient=relative_error(a, b, every),
-        gradient_cosine=cosine(a, b, every), update=relative_error(step.update, reference.update, every),
+        loss=abs(step.loss - reference.loss) / abs(reference.loss),
+        gradient=relative_error(a, b, every),
+        gradient_cosine=cosine(a, b, every),
+        update=relative_error(step.update, reference.update, every),
         modules={path: relative_error(a, b, names) for path, names in owned.items()},
-        module_cosines={path: cosine(a, b, names) for path, names in owned.items()})
+        module_cosines={path: cosine(a, b, names) for path, names in owned.items()},
+    )
 
 
 def comparable(names: Sequence[str] | Mapping[str, Tensor]) -> list[str]:
@@ -142,14 +169,17 @@ def cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: Sequence[str
     return min(dot / max((aa * bb) ** 0.5, 1e-300), 1.0)
 
 
-def rounding_floors(model: nn.Module, batch: Batch, experiment: ExperimentConfig,
-                    precision: str) -> dict[str, StepDifference]:
-    """What one rounding to `precision` (bf16, fp16) does to an otherwise fp32 step, by the place of the rounding.
+def rounding_floors(
+    model: nn.Module, batch: Batch, experiment: ExperimentConfig, precision: str
+) -> dict[str, StepDifference]:
+    """What one rounding to `precision` (bf16, fp16) does to an otherwise fp32 step, by the place of
+    the rounding.
 
-    `gradient rounded`: the reference gradient, after the fact; `output rounded`: the predictions, before the losses, so
-    that an L1 error near zero changes sign; `weights rounded`: every weight once, which is the least that a matrix
-    product in 16 bits does to its inputs. Of the weights it is the worst of `WEIGHT_ROUNDINGS`, to nearest and at
-    random up or down: where a unit sits near its kink, one of them turns it off and another does not.
+    `gradient rounded`: the reference gradient, after the fact; `output rounded`: the predictions,
+    before the losses, so that an L1 error near zero changes sign; `weights rounded`: every weight
+    once, which is the least that a matrix product in 16 bits does to its inputs. Of the weights it
+    is the worst of `WEIGHT_ROUNDINGS`, to nearest and at random up or down: where a unit sits near
+    its kink, one of them turns it off and another does not.
     """
     dtype, experiment = DTYPES[precision], in_precision(experiment, "fp32")
     reference = measure_step(model, batch, experiment)
@@ -161,43 +191,71 @@ def rounding_floors(model: nn.Module, batch: Batch, experiment: ExperimentConfig
     rounded = {"gradient rounded": _with_gradient(model, reference, gradient, experiment)}
     heads = copy.deepcopy(model)
     for head in (heads.mel_projection_out, heads.stop_token_predictor, heads.duration_predictor):
-        head.register_forward_hook(lambda module, inputs, output: output + (nearest(output) - output).detach())
+        head.register_forward_hook(
+            lambda module, inputs, output: output + (nearest(output) - output).detach()
+        )
     rounded["output rounded"] = measure_step(heads, batch, experiment)
     found = {name: compare_steps(model, step, reference) for name, step in rounded.items()}
-    drawn = [compare_steps(model, measure_step(_rounded_weights(model, dtype, draw), batch, experiment), reference)
-             for draw in range(WEIGHT_ROUNDINGS)]
+    drawn = [
+        compare_steps(
+            model, measure_step(_rounded_weights(model, dtype, draw), batch, experiment), reference
+        )
+        for draw in range(WEIGHT_ROUNDINGS)
+    ]
     return {**found, "weights rounded": max(drawn, key=lambda difference: difference.gradient)}
 
 
 def _rounded_weights(model: nn.Module, dtype: torch.dtype, draw: int) -> nn.Module:
-    """A copy of `model` whose weights fit `dtype`: draw 0 rounds to nearest, any other moves half a step first, at random."""
+    """A copy of `model` whose weights fit `dtype`: draw 0 rounds to nearest, any other moves half a
+    step first, at random.
+    """
     generator, model = torch.Generator().manual_seed(draw), copy.deepcopy(model)
     with torch.no_grad():
         for parameter in model.parameters():
-            offset = torch.rand(parameter.shape, generator=generator).to(parameter) - 0.5 if draw else 0.0
+            offset = (
+                torch.rand(parameter.shape, generator=generator).to(parameter) - 0.5
+                if draw
+                else 0.0
+            )
             step = torch.finfo(dtype).eps * 2.0 ** parameter.abs().clamp(min=1e-30).log2().floor()
             parameter.copy_((parameter + offset * step).to(dtype).to(parameter.dtype))
     return model
 
 
-def _with_gradient(model: nn.Module, reference: MeasuredStep, gradient: dict[str, Tensor],
-                   experiment: ExperimentConfig) -> MeasuredStep:
+def _with_gradient(
+    model: nn.Module,
+    reference: MeasuredStep,
+    gradient: dict[str, Tensor],
+    experiment: ExperimentConfig,
+) -> MeasuredStep:
     """The reference step as the optimiser would have made it from another gradient."""
     places = {name: p.detach().clone() for name, p in model.named_parameters()}
     options = experiment.optimizer
-    optimizer = torch.optim.AdamW(places.values(), lr=options.lr, weight_decay=options.weight_decay,
-                                  betas=options.betas, eps=options.eps, fused=True)
+    optimizer = torch.optim.AdamW(
+        places.values(),
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        betas=options.betas,
+        eps=options.eps,
+        fused=True,
+    )
     for name, place in places.items():
         place.grad = gradient[name]
     optimizer.step()
-    return MeasuredStep(reference.report, gradient,
-                        {name: place - model.get_parameter(name).detach() for name, place in places.items()})
+    return MeasuredStep(
+        reference.report,
+        gradient,
+        {name: place - model.get_parameter(name).detach() for name, place in places.items()},
+    )
 
 
-def alternative_steps(model: nn.Module, batch: Batch, experiment: ExperimentConfig) -> dict[str, StepDifference]:
+def alternative_steps(
+    model: nn.Module, batch: Batch, experiment: ExperimentConfig
+) -> dict[str, StepDifference]:
     """Ways of making one and the same fp32 step, against the plain one: checkpointing, loss scales.
 
-    Checkpointing is tried without dropout and with; there it must restore the random state before it recomputes.
+    Checkpointing is tried without dropout and with; there it must restore the random state before
+    it recomputes.
     """
     experiment = in_precision(experiment, "fp32")
     found = {}
@@ -207,17 +265,28 @@ def alternative_steps(model: nn.Module, batch: Batch, experiment: ExperimentConf
         step = measure_step(with_checkpointing(plain, True), batch, experiment)
         found[f"checkpointing, dropout {dropout:g}"] = compare_steps(model, step, reference)
         if dropout == 0.0:
-            for scale in (2 ** 10, 2 ** 16):
+            for scale in (2**10, 2**16):
                 step = measure_step(plain, batch, experiment, scale)
                 found[f"loss scale {scale:,}"] = compare_steps(model, step, reference)
     return found
 
 
-def fp16_by_loss_scale(model: nn.Module, batch: Batch, experiment: ExperimentConfig,
-                       scales: Sequence[int] = (1, 2 ** 10, 2 ** 14, 2 ** 16)) -> dict[int, float | None]:
-    """Relative gradient error of an fp16 step against fp32, by loss scale; None where the scaled gradient overflows."""
+def fp16_by_loss_scale(
+    model: nn.Module,
+    batch: Batch,
+    experiment: ExperimentConfig,
+    scales: Sequence[int] = (1, 2**10, 2**14, 2**16),
+) -> dict[int, float | None]:
+    """Relative gradient error of an fp16 step against fp32, by loss scale; None where the scaled
+    gradient overflows.
+    """
     still = with_dropout(model, 0.0)
     reference = measure_step(still, batch, in_precision(experiment, "fp32"))
-    steps = {scale: measure_step(still, batch, in_precision(experiment, "fp16"), scale) for scale in scales}
-    return {scale: None if step.report.skipped else compare_steps(model, step, reference).gradient
-            for scale, step in steps.items()}
+    steps = {
+        scale: measure_step(still, batch, in_precision(experiment, "fp16"), scale)
+        for scale in scales
+    }
+    return {
+        scale: None if step.report.skipped else compare_steps(model, step, reference).gradient
+        for scale, step in steps.items()
+    }

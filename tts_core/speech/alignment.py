@@ -1,4 +1,6 @@
-"""When each phoneme is spoken: TextGrids in and out, forced alignment, seconds to frames. N phonemes, L samples."""
+"""When each phoneme is spoken: TextGrids in and out, forced alignment, seconds to frames. N
+phonemes, L samples.
+"""
 
 from __future__ import annotations
 
@@ -13,50 +15,62 @@ from tts_core.speech.audio import atomic_path, read_wav
 from tts_core.speech.folder import scan_folder
 from tts_core.speech.phonemes import NO_WORDS, PAUSE, Dictionary, symbol_of_label
 
-LENGTH_TOLERANCE = 0.05     # s; a TextGrid further off belongs to another recording
-GAP_TOLERANCE = 1e-3        # s between intervals; rounding by other tools
+LENGTH_TOLERANCE = 0.05  # s; a TextGrid further off belongs to another recording
+GAP_TOLERANCE = 1e-3  # s between intervals; rounding by other tools
 MAX_TEXTGRID_BYTES = 5_000_000
 
 
 class Interval(NamedTuple):
-    start: float   # s
-    end: float     # s
+    start: float  # s
+    end: float  # s
     label: str
 
 
 class Alignment(NamedTuple):
-    words: tuple[Interval, ...]    # without pauses
-    phones: tuple[Interval, ...]   # contiguous from 0 to `end`; pauses are labelled ''
-    end: float                     # s, length of the audio
+    words: tuple[Interval, ...]  # without pauses
+    phones: tuple[Interval, ...]  # contiguous from 0 to `end`; pauses are labelled ''
+    end: float  # s, length of the audio
 
 
 class AlignmentResult(NamedTuple):
     id: str
     path: Path
     status: Literal["written", "kept", "failed"]
-    reason: str    # '' unless failed
+    reason: str  # '' unless failed
 
 
-# --- seconds to frames -------------------------------------------------------------------------------------------
+# --- seconds to frames ----------------------------------------------------------------------------
 
-def frames_from_intervals(intervals: Sequence[Interval], n_frames: int, sample_rate: int, hop_length: int) -> np.ndarray:
+
+def frames_from_intervals(
+    intervals: Sequence[Interval], n_frames: int, sample_rate: int, hop_length: int
+) -> np.ndarray:
     """Contiguous intervals -> durations (N,) int64 in frames that sum to n_frames by construction.
 
-    The *boundaries* are rounded, round(t * sample_rate / hop_length), not the durations: errors cannot add up.
+    The *boundaries* are rounded, round(t * sample_rate / hop_length), not the durations: errors
+    cannot add up.
     """
-    ends = np.rint([interval.end * sample_rate / hop_length for interval in intervals]).astype(np.int64)
+    ends = np.rint([interval.end * sample_rate / hop_length for interval in intervals]).astype(
+        np.int64
+    )
     ends = np.minimum(ends, n_frames)
     ends[-1] = n_frames
     return np.diff(ends, prepend=0)
 
 
 def uniform_durations(n_phonemes: int, n_frames: int) -> np.ndarray:
-    """Durations (N,) int64 that share n_frames equally, for clips of which nothing says when a phoneme is spoken."""
+    """Durations (N,) int64 that share n_frames equally, for clips of which nothing says when a
+    phoneme is spoken.
+    """
     return np.diff(np.rint(np.linspace(0, n_frames, n_phonemes + 1)).astype(np.int64))
 
 
-def symbols_and_intervals(phones: Sequence[Interval], language: str) -> tuple[tuple[str, ...], list[Interval]]:
-    """Vocabulary symbols (N,) and their contiguous intervals; neighbouring pauses become one. Raises WorkbookError."""
+def symbols_and_intervals(
+    phones: Sequence[Interval], language: str
+) -> tuple[tuple[str, ...], list[Interval]]:
+    """Vocabulary symbols (N,) and their contiguous intervals; neighbouring pauses become one.
+    Raises WorkbookError.
+    """
     intervals: list[Interval] = []
     for phone in phones:
         symbol = symbol_of_label(phone.label, language)
@@ -67,22 +81,29 @@ def symbols_and_intervals(phones: Sequence[Interval], language: str) -> tuple[tu
     return tuple(interval.label for interval in intervals), intervals
 
 
-# --- TextGrids ---------------------------------------------------------------------------------------------------
+# --- TextGrids ------------------------------------------------------------------------------------
+
 
 def _contiguous(intervals: Sequence[Interval], end: float, name: str) -> tuple[Interval, ...]:
-    """Check that intervals follow each other, and fill the gaps with pauses, so that they run from 0 to `end`."""
+    """Check that intervals follow each other, and fill the gaps with pauses, so that they run from
+    0 to `end`.
+    """
     filled: list[Interval] = []
     now = 0.0
     for start, stop, label in intervals:
         if not now - GAP_TOLERANCE <= start < stop < np.inf:
-            raise WorkbookError(f"{name}: interval {label!r} runs from {start} to {stop} s, the one before to {now} s; "
-                                f"they must follow each other: mend it in Praat, or align again")
+            raise WorkbookError(
+                f"{name}: interval {label!r} runs from {start} to {stop} s, the one before to {now}"
+                " s; they must follow each other: mend it in Praat, or align again"
+            )
         if start > now + GAP_TOLERANCE:
             filled.append(Interval(now, start, ""))
         filled.append(Interval(filled[-1].end if filled else 0.0, stop, label))
         now = stop
     if now > end + LENGTH_TOLERANCE or filled[-1].start >= end:
-        raise WorkbookError(f"{name}: the last interval ends at {now:.3f} s, the audio at {end:.3f} s: align again")
+        raise WorkbookError(
+            f"{name}: the last interval ends at {now:.3f} s, the audio at {end:.3f} s: align again"
+        )
     if now < end - GAP_TOLERANCE:
         filled.append(Interval(now, end, ""))
     filled[-1] = filled[-1]._replace(end=end)
@@ -90,41 +111,57 @@ def _contiguous(intervals: Sequence[Interval], end: float, name: str) -> tuple[I
 
 
 def _intervals(grid, kind: str) -> list[Interval] | None:
-    """The interval tier `phones` or `words`, or as MFA names it for a speaker, `Ann - phones`; None without one."""
+    """The interval tier `phones` or `words`, or as MFA names it for a speaker, `Ann - phones`; None
+    without one.
+    """
     for name in grid.tierNames:
         if name.lower() == kind or name.lower().endswith(f" - {kind}"):
             entries = grid.getTier(name).entries
-            if all(len(entry) == 3 for entry in entries):   # points have two fields
-                return [Interval(float(start), float(end), str(label)) for start, end, label in entries]
+            if all(len(entry) == 3 for entry in entries):  # points have two fields
+                return [
+                    Interval(float(start), float(end), str(label)) for start, end, label in entries
+                ]
     return None
 
 
 def read_textgrid(path: Path | str, seconds: float | None = None) -> Alignment:
     """Read the tiers `words` (optional) and `phones` of a TextGrid, checked and made contiguous.
 
-    `seconds` is the length of the audio; a TextGrid more than 0.05 s longer or shorter is refused. Every fault of the
-    file is a WorkbookError that names it.
+    `seconds` is the length of the audio; a TextGrid more than 0.05 s longer or shorter is refused.
+    Every fault of the file is a WorkbookError that names it.
     """
     from praatio import textgrid
 
     path = Path(path)
     if not path.is_file() or path.stat().st_size > MAX_TEXTGRID_BYTES:
-        raise WorkbookError(f"{path}: no such TextGrid, or larger than {MAX_TEXTGRID_BYTES:,} bytes; "
-                            f"`tts-workbook align DIR` makes TextGrids for English")
+        raise WorkbookError(
+            f"{path}: no such TextGrid, or larger than {MAX_TEXTGRID_BYTES:,} bytes; "
+            "`tts-workbook align DIR` makes TextGrids for English"
+        )
     try:
         grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True, reportingMode="silence")
-        words, phones, end = _intervals(grid, "words"), _intervals(grid, "phones"), float(grid.maxTimestamp)
+        words, phones, end = (
+            _intervals(grid, "words"),
+            _intervals(grid, "phones"),
+            float(grid.maxTimestamp),
+        )
     except Exception as error:  # praatio's failures on broken files have no common type
-        raise WorkbookError(f"{path}: not a readable TextGrid ({type(error).__name__}: {error}); align again, or open "
-                            f"it in Praat and save it as text") from error
+        raise WorkbookError(
+            f"{path}: not a readable TextGrid ({type(error).__name__}: {error}); align again, or"
+            " open it in Praat and save it as text"
+        ) from error
     if phones is None:
         tiers = ", ".join(map(repr, grid.tierNames)) or "none"
-        raise WorkbookError(f"{path}: no interval tier named 'phones', only {tiers}; rename it, or align again")
+        raise WorkbookError(
+            f"{path}: no interval tier named 'phones', only {tiers}; rename it, or align again"
+        )
     end_wanted = end if seconds is None else seconds
     n_spoken = sum(bool(phone.label.strip()) for phone in phones)
     if not n_spoken or not 0 < end < np.inf or abs(end - end_wanted) > LENGTH_TOLERANCE:
-        raise WorkbookError(f"{path}: {n_spoken} phones, end at {end:.3f} s, but the audio ends at {end_wanted:.3f} "
-                            f"s; the TextGrid belongs to another recording: align again")
+        raise WorkbookError(
+            f"{path}: {n_spoken} phones, end at {end:.3f} s, but the audio ends at {end_wanted:.3f}"
+            " s; the TextGrid belongs to another recording: align again"
+        )
     spoken = tuple(word for word in words or () if word.label.strip())
     return Alignment(spoken, _contiguous(phones, end_wanted, str(path)), end_wanted)
 
@@ -141,10 +178,15 @@ def write_textgrid(path: Path | str, alignment: Alignment) -> None:
         grid.save(str(temporary), format="long_textgrid", includeBlankSpaces=True)
 
 
-# --- forced alignment --------------------------------------------------------------------------------------------
+# --- forced alignment -----------------------------------------------------------------------------
 
-def align_english(samples: np.ndarray, sample_rate: int, text: str, user: Dictionary = NO_WORDS) -> Alignment:
-    """Force-align samples (L,) with an English text (pocketsphinx, 10 ms frames). Raises WorkbookError."""
+
+def align_english(
+    samples: np.ndarray, sample_rate: int, text: str, user: Dictionary = NO_WORDS
+) -> Alignment:
+    """Force-align samples (L,) with an English text (pocketsphinx, 10 ms frames). Raises
+    WorkbookError.
+    """
     from tts_core.speech.recogniser import align_words_and_phones, boundary_seconds
 
     end = len(samples) / sample_rate
@@ -152,27 +194,45 @@ def align_english(samples: np.ndarray, sample_rate: int, text: str, user: Dictio
     for word, spans in align_words_and_phones(samples, sample_rate, text, user):
         for intervals, (label, first, last) in [(words, word), *((phones, span) for span in spans)]:
             label = "" if label == PAUSE else label
-            intervals.append(Interval(min(boundary_seconds(first), end), min(boundary_seconds(last), end), label))
-    phones[-1] = phones[-1]._replace(end=end)     # the recogniser drops the last, incomplete acoustic frame
-    return Alignment(tuple(word for word in words if word.label), _contiguous(phones, end, "forced alignment"), end)
+            intervals.append(
+                Interval(min(boundary_seconds(first), end), min(boundary_seconds(last), end), label)
+            )
+    # the recogniser drops the last, incomplete acoustic frame
+    phones[-1] = phones[-1]._replace(end=end)
+    return Alignment(
+        tuple(word for word in words if word.label),
+        _contiguous(phones, end, "forced alignment"),
+        end,
+    )
 
 
-def align_folder(root: Path | str, overwrite: bool = False, language: str = "auto") -> list[AlignmentResult]:
-    """Write alignments/ID.TextGrid for every clip of an English corpus; existing ones are kept unless `overwrite`.
+def align_folder(
+    root: Path | str, overwrite: bool = False, language: str = "auto"
+) -> list[AlignmentResult]:
+    """Write alignments/ID.TextGrid for every clip of an English corpus; existing ones are kept
+    unless `overwrite`.
 
-    One result per clip; a clip that fails is reported with its reason and does not stop the others. Raises
-    WorkbookError for a folder that is no corpus, or not English.
+    One result per clip; a clip that fails is reported with its reason and does not stop the others.
+    Raises WorkbookError for a folder that is no corpus, or not English.
     """
     folder = scan_folder(root, language)
     if folder.language != "en":
-        raise WorkbookError(f"{root}: language {folder.language!r}, but only English can be aligned here; put "
-                            f"TextGrids of the Montreal Forced Aligner into {folder.root / 'alignments'}")
-    results = [AlignmentResult(left_out.id, left_out.path, "failed", left_out.reason) for left_out in folder.rejected]
+        raise WorkbookError(
+            f"{root}: language {folder.language!r}, but only English can be aligned here; put "
+            f"TextGrids of the Montreal Forced Aligner into {folder.root / 'alignments'}"
+        )
+    results = [
+        AlignmentResult(left_out.id, left_out.path, "failed", left_out.reason)
+        for left_out in folder.rejected
+    ]
     for entry in folder.entries:
         status, reason = "kept", ""
         if overwrite or not entry.textgrid.is_file():
             try:
-                write_textgrid(entry.textgrid, align_english(*read_wav(entry.wav), entry.text, folder.dictionary))
+                write_textgrid(
+                    entry.textgrid,
+                    align_english(*read_wav(entry.wav), entry.text, folder.dictionary),
+                )
                 status = "written"
             except (WorkbookError, OSError) as error:
                 status, reason = "failed", str(error)

@@ -1,4 +1,6 @@
-"""Clips side by side. B clips, N phonemes, T frames, M mel bins. Masks come from lengths, never from values."""
+"""Clips side by side. B clips, N phonemes, T frames, M mel bins. Masks come from lengths, never
+from values.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +28,21 @@ def lengths_to_mask(lengths: Tensor, max_length: int | None = None) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    phonemes: Tensor          # (B, N) int64, padded with 0
-    phoneme_lengths: Tensor   # (B,) int64
-    durations: Tensor         # (B, N) int64 frames, 0 in the padding; each row sums to its mel length
-    mel: Tensor               # (B, T, M) float32 ln units, padded with `pad_value`
-    mel_lengths: Tensor       # (B,) int64
-    ids: tuple[str, ...]      # B clip ids
-    pad_value: float          # log-mel of silence, what `mel` is padded with
+    phonemes: Tensor  # (B, N) int64, padded with 0
+    phoneme_lengths: Tensor  # (B,) int64
+    # (B, N) int64 frames, 0 in the padding; each row sums to its mel length
+    durations: Tensor
+    mel: Tensor  # (B, T, M) float32 ln units, padded with `pad_value`
+    mel_lengths: Tensor  # (B,) int64
+    ids: tuple[str, ...]  # B clip ids
+    pad_value: float  # log-mel of silence, what `mel` is padded with
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
         return replace(self, **moved)
 
     @property
@@ -55,17 +62,26 @@ class Batch:
 
 
 def collate(clips: Sequence[Clip], pad_value: float = AudioConfig().silence) -> Batch:
-    """Clips -> Batch, padded on the right. Raises WorkbookError for no clips and for durations that miss the frames."""
+    """Clips -> Batch, padded on the right. Raises WorkbookError for no clips and for durations that
+    miss the frames.
+    """
     if not clips:
         raise WorkbookError("collate: no clips; a batch needs at least one")
     for clip in clips:
         if clip.durations.sum() != len(clip.mel) or len(clip.durations) != len(clip.phoneme_ids):
-            raise WorkbookError(f"clip {clip.id}: {len(clip.durations)} durations of {len(clip.phoneme_ids)} phonemes "
-                                f"sum to {clip.durations.sum()}, not to the {len(clip.mel)} frames; use load_corpus")
+            raise WorkbookError(
+                f"clip {clip.id}: {len(clip.durations)} durations of {len(clip.phoneme_ids)}"
+                f" phonemes sum to {clip.durations.sum()}, not to the {len(clip.mel)} frames; use"
+                " load_corpus"
+            )
     return Batch(
-        phonemes=pad_sequence([torch.from_numpy(clip.phoneme_ids) for clip in clips], batch_first=True),
+        phonemes=pad_sequence(
+            [torch.from_numpy(clip.phoneme_ids) for clip in clips], batch_first=True
+        ),
         phoneme_lengths=torch.tensor([len(clip.phoneme_ids) for clip in clips]),
-        durations=pad_sequence([torch.from_numpy(clip.durations) for clip in clips], batch_first=True),
+        durations=pad_sequence(
+            [torch.from_numpy(clip.durations) for clip in clips], batch_first=True
+        ),
         mel=pad_sequence([clip.mel for clip in clips], batch_first=True, padding_value=pad_value),
         mel_lengths=torch.tensor([len(clip.mel) for clip in clips]),
         ids=tuple(clip.id for clip in clips),
@@ -77,19 +93,27 @@ def duplicate(batch: Batch, k: int) -> Batch:
     """Every clip k times, the whole batch one after another: (B, ...) -> (k * B, ...)."""
     if k < 1:
         raise WorkbookError(f"duplicate: k = {k}, but it must be 1 or more")
-    repeated = {name: torch.cat([value] * k) for name, value in vars(batch).items() if isinstance(value, Tensor)}
+    repeated = {
+        name: torch.cat([value] * k)
+        for name, value in vars(batch).items()
+        if isinstance(value, Tensor)
+    }
     return replace(batch, ids=batch.ids * k, **repeated)
 
 
 def pad_frames(batch: Batch, n: int) -> Batch:
-    """The same clips with n more padded frames: mel (B, T, M) -> (B, T + n, M); lengths and durations stay."""
+    """The same clips with n more padded frames: mel (B, T, M) -> (B, T + n, M); lengths and
+    durations stay.
+    """
     if n < 0:
         raise WorkbookError(f"pad_frames: n = {n}, but it must be 0 or more")
     return replace(batch, mel=pad(batch.mel, (0, 0, 0, n), value=batch.pad_value))
 
 
 def permute_phonemes(batch: Batch, pause_id: int, generator: torch.Generator) -> Batch:
-    """Wrong text on purpose: each clip's ids permuted among its non-pause positions; durations and pauses stay put."""
+    """Wrong text on purpose: each clip's ids permuted among its non-pause positions; durations and
+    pauses stay put.
+    """
     phonemes = batch.phonemes.clone()
     spoken = batch.phoneme_mask & (phonemes != pause_id)
     for row, positions in zip(phonemes, spoken, strict=True):

@@ -14,6 +14,8 @@ def bundled_voice(name: str = "librivox") -> Path:
     """Folder of a bundled voice, in LJSpeech layout. Raises WorkbookError where it is not there."""
     folder = FOLDER / name
     if name not in VOICES or not folder.is_dir():
-        raise WorkbookError(f"there is no bundled voice {name!r} at {folder}; {', '.join(VOICES)} come with the repository: "
-                            "`pip install -e .` in it, or run scripts/build_data_samples.py")
+        raise WorkbookError(
+            f"there is no bundled voice {name!r} at {folder}; {', '.join(VOICES)} come with the"
+            " repository: `pip install -e .` in it, or run scripts/build_data_samples.py"
+        )
     return folder

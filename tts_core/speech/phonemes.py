@@ -1,4 +1,6 @@
-"""Text to phonemes to ids and back. English is ARPAbet without stress, other languages have espeak-ng's symbols."""
+"""Text to phonemes to ids and back. English is ARPAbet without stress, other languages have
+espeak-ng's symbols.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,19 @@ import numpy as np
 
 from tts_core.errors import WorkbookError
 
-PAD = "<pad>"    # id 0, fills batches
-PAUSE = "SIL"    # silence is a token like any other
-ARPABET = tuple("AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
-                .split())
-PAUSE_LABELS = frozenset({"", "sp", "sil", "<sil>", "<eps>", "pau"})   # lower case, in the tiers of MFA and Praat
-UNKNOWN_LABELS = frozenset({"spn", "<unk>"})                          # MFA: speech for which it had no phonemes
+PAD = "<pad>"  # id 0, fills batches
+PAUSE = "SIL"  # silence is a token like any other
+ARPABET = tuple(
+    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W"
+    " Y Z ZH".split()
+)
+# lower case, in the tiers of MFA and Praat
+PAUSE_LABELS = frozenset({"", "sp", "sil", "<sil>", "<eps>", "pau"})
+# MFA: speech for which it had no phonemes
+UNKNOWN_LABELS = frozenset({"spn", "<unk>"})
 
-Dictionary = Mapping[str, tuple[tuple[str, ...], ...]]   # lower-case word -> its pronunciations, the commonest first
+# lower-case word -> its pronunciations, the commonest first
+Dictionary = Mapping[str, tuple[tuple[str, ...], ...]]
 NO_WORDS: Dictionary = MappingProxyType({})
 
 
@@ -32,7 +39,9 @@ class Vocabulary:
         self.symbols = tuple(symbols)
         self._ids = {symbol: index for index, symbol in enumerate(self.symbols)}
         if self.symbols[:2] != (PAD, PAUSE) or len(self._ids) != len(self.symbols):
-            raise WorkbookError(f"vocabulary: {self.symbols[:4]} ... must be distinct and begin with {PAD}, {PAUSE}")
+            raise WorkbookError(
+                f"vocabulary: {self.symbols[:4]} ... must be distinct and begin with {PAD}, {PAUSE}"
+            )
 
     @classmethod
     def arpabet(cls) -> Vocabulary:
@@ -47,28 +56,40 @@ class Vocabulary:
         return len(self.symbols)
 
     def encode(self, phonemes: Sequence[str]) -> np.ndarray:
-        """(N,) symbols -> (N,) int64 ids. Raises WorkbookError naming the symbols that the vocabulary lacks."""
+        """(N,) symbols -> (N,) int64 ids. Raises WorkbookError naming the symbols that the
+        vocabulary lacks.
+        """
         unknown = sorted(set(phonemes) - self._ids.keys())
         if unknown:
-            raise WorkbookError(f"unknown phoneme {' '.join(map(repr, unknown))}; known: {' '.join(self.symbols[1:])}")
+            raise WorkbookError(
+                f"unknown phoneme {' '.join(map(repr, unknown))}; known:"
+                f" {' '.join(self.symbols[1:])}"
+            )
         return np.array([self._ids[symbol] for symbol in phonemes], dtype=np.int64)
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """(N,) ids -> (N,) symbols. Raises WorkbookError for an id outside the vocabulary."""
         ids = [int(index) for index in ids]
         if not all(0 <= index < len(self.symbols) for index in ids):
-            raise WorkbookError(f"phoneme ids {min(ids)} to {max(ids)} go beyond the {len(self.symbols)} symbols")
+            raise WorkbookError(
+                f"phoneme ids {min(ids)} to {max(ids)} go beyond the {len(self.symbols)} symbols"
+            )
         return [self.symbols[index] for index in ids]
 
 
 def guess_language(text: str) -> str:
     """`ru` for text whose letters are mostly Cyrillic, else `en`."""
     letters = [character for character in text if character.isalpha()]
-    return "ru" if 2 * sum("\u0400" <= letter <= "\u04ff" for letter in letters) > len(letters) else "en"
+    return (
+        "ru"
+        if 2 * sum("\u0400" <= letter <= "\u04ff" for letter in letters) > len(letters)
+        else "en"
+    )
 
 
 def symbol_of_label(label: str, language: str) -> str:
-    """The vocabulary symbol of a TextGrid's phone label: pauses become SIL, English loses its stress digits.
+    """The vocabulary symbol of a TextGrid's phone label: pauses become SIL, English loses its
+    stress digits.
 
     Raises WorkbookError for MFA's `spn` and for an English label that is not ARPAbet.
     """
@@ -76,18 +97,26 @@ def symbol_of_label(label: str, language: str) -> str:
     if label.lower() in PAUSE_LABELS or label == PAUSE:
         return PAUSE
     if label.lower() in UNKNOWN_LABELS:
-        raise WorkbookError(f"phone {label!r}: the aligner did not know a word; add it to its dictionary, align again")
+        raise WorkbookError(
+            f"phone {label!r}: the aligner did not know a word; add it to its dictionary, align"
+            " again"
+        )
     symbol = label.rstrip("012") if language == "en" else label
     if language == "en" and symbol not in ARPABET:
-        raise WorkbookError(f"unknown phoneme {label!r}: English must be ARPAbet (MFA model english_us_arpa); to use "
-                            f"other symbols as they are, write a code such as en-us into language.txt")
+        raise WorkbookError(
+            f"unknown phoneme {label!r}: English must be ARPAbet (MFA model english_us_arpa); to"
+            " use other symbols as they are, write a code such as en-us into language.txt"
+        )
     return symbol
 
 
-# --- English -----------------------------------------------------------------------------------------------------
+# --- English --------------------------------------------------------------------------------------
+
 
 def parse_dictionary(lines: Iterable[str], name: str) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """Lines `word  P H O N E S`, variants as `word(2)`, as in CMUdict. Raises WorkbookError naming the faulty line."""
+    """Lines `word  P H O N E S`, variants as `word(2)`, as in CMUdict. Raises WorkbookError naming
+    the faulty line.
+    """
     found: dict[str, tuple[tuple[str, ...], ...]] = {}
     known = frozenset(ARPABET)
     for number, line in enumerate(lines, start=1):
@@ -96,8 +125,10 @@ def parse_dictionary(lines: Iterable[str], name: str) -> dict[str, tuple[tuple[s
             continue
         phones = [phone.rstrip("012") for phone in phones]
         if not phones or not known.issuperset(phones):
-            raise WorkbookError(f"{name}, line {number}: {line.strip()!r} is not `word  P H O N E S`; phones are "
-                                f"{' '.join(ARPABET)}")
+            raise WorkbookError(
+                f"{name}, line {number}: {line.strip()!r} is not `word  P H O N E S`; phones are "
+                f"{' '.join(ARPABET)}"
+            )
         word = word.lower().partition("(")[0]
         found[word] = (*found.get(word, ()), tuple(phones))
     return found
@@ -113,16 +144,22 @@ def english_dictionary() -> Dictionary:
 
 
 def english_pronunciations(word: str, user: Dictionary = NO_WORDS) -> tuple[tuple[str, ...], ...]:
-    """Pronunciations of a lower-case word, the user's first. Raises WorkbookError saying how to add an unknown word."""
+    """Pronunciations of a lower-case word, the user's first. Raises WorkbookError saying how to add
+    an unknown word.
+    """
     found = user.get(word) or english_dictionary().get(word)
     if not found:
-        raise WorkbookError(f"unknown word {word!r}: add a line `{word}  P H O N E S` to dictionary.txt beside "
-                            f"metadata.csv (ARPAbet, e.g. `speech  S P IY CH`); write numbers out in the transcript")
+        raise WorkbookError(
+            f"unknown word {word!r}: add a line `{word}  P H O N E S` to dictionary.txt beside "
+            "metadata.csv (ARPAbet, e.g. `speech  S P IY CH`); write numbers out in the transcript"
+        )
     return found
 
 
 def english_words(text: str, user: Dictionary = NO_WORDS) -> list[str]:
-    """Words of a text as the dictionary spells them, without punctuation. Raises WorkbookError for unknown ones."""
+    """Words of a text as the dictionary spells them, without punctuation. Raises WorkbookError for
+    unknown ones.
+    """
     words = []
     for token in re.findall(r"[\w']+", text.lower().replace("\u2019", "'")):
         word = token if token in user or token in english_dictionary() else token.strip("'")
@@ -133,7 +170,8 @@ def english_words(text: str, user: Dictionary = NO_WORDS) -> list[str]:
     return words
 
 
-# --- other languages ---------------------------------------------------------------------------------------------
+# --- other languages ------------------------------------------------------------------------------
+
 
 @functools.lru_cache(maxsize=8)
 def _espeak(language: str):
@@ -142,24 +180,36 @@ def _espeak(language: str):
         from phonemizer.backend import EspeakBackend
         from phonemizer.backend.espeak.wrapper import EspeakWrapper
     except ImportError as error:
-        raise WorkbookError(f"phonemes for language {language!r} need espeak-ng ({error}): "
-                            f"pip install 'tts-overfit-workbook[phonemes]', or supply TextGrids") from error
+        raise WorkbookError(
+            f"phonemes for language {language!r} need espeak-ng ({error}): "
+            "pip install 'tts-overfit-workbook[phonemes]', or supply TextGrids"
+        ) from error
     EspeakWrapper.set_library(espeakng_loader.get_library_path())
     EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
     try:
         return EspeakBackend(language, language_switch="remove-flags", with_stress=False)
     except RuntimeError as error:
-        raise WorkbookError(f"language {language!r}: {error}; its codes are ru, de, fr-fr, en-us ...") from error
+        raise WorkbookError(
+            f"language {language!r}: {error}; its codes are ru, de, fr-fr, en-us ..."
+        ) from error
 
 
 def espeak_phonemes(text: str, language: str) -> tuple[str, ...]:
-    """espeak-ng's symbols for a text, with a pause at both ends and at punctuation. Raises WorkbookError."""
+    """espeak-ng's symbols for a text, with a pause at both ends and at punctuation. Raises
+    WorkbookError.
+    """
     backend = _espeak(language)
     from phonemizer.separator import Separator
 
     phrases = [phrase for phrase in re.split(r"[^\w\s'\u2019-]+", text) if re.search(r"\w", phrase)]
     separator = Separator(phone=" ", word="|")
-    spoken = [phones.replace("|", " ").split() for phones in backend.phonemize(phrases, separator=separator)]
+    spoken = [
+        phones.replace("|", " ").split()
+        for phones in backend.phonemize(phrases, separator=separator)
+    ]
     if not any(spoken):
-        raise WorkbookError(f"no phonemes in the text {text!r} (language {language!r}); write what the recording says")
+        raise WorkbookError(
+            f"no phonemes in the text {text!r} (language {language!r}); write what the recording"
+            " says"
+        )
     return (PAUSE, *(symbol for phones in spoken if phones for symbol in (*phones, PAUSE)))

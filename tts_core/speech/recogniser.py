@@ -1,4 +1,6 @@
-"""pocketsphinx, the offline English recogniser (BSD, model included): phone alignment and recognition."""
+"""pocketsphinx, the offline English recogniser (BSD, model included): phone alignment and
+recognition.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +12,27 @@ import numpy as np
 
 from tts_core.errors import WorkbookError
 from tts_core.speech.audio import resample
-from tts_core.speech.phonemes import NO_WORDS, PAUSE, Dictionary, english_pronunciations, english_words
+from tts_core.speech.phonemes import (
+    NO_WORDS,
+    PAUSE,
+    Dictionary,
+    english_pronunciations,
+    english_words,
+)
 
-RATE = 16_000            # Hz, what the acoustic model was trained on
-FRAME_SECONDS = 0.010    # step of the acoustic frames
+RATE = 16_000  # Hz, what the acoustic model was trained on
+FRAME_SECONDS = 0.010  # step of the acoustic frames
 WINDOW_SECONDS = 0.0256  # length of one, so frame k is centred at k * 0.010 + 0.0128 s
 
-Span = tuple[str, int, int]   # label, first frame, one past the last
+Span = tuple[str, int, int]  # label, first frame, one past the last
 
 
 def boundary_seconds(frame: int) -> float:
-    """Time of the boundary before acoustic frame `frame`, midway between the centres of the frames it separates.
+    """Time of the boundary before acoustic frame `frame`, midway between the centres of the frames
+    it separates.
 
-    Without the half window, boundaries lie 7 ms early (mean of 246 between vowel and s or sh, English prompts).
+    Without the half window, boundaries lie 7 ms early (mean of 246 between vowel and s or sh,
+    English prompts).
     """
     return round(frame * FRAME_SECONDS + (WINDOW_SECONDS - FRAME_SECONDS) / 2, 4) if frame else 0.0
 
@@ -49,8 +59,13 @@ def _recogniser():
 
 def _process(decoder, samples: np.ndarray, sample_rate: int) -> None:
     """One utterance (L,) through the active search, independent of the utterances before it."""
-    audio = (resample(samples, sample_rate, RATE) * 32_768).round().clip(-32_768, 32_767).astype(np.int16)
-    decoder.reinit_feat()     # or the noise estimate of the utterance before leaks into this one
+    audio = (
+        (resample(samples, sample_rate, RATE) * 32_768)
+        .round()
+        .clip(-32_768, 32_767)
+        .astype(np.int16)
+    )
+    decoder.reinit_feat()  # or the noise estimate of the utterance before leaks into this one
     decoder.start_utt()
     decoder.process_raw(audio.tobytes(), full_utt=True)
     decoder.end_utt()
@@ -61,12 +76,14 @@ def _word(name: str) -> str:
     return "" if name.startswith(("<", "[")) or name == PAUSE else re.sub(r"\(\d+\)$", "", name)
 
 
-def align_words_and_phones(samples: np.ndarray, sample_rate: int, text: str,
-                           user: Dictionary = NO_WORDS) -> list[tuple[Span, list[Span]]]:
-    """Force-align samples (L,) with an English text: [(word span, [phone spans])], silences as the word ''.
+def align_words_and_phones(
+    samples: np.ndarray, sample_rate: int, text: str, user: Dictionary = NO_WORDS
+) -> list[tuple[Span, list[Span]]]:
+    """Force-align samples (L,) with an English text: [(word span, [phone spans])], silences as the
+    word ''.
 
-    Two passes (words, then phones), as pocketsphinx 5 documents. Raises WorkbookError for unknown words and when
-    recording and text do not fit together.
+    Two passes (words, then phones), as pocketsphinx 5 documents. Raises WorkbookError for unknown
+    words and when recording and text do not fit together.
     """
     words = english_words(text, user)
     decoder = _aligner(words, user)
@@ -75,18 +92,28 @@ def align_words_and_phones(samples: np.ndarray, sample_rate: int, text: str,
         _process(decoder, samples, sample_rate)
         decoder.set_alignment()
         _process(decoder, samples, sample_rate)
-        found = [((_word(word.name), word.start, word.start + word.duration),
-                  [(phone.name, phone.start, phone.start + phone.duration) for phone in word])
-                 for word in decoder.get_alignment() or ()]
+        found = [
+            (
+                (_word(word.name), word.start, word.start + word.duration),
+                [(phone.name, phone.start, phone.start + phone.duration) for phone in word],
+            )
+            for word in decoder.get_alignment() or ()
+        ]
     except RuntimeError as error:
-        raise WorkbookError(f"forced alignment failed ({error}): does the recording say {text!r}?") from error
+        raise WorkbookError(
+            f"forced alignment failed ({error}): does the recording say {text!r}?"
+        ) from error
     if [word for (word, _, _), _ in found if word] != words:
-        raise WorkbookError(f"forced alignment found only part of {text!r}: does the recording say all of it?")
+        raise WorkbookError(
+            f"forced alignment found only part of {text!r}: does the recording say all of it?"
+        )
     return found
 
 
 def recognise(samples: np.ndarray, sample_rate: int) -> str:
-    """What the recogniser hears in samples (L,): lower-case words, variant marks stripped, '' for nothing."""
+    """What the recogniser hears in samples (L,): lower-case words, variant marks stripped, '' for
+    nothing.
+    """
     decoder = _recogniser()
     _process(decoder, samples, sample_rate)
     hypothesis = decoder.hyp()
@@ -94,7 +121,8 @@ def recognise(samples: np.ndarray, sample_rate: int) -> str:
 
 
 def recognise_one_of(samples: np.ndarray, sample_rate: int, texts: list[str]) -> str | None:
-    """Which of `texts` (English words in the dictionary) samples (L,) say, by a grammar with one alternative per text.
+    """Which of `texts` (English words in the dictionary) samples (L,) say, by a grammar with one
+    alternative per text.
 
     None where the recogniser settles on none. Guessing scores 1 / len(texts).
     """

@@ -1,7 +1,9 @@
-"""Checkpoints: one safetensors file each, with its configuration as JSON in the header. Nothing in it can run code.
+"""Checkpoints: one safetensors file each, with its configuration as JSON in the header. Nothing in
+it can run code.
 
-A file is written under a temporary name and renamed: it is complete or absent. safetensors is imported where it is used,
-so that model and train step need nothing beyond torch, torchaudio, soundfile and numpy.
+A file is written under a temporary name and renamed: it is complete or absent. safetensors is
+imported where it is used, so that model and train step need nothing beyond torch, torchaudio,
+soundfile and numpy.
 """
 
 from __future__ import annotations
@@ -25,8 +27,11 @@ def _write(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> None:
     from safetensors.torch import save_file
 
     with atomic_path(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary,
-                  metadata={"format": FORMAT, "header": json.dumps(header)})
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            temporary,
+            metadata={"format": FORMAT, "header": json.dumps(header)},
+        )
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
@@ -34,17 +39,25 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
 
     path = Path(path)
     if not path.is_file():
-        raise WorkbookError(f"{path}: there is no such checkpoint; train one first, for example with `tts-workbook run --only 03`")
+        raise WorkbookError(
+            f"{path}: there is no such checkpoint; train one first, for example with `tts-workbook"
+            " run --only 03`"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
-        raise WorkbookError(f"{path}: not a safetensors file ({error}). Pickled checkpoints (.pt, .pth, .ckpt) can run code "
-                            "and are refused; convert one where you trust it: safetensors.torch.save_file(state_dict, path)") from error
+        raise WorkbookError(
+            f"{path}: not a safetensors file ({error}). Pickled checkpoints (.pt, .pth, .ckpt) can"
+            " run code and are refused; convert one where you trust it:"
+            " safetensors.torch.save_file(state_dict, path)"
+        ) from error
     if metadata.get("format") != FORMAT:
-        raise WorkbookError(f"{path}: safetensors, but not a checkpoint of this workbook (its header says "
-                            f"{metadata.get('format')!r}, wanted {FORMAT!r})")
+        raise WorkbookError(
+            f"{path}: safetensors, but not a checkpoint of this workbook (its header says "
+            f"{metadata.get('format')!r}, wanted {FORMAT!r})"
+        )
     return tensors, json.loads(metadata["header"])
 
 
@@ -60,7 +73,11 @@ def _differences(found: dict, wanted: dict, prefix: str = "") -> list[str]:
 
 
 def _load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    weights = {
+        name.removeprefix("model."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("model.")
+    }
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
@@ -68,7 +85,9 @@ def _load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path
 
 
 def save_training(path: Path, training: Training) -> None:
-    """Write weights, optimiser, scaler, random state and history of `training` to `path`, atomically."""
+    """Write weights, optimiser, scaler, random state and history of `training` to `path`,
+    atomically.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in training.model.state_dict().items()}
     optimizer = training.optimizer.state_dict()
     for index, state in optimizer["state"].items():
@@ -76,8 +95,16 @@ def save_training(path: Path, training: Training) -> None:
     tensors["rng.cpu"] = training.rng_state
     if training.cuda_rng_state is not None:
         tensors["rng.cuda"] = training.cuda_rng_state
-    _write(path, tensors, {"experiment": training.experiment.to_dict(), "history": training.history, "notes": training.notes,
-                           "scaler": training.scaler.state_dict()})
+    _write(
+        path,
+        tensors,
+        {
+            "experiment": training.experiment.to_dict(),
+            "history": training.history,
+            "notes": training.notes,
+            "scaler": training.scaler.state_dict(),
+        },
+    )
 
 
 def load_training(path: Path, training: Training) -> Training:
@@ -86,20 +113,26 @@ def load_training(path: Path, training: Training) -> Training:
     The number of steps may differ: a longer run may continue a shorter one.
     """
     tensors, header = _read(path)
-    experiments = from_dict(ExperimentConfig, header["experiment"], str(path)), training.experiment    # a switch that is newer has its default
+    # a switch that is newer has its default
+    experiments = from_dict(ExperimentConfig, header["experiment"], str(path)), training.experiment
     found, wanted = (json.loads(json.dumps(experiment.to_dict())) for experiment in experiments)
     found["fit"]["steps"] = wanted["fit"]["steps"]
     differences = _differences(found, wanted)
     if differences:
-        raise WorkbookError(f"{path}: checkpoint of another configuration: {'; '.join(differences)}. Use its own, or another path")
+        raise WorkbookError(
+            f"{path}: checkpoint of another configuration: {'; '.join(differences)}. Use its own,"
+            " or another path"
+        )
     _load_weights(training.model, tensors, path)
     state: dict[int, dict] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = tensor
-    training.optimizer.load_state_dict({"state": state, "param_groups": training.optimizer.state_dict()["param_groups"]})
-    if header["scaler"]:        # empty where it was trained without one, on another device
+    training.optimizer.load_state_dict(
+        {"state": state, "param_groups": training.optimizer.state_dict()["param_groups"]}
+    )
+    if header["scaler"]:  # empty where it was trained without one, on another device
         training.scaler.load_state_dict(header["scaler"])
     training.rng_state = tensors["rng.cpu"]
     training.cuda_rng_state = tensors.get("rng.cuda", training.cuda_rng_state)
@@ -109,14 +142,16 @@ def load_training(path: Path, training: Training) -> Training:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    model: TTSModel                # eval mode, CPU
+    model: TTSModel  # eval mode, CPU
     experiment: ExperimentConfig
-    history: list[dict]            # one StepReport per step, as a mapping
-    notes: dict                    # what it was trained on: preset, clips, symbols
+    history: list[dict]  # one StepReport per step, as a mapping
+    notes: dict  # what it was trained on: preset, clips, symbols
 
 
 def load_model(path: Path) -> LoadedModel:
-    """The trained model of a checkpoint with its configuration and history. Raises WorkbookError naming `path`."""
+    """The trained model of a checkpoint with its configuration and history. Raises WorkbookError
+    naming `path`.
+    """
     tensors, header = _read(path)
     experiment = from_dict(ExperimentConfig, header["experiment"], str(path))
     model = TTSModel(experiment.model, experiment.audio)

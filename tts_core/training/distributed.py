@@ -1,4 +1,6 @@
-"""Several processes as one optimiser step (torchrun, PyTorch DDP): losses, counts and gradients are sums over all of them."""
+"""Several processes as one optimiser step (torchrun, PyTorch DDP): losses, counts and gradients are
+sums over all of them.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def across_processes(model: nn.Module) -> DistributedDataParallel:
-    """`model` with the weights and buffers of process 0, from now on trained by every process of the group together."""
-    with warnings.catch_warnings():      # torch 2.13 renames the argument, 2.10 does not know its new name
+    """`model` with the weights and buffers of process 0, from now on trained by every process of
+    the group together.
+    """
+    # torch 2.13 renames the argument, 2.10 does not know its new name
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(model, broadcast_buffers=False)   # constants, and tables of positions grow where needed
+        # constants, and tables of positions grow where needed
+        return DistributedDataParallel(model, broadcast_buffers=False)
 
 
 def bare_model(model: nn.Module) -> nn.Module:
@@ -24,12 +30,16 @@ def bare_model(model: nn.Module) -> nn.Module:
 
 
 def n_processes(model: nn.Module) -> int:
-    """How many processes train `model` together: DDP leaves the *mean* of their gradients, so each loss is multiplied by it."""
+    """How many processes train `model` together: DDP leaves the *mean* of their gradients, so each
+    loss is multiplied by it.
+    """
     return model.process_group.size() if isinstance(model, DistributedDataParallel) else 1
 
 
 def summed(values: Sequence[float], model: nn.Module) -> list[float]:
-    """Element-wise sum over the processes that train `model`, in fp64 (integers stay exact below 2**53)."""
+    """Element-wise sum over the processes that train `model`, in fp64 (integers stay exact below
+    2**53).
+    """
     if not isinstance(model, DistributedDataParallel):
         return list(values)
     total = torch.tensor(values, dtype=torch.float64, device=next(model.parameters()).device)
@@ -38,5 +48,9 @@ def summed(values: Sequence[float], model: nn.Module) -> list[float]:
 
 
 def exchanging(model: nn.Module, last: bool) -> AbstractContextManager:
-    """Around forward *and* backward of one micro-batch: gradients travel once per step, with the last of them."""
-    return nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync()
+    """Around forward *and* backward of one micro-batch: gradients travel once per step, with the
+    last of them.
+    """
+    return (
+        nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync()
+    )

@@ -1,6 +1,7 @@
 """Losses: pure functions of predictions, targets and lengths that return sum and count.
 
-Shapes: B batch, N phonemes, T frames, M mel bins. Nothing is clamped, filtered, detached or masked by value.
+Shapes: B batch, N phonemes, T frames, M mel bins. Nothing is clamped, filtered, detached or masked
+by value.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from tts_core.config import LossConfig
 from tts_core.model.tts import Output
 from tts_core.speech.batch import Batch, lengths_to_mask
 
-SumCount = tuple[Tensor, Tensor]   # the count stays on its device too: reading it back would make a GPU wait
+# the count stays on its device too: reading it back would make a GPU wait
+SumCount = tuple[Tensor, Tensor]
 
 
 def at_least_fp32(x: Tensor) -> Tensor:
@@ -24,7 +26,9 @@ def at_least_fp32(x: Tensor) -> Tensor:
 
 
 def masked_l1(prediction: Tensor, target: Tensor, lengths: Tensor) -> SumCount:
-    """Absolute error over valid frames and all bins: (B, T, M) twice, (B,) -> sum, number of values; fp32."""
+    """Absolute error over valid frames and all bins: (B, T, M) twice, (B,) -> sum, number of
+    values; fp32.
+    """
     mask = lengths_to_mask(lengths, target.shape[1])[..., None]
     error = (at_least_fp32(prediction) - at_least_fp32(target)).abs().masked_fill(~mask, 0.0)
     return error.sum(), lengths.sum() * target.shape[2]
@@ -38,7 +42,8 @@ def masked_mse(prediction: Tensor, target: Tensor, lengths: Tensor) -> SumCount:
 
 
 def masked_stop_bce(logits: Tensor, lengths: Tensor, positive_weight: float = 1.0) -> SumCount:
-    """Binary cross-entropy of the stop head, always in fp32: logits (B, T), (B,) -> sum, number of frames.
+    """Binary cross-entropy of the stop head, always in fp32: logits (B, T), (B,) -> sum, number of
+    frames.
 
     The one positive frame of a clip is its last; `positive_weight` multiplies its term.
     """
@@ -46,8 +51,9 @@ def masked_stop_bce(logits: Tensor, lengths: Tensor, positive_weight: float = 1.
     logits = at_least_fp32(logits)
     target = (frames == lengths[:, None] - 1).to(logits)
     with torch.autocast(logits.device.type, enabled=False):
-        error = F.binary_cross_entropy_with_logits(logits, target, reduction="none",
-                                                   pos_weight=torch.tensor(positive_weight).to(logits))
+        error = F.binary_cross_entropy_with_logits(
+            logits, target, reduction="none", pos_weight=torch.tensor(positive_weight).to(logits)
+        )
     mask = lengths_to_mask(lengths, logits.shape[1])
     return error.masked_fill(~mask, 0.0).sum(), lengths.sum()
 
@@ -56,15 +62,18 @@ def masked_stop_bce(logits: Tensor, lengths: Tensor, positive_weight: float = 1.
 class LossSums:
     """Sums and counts of each term over one batch; sums add up over micro-batches, means do not."""
 
-    mel: SumCount        # L1 in model units: what is optimised
-    mel_l1: SumCount     # L1 in ln units: what is reported beside the baselines
-    duration: SumCount   # MSE of log1p frames
-    stop: SumCount       # BCE in nats
+    mel: SumCount  # L1 in model units: what is optimised
+    mel_l1: SumCount  # L1 in ln units: what is reported beside the baselines
+    duration: SumCount  # MSE of log1p frames
+    stop: SumCount  # BCE in nats
 
     def total(self, config: LossConfig, counts: Counts) -> Tensor:
         """The optimised quantity: weighted means, with the counts of the whole optimiser step."""
-        return (self.mel[0] / counts.mel + config.duration_weight * self.duration[0] / counts.duration
-                + config.stop_weight * self.stop[0] / counts.stop)
+        return (
+            self.mel[0] / counts.mel
+            + config.duration_weight * self.duration[0] / counts.duration
+            + config.stop_weight * self.stop[0] / counts.stop
+        )
 
 
 @dataclass(frozen=True)
@@ -87,14 +96,21 @@ def loss_sums(output: Output, batch: Batch, model: nn.Module, config: LossConfig
     return LossSums(
         mel=masked_l1(output.model_mel, model.normaliser.normalise(batch.mel), batch.mel_lengths),
         mel_l1=masked_l1(output.mel.detach(), batch.mel, batch.mel_lengths),
-        duration=masked_mse(output.log_durations, batch.durations.to(batch.mel.dtype).log1p(), batch.phoneme_lengths),
+        duration=masked_mse(
+            output.log_durations, batch.durations.to(batch.mel.dtype).log1p(), batch.phoneme_lengths
+        ),
         stop=masked_stop_bce(output.stop_logits, batch.mel_lengths, config.stop_positive_weight),
     )
 
 
 def losses(model: nn.Module, batch: Batch, config: LossConfig | None = None) -> dict[str, Tensor]:
-    """Mean of each term for one batch, as a mapping: `mel`, `duration`, `stop`, `total`, and `mel_l1` in ln units."""
+    """Mean of each term for one batch, as a mapping: `mel`, `duration`, `stop`, `total`, and
+    `mel_l1` in ln units.
+    """
     config = config or LossConfig()
     sums = loss_sums(model(batch), batch, model, config)
-    means = {name: getattr(sums, name)[0] / getattr(sums, name)[1] for name in ("mel", "duration", "stop", "mel_l1")}
+    means = {
+        name: getattr(sums, name)[0] / getattr(sums, name)[1]
+        for name in ("mel", "duration", "stop", "mel_l1")
+    }
     return {**means, "total": sums.total(config, Counts.of([batch]))}

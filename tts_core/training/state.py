@@ -19,10 +19,11 @@ class Training:
     model: TTSModel
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    rng_state: torch.Tensor                # of the CPU generator that dropout draws from
+    rng_state: torch.Tensor  # of the CPU generator that dropout draws from
     cuda_rng_state: torch.Tensor | None = None
-    history: list[dict] = field(default_factory=list)   # one StepReport per step, as a mapping
-    notes: dict = field(default_factory=dict)           # what it was trained on: JSON values, kept in the checkpoint
+    history: list[dict] = field(default_factory=list)  # one StepReport per step, as a mapping
+    # what it was trained on: JSON values, kept in the checkpoint
+    notes: dict = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -33,8 +34,14 @@ def start_training(experiment: ExperimentConfig, model: TTSModel, device: str = 
     """A fresh AdamW, loss scaler and dropout stream for `model`, which moves to `device`."""
     options = experiment.optimizer
     model = model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay,
-                                  betas=options.betas, eps=options.eps, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        betas=options.betas,
+        eps=options.eps,
+        fused=True,
+    )
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(experiment.fit.seed)
         cuda_state = torch.cuda.get_rng_state(device) if device.startswith("cuda") else None

@@ -1,9 +1,10 @@
 """Batches beside single clips: copies of one clip, distinct clips of one voice, a whole corpus.
 
-Runs are compared at matched steps and at matched frames. They are not paired: a batch has no single clip of its own.
-The interval of a difference is the range of all differences between a batch run and a single run. Under a shift model
-that is the Mann-Whitney test inverted at its extreme, with coverage 1 - 2 / C(m + n, n): 99.6 % for 4 and 8 runs,
-95.6 % for 2 and 8 (Mann and Whitney 1947; Lehmann, Nonparametrics, 1975, section 2.4).
+Runs are compared at matched steps and at matched frames. They are not paired: a batch has no single
+clip of its own. The interval of a difference is the range of all differences between a batch run
+and a single run. Under a shift model that is the Mann-Whitney test inverted at its extreme, with
+coverage 1 - 2 / C(m + n, n): 99.6 % for 4 and 8 runs, 95.6 % for 2 and 8 (Mann and Whitney 1947;
+Lehmann, Nonparametrics, 1975, section 2.4).
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ from tts_core.trials.studies import MIN_CORPUS, N_DISTINCT
 from tts_core.trials.trial import ClipReference, Trial, make_trial
 
 CONFIDENCE = 0.95
-LEARNED = 0.5         # of the best constant: a run whose errors end below it has learned its clip
-MIN_RUNS = 8          # fewer rule nothing
+LEARNED = 0.5  # of the best constant: a run whose errors end below it has learned its clip
+MIN_RUNS = 8  # fewer rule nothing
 
 
 @dataclass(frozen=True)
 class LivePlan:
     """How much notebook 04 trains live, by profile."""
 
-    copies: tuple[int, ...]      # of the clip, in the failing model
-    steps: int                   # of each of these runs
-    distinct: int                # clips in the live batch
+    copies: tuple[int, ...]  # of the clip, in the failing model
+    steps: int  # of each of these runs
+    distinct: int  # clips in the live batch
     distinct_steps: int
-    single: int                  # single clips beside it
+    single: int  # single clips beside it
     single_steps: int
-    draws: int                   # of dropout masks, for the gradient's noise
+    draws: int  # of dropout masks, for the gradient's noise
     noise_copies: tuple[int, ...]
 
     @classmethod
@@ -60,11 +61,20 @@ def clips_of_one_voice(clips: Sequence[Clip], n: int) -> list[Clip]:
     return max(by_folder.values(), key=len)[:n]
 
 
-def copy_trials(clip: Clip, vocabulary: Vocabulary, experiments: Mapping[str, ExperimentConfig],
-                copies: Iterable[int]) -> list[Trial]:
-    """One clip trained as k copies of itself, for every experiment (by name) and k, the largest k first."""
-    return [make_trial([clip], vocabulary, experiment, copies=k, name=copies_name(name, k))
-            for k in sorted(copies, reverse=True) for name, experiment in experiments.items()]
+def copy_trials(
+    clip: Clip,
+    vocabulary: Vocabulary,
+    experiments: Mapping[str, ExperimentConfig],
+    copies: Iterable[int],
+) -> list[Trial]:
+    """One clip trained as k copies of itself, for every experiment (by name) and k, the largest k
+    first.
+    """
+    return [
+        make_trial([clip], vocabulary, experiment, copies=k, name=copies_name(name, k))
+        for k in sorted(copies, reverse=True)
+        for name, experiment in experiments.items()
+    ]
 
 
 def copies_name(name: str, k: int) -> str:
@@ -76,12 +86,13 @@ def copies_name(name: str, k: int) -> str:
 class BatchRun:
     """One training, seen as loss against steps and frames."""
 
-    arm: str                          # single, distinct, corpus, ...
-    label: str                        # for people
-    clips: int                        # that it was trained on
-    over_constant: tuple[float, ...]  # mel L1 over the best constant of the frames it was trained on, one per step made
-    steps: int                        # of its budget
-    frames_per_step: float | None     # None where the clips are not at hand to be counted
+    arm: str  # single, distinct, corpus, ...
+    label: str  # for people
+    clips: int  # that it was trained on
+    # mel L1 over the best constant of the frames it was trained on, one per step made
+    over_constant: tuple[float, ...]
+    steps: int  # of its budget
+    frames_per_step: float | None  # None where the clips are not at hand to be counted
 
     @property
     def frames(self) -> float | None:
@@ -95,12 +106,12 @@ class BatchRun:
             return self.over_constant[0] if self.over_constant else 1.0
         mean = outcome(self.over_constant[:whole], whole)
         rest = steps - whole
-        following = outcome(self.over_constant[:whole + 1], whole + 1) * (whole + 1) - mean * whole
+        following = outcome(self.over_constant[: whole + 1], whole + 1) * (whole + 1) - mean * whole
         return (mean * whole + following * rest) / steps
 
     def end_at(self, step: int) -> float:
         """Mean of the tenth of the steps that ends at `step`."""
-        tail = self.over_constant[max(0, step - max(1, step // 10)):step]
+        tail = self.over_constant[max(0, step - max(1, step // 10)) : step]
         return sum(tail) / len(tail) if tail else max(1.0, *self.over_constant[-1:])
 
 
@@ -130,8 +141,16 @@ def batch_runs(results: Iterable[Result], frames: Mapping[str, int]) -> list[Bat
         known = [frames.get(clip.content) for clip in trial.clips]
         share = 1.0 if trial.batch_size is None else trial.batch_size / len(known)
         per_step = None if None in known else sum(known) * share * trial.copies
-        runs.append(BatchRun(trial.name, run_label(trial), len(known), tuple(result.curves["over_constant"]),
-                             trial.steps, per_step))
+        runs.append(
+            BatchRun(
+                trial.name,
+                run_label(trial),
+                len(known),
+                tuple(result.curves["over_constant"]),
+                trial.steps,
+                per_step,
+            )
+        )
     return runs
 
 
@@ -144,13 +163,15 @@ def run_label(trial: Trial) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Batches beside single clips over one common budget; all values are mel L1 over the best constant."""
+    """Batches beside single clips over one common budget; all values are mel L1 over the best
+    constant.
+    """
 
-    by: str                       # steps or frames
-    budget: float                 # that every run has in common, in `by`
-    batch: tuple[float, ...]      # mean over the budget, one per run
+    by: str  # steps or frames
+    budget: float  # that every run has in common, in `by`
+    batch: tuple[float, ...]  # mean over the budget, one per run
     single: tuple[float, ...]
-    batch_below: int              # runs that end the budget below the band around the best constant
+    batch_below: int  # runs that end the budget below the band around the best constant
     single_below: int
 
     @property
@@ -169,63 +190,94 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """On "batches lower the loss by more than the margin"; undecided where the runs are too few for 95 %."""
-        return decide(self.interval, MARGINS["outcome"], "decrease") if self.coverage >= CONFIDENCE else "undecided"
+        """On "batches lower the loss by more than the margin"; undecided where the runs are too few
+        for 95 %.
+        """
+        return (
+            decide(self.interval, MARGINS["outcome"], "decrease")
+            if self.coverage >= CONFIDENCE
+            else "undecided"
+        )
 
 
-def compare(runs: Sequence[BatchRun], arm: str, by: str = "steps", base: str = "single") -> Comparison:
+def compare(
+    runs: Sequence[BatchRun], arm: str, by: str = "steps", base: str = "single"
+) -> Comparison:
     """`arm` against `base` over the longest budget that all their runs have.
 
-    Raises WorkbookError where an arm has no run, and by frames where the frames of one are not known.
+    Raises WorkbookError where an arm has no run, and by frames where the frames of one are not
+    known.
     """
     batch, single = ([run for run in runs if run.arm == name] for name in (arm, base))
     if not batch or not single:
         there = ", ".join(sorted({run.arm for run in runs})) or "none at all"
-        raise WorkbookError(f"no run of {arm if not batch else base!r} to compare; recorded arms: {there}; "
-                            "`make evidence` computes it")
+        raise WorkbookError(
+            f"no run of {arm if not batch else base!r} to compare; recorded arms: {there}; "
+            "`make evidence` computes it"
+        )
     if by == "frames" and any(run.frames is None for run in batch + single):
         raise WorkbookError(f"the frames of {arm!r} cannot be counted: its clips are not bundled")
     budget = min((run.frames if by == "frames" else run.steps) for run in batch + single)
-    at = {id(run): budget / (run.frames_per_step if by == "frames" else 1) for run in batch + single}
+    at = {
+        id(run): budget / (run.frames_per_step if by == "frames" else 1) for run in batch + single
+    }
     means = [tuple(run.mean_to_step(at[id(run)]) for run in group) for group in (batch, single)]
-    below = [sum(run.end_at(max(1, int(at[id(run)]))) < 1 - PLATEAU_BAND for run in group) for group in (batch, single)]
+    below = [
+        sum(run.end_at(max(1, int(at[id(run)]))) < 1 - PLATEAU_BAND for run in group)
+        for group in (batch, single)
+    ]
     return Comparison(by, budget, *means, *below)
 
 
 def largest_corpus(runs: Iterable[BatchRun]) -> int:
-    """Prompts in the largest recorded corpus; 0 without one. Fewer than MIN_CORPUS say nothing about real training."""
+    """Prompts in the largest recorded corpus; 0 without one. Fewer than MIN_CORPUS say nothing
+    about real training.
+    """
     return max((run.clips for run in runs if run.arm == "corpus"), default=0)
 
 
 def corpus_comparison(runs: Sequence[BatchRun]) -> Comparison:
-    """Runs over MIN_CORPUS prompts or more against single clips. Raises WorkbookError where there are none."""
+    """Runs over MIN_CORPUS prompts or more against single clips. Raises WorkbookError where there
+    are none.
+    """
     if (largest := largest_corpus(runs)) < MIN_CORPUS:
-        raise WorkbookError(f"the largest corpus trained has {largest} prompts, and {MIN_CORPUS} are wanted; "
-                            "`python benchmarks/evidence.py batches --corpus DIR` trains one")
-    return compare([run for run in runs if run.arm != "corpus" or run.clips >= MIN_CORPUS], "corpus")
+        raise WorkbookError(
+            f"the largest corpus trained has {largest} prompts, and {MIN_CORPUS} are wanted; "
+            "`python benchmarks/evidence.py batches --corpus DIR` trains one"
+        )
+    return compare(
+        [run for run in runs if run.arm != "corpus" or run.clips >= MIN_CORPUS], "corpus"
+    )
 
 
 @dataclass(frozen=True)
 class BatchOfOne:
     """Sound models trained on one clip, one at a time."""
 
-    errors: tuple[float, ...]                # the worse of TF and FR error over the best constant, per run
+    # the worse of TF and FR error over the best constant, per run
+    errors: tuple[float, ...]
     mean: float
-    interval: tuple[float, float]            # 95 %, by inversion of the sign-flip test
-    verdict: Verdict                         # on "batch size 1 breaks learning"
+    interval: tuple[float, float]  # 95 %, by inversion of the sign-flip test
+    verdict: Verdict  # on "batch size 1 breaks learning"
 
 
 def judge_batch_of_one(results: Iterable[Result], arm: str = "base") -> BatchOfOne:
-    """Does batch size 1 break learning? Refuted where the interval of the sound runs' worse error lies below LEARNED.
+    """Does batch size 1 break learning? Refuted where the interval of the sound runs' worse error
+    lies below LEARNED.
 
-    Supported where it lies above. Only runs on one clip without copies count; one that failed is no better than the
-    best constant. Raises WorkbookError for fewer than MIN_RUNS runs.
+    Supported where it lies above. Only runs on one clip without copies count; one that failed is no
+    better than the best constant. Raises WorkbookError for fewer than MIN_RUNS runs.
     """
-    chosen = [result for result in results
-              if result.trial.name == arm and len(result.trial.clips) == result.trial.copies == 1]
+    chosen = [
+        result
+        for result in results
+        if result.trial.name == arm and len(result.trial.clips) == result.trial.copies == 1
+    ]
     if len(chosen) < MIN_RUNS:
-        raise WorkbookError(f"{len(chosen)} runs of a sound model at batch size 1, and {MIN_RUNS} are wanted; "
-                            "`make evidence` makes them")
+        raise WorkbookError(
+            f"{len(chosen)} runs of a sound model at batch size 1, and {MIN_RUNS} are wanted; "
+            "`make evidence` makes them"
+        )
     errors = []
     for result in chosen:
         values = [result.measures.get(name) for name in ("tf_over_constant", "fr_over_constant")]
@@ -236,5 +288,7 @@ def judge_batch_of_one(results: Iterable[Result], arm: str = "base") -> BatchOfO
 
 
 def recorded(study: str, folder: Path = FOLDER) -> tuple[list[Result], dict]:
-    """(results, provenance) of a recorded study; ([], {}) where there is none. A broken one raises WorkbookError."""
+    """(results, provenance) of a recorded study; ([], {}) where there is none. A broken one raises
+    WorkbookError.
+    """
     return read_record(study, folder) if record_path(study, folder).exists() else ([], {})

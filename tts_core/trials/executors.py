@@ -1,7 +1,9 @@
-"""Where trials run: in this process, in one-thread worker processes side by side, or on Dask. All give the same bits.
+"""Where trials run: in this process, in one-thread worker processes side by side, or on Dask. All
+give the same bits.
 
-A trial always runs with one thread: results then do not depend on how many processors there are. On two processors two
-such workers finish twice as many small trainings as one does (benchmarks/results/executors.json).
+A trial always runs with one thread: results then do not depend on how many processors there are. On
+two processors two such workers finish twice as many small trainings as one does
+(benchmarks/results/executors.json).
 """
 
 from __future__ import annotations
@@ -29,36 +31,56 @@ from tts_core.trials.threads import one_thread, settle_thread
 from tts_core.trials.trial import Trial
 
 EXECUTORS = ("auto", "inline", "workers", "dask")
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")         # "150000 100000": 1.5 processors; "max 100000": all of them
-OnResult = Callable[[int, int, Result], None]      # trials done, trials in all, the newest result
+# "150000 100000": 1.5 processors; "max 100000": all of them
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+OnResult = Callable[[int, int, Result], None]  # trials done, trials in all, the newest result
 
 
 def choose_executor(executor: str, n_trials: int, n_workers: int) -> str:
-    """`auto` takes workers where there are two trials and two processors or more, and no CUDA device to share."""
+    """`auto` takes workers where there are two trials and two processors or more, and no CUDA
+    device to share.
+    """
     if executor not in EXECUTORS:
         raise WorkbookError(f"executor {executor!r}: it must be one of {', '.join(EXECUTORS)}")
     if executor != "auto":
         return executor
-    return "workers" if n_trials > 1 and n_workers > 1 and not torch.cuda.is_available() else "inline"
+    return (
+        "workers" if n_trials > 1 and n_workers > 1 and not torch.cuda.is_available() else "inline"
+    )
 
 
-def run_trials(trials: Sequence[Trial], store: Store, *, executor: str = "auto", n_workers: int | None = None,
-               scheduler: str = "", on_result: OnResult | None = None) -> list[Result]:
-    """Results of all `trials`, in their order; those in `store` are not run again, the others are stored as they end.
+def run_trials(
+    trials: Sequence[Trial],
+    store: Store,
+    *,
+    executor: str = "auto",
+    n_workers: int | None = None,
+    scheduler: str = "",
+    on_result: OnResult | None = None,
+) -> list[Result]:
+    """Results of all `trials`, in their order; those in `store` are not run again, the others are
+    stored as they end.
 
-    `scheduler`: the address of a Dask scheduler, with executor="dask" only; "" is a local cluster of `n_workers`.
-    A kill loses at most what was running. Raises WorkbookError when a worker process dies (Dask first tries the trial on
-    others), or when a trial cannot be run at all (its clip is gone); what was finished until then is stored, and so is what
-    runs at that time on other workers. After KeyboardInterrupt nothing is waited for.
+    `scheduler`: the address of a Dask scheduler, with executor="dask" only; "" is a local cluster
+    of `n_workers`. A kill loses at most what was running. Raises WorkbookError when a worker
+    process dies (Dask first tries the trial on others), or when a trial cannot be run at all (its
+    clip is gone); what was finished until then is stored, and so is what runs at that time on other
+    workers. After KeyboardInterrupt nothing is waited for.
     """
     if scheduler and executor != "dask":
-        raise WorkbookError(f"scheduler = {scheduler!r} goes with executor = 'dask' alone, but executor is {executor!r}")
+        raise WorkbookError(
+            f"scheduler = {scheduler!r} goes with executor = 'dask' alone, but executor is"
+            f" {executor!r}"
+        )
     missing = store.missing(trials)
     distinct = len({trial.digest for trial in trials})
     done = distinct - len(missing)
     n_workers = n_workers or processors()
-    run = {"inline": _inline, "workers": _in_workers, "dask": _in_dask}[choose_executor(executor, len(missing), n_workers)]
-    with closing(run(missing, n_workers, scheduler)) as results:     # its processes end here, also after an error of on_result
+    run = {"inline": _inline, "workers": _in_workers, "dask": _in_dask}[
+        choose_executor(executor, len(missing), n_workers)
+    ]
+    # its processes end here, also after an error of on_result
+    with closing(run(missing, n_workers, scheduler)) as results:
         for result in results:
             store.put(result)
             done += 1
@@ -68,19 +90,25 @@ def run_trials(trials: Sequence[Trial], store: Store, *, executor: str = "auto",
 
 
 def processors(cpu_quota: Path = CPU_QUOTA) -> int:
-    """How many this process may use: those of its affinity, and no more than a container's share of time (cgroup v2) pays for."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many this process may use: those of its affinity, and no more than a container's share of
+    time (cgroup v2) pays for.
+    """
+    found = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     try:
         quota, period = cpu_quota.read_text().split()
-    except (OSError, ValueError):      # not Linux, or no such container
+    except (OSError, ValueError):  # not Linux, or no such container
         return found
     return found if quota == "max" else min(found, max(1, math.ceil(int(quota) / int(period))))
 
 
 def _start_worker(stop: Connection) -> None:
-    """A settled thread; and an end when the parent closes its end of `stop`, or is killed and cannot do even that.
+    """A settled thread; and an end when the parent closes its end of `stop`, or is killed and
+    cannot do even that.
 
-    An interrupt from the keyboard reaches every process: what becomes of the trials is the parent's to say.
+    An interrupt from the keyboard reaches every process: what becomes of the trials is the parent's
+    to say.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settle_thread()
@@ -96,15 +124,21 @@ def _inline(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator
 
 
 def _in_workers(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[Result]:
-    context = multiprocessing.get_context("spawn")     # a forked child would inherit torch's threads in an unknown state
+    # a forked child would inherit torch's threads in an unknown state
+    context = multiprocessing.get_context("spawn")
     stop, hold = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_start_worker, initargs=(stop,))
+    pool = ProcessPoolExecutor(
+        n_workers, mp_context=context, initializer=_start_worker, initargs=(stop,)
+    )
     try:
         yield from _as_they_end(pool, trials, n_workers)
     except BrokenProcessPool as error:
-        raise WorkbookError("a worker process was killed (out of memory?); finished trials are stored, run the same command "
-                            "again to go on, with executor=inline if it happens again") from error
-    except BaseException:      # an interrupt, or a caller that wants no more: nobody would take what still runs
+        raise WorkbookError(
+            "a worker process was killed (out of memory?); finished trials are stored, run the same"
+            " command again to go on, with executor=inline if it happens again"
+        ) from error
+    # an interrupt, or a caller that wants no more: nobody would take what still runs
+    except BaseException:
         hold.close()
         raise
     finally:
@@ -113,7 +147,9 @@ def _in_workers(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iter
         stop.close()
 
 
-def _as_they_end(pool: ProcessPoolExecutor, trials: Sequence[Trial], n_workers: int) -> Iterator[Result]:
+def _as_they_end(
+    pool: ProcessPoolExecutor, trials: Sequence[Trial], n_workers: int
+) -> Iterator[Result]:
     """Results as they end; after an error of those alone that had begun, then the error.
 
     No more trials than workers are handed out: the pool has no way to take one back.
@@ -126,7 +162,8 @@ def _as_they_end(pool: ProcessPoolExecutor, trials: Sequence[Trial], n_workers: 
         except BrokenProcessPool as error:
             errors.append(error)
             waiting.clear()
-        yield from results      # only now, so that no worker waits for what the caller does with them
+        # only now, so that no worker waits for what the caller does with them
+        yield from results
         if not running:
             break
         ended, running = wait(running, return_when=FIRST_COMPLETED)
@@ -139,5 +176,6 @@ def _as_they_end(pool: ProcessPoolExecutor, trials: Sequence[Trial], n_workers: 
 
 
 def _in_dask(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[Result]:
-    from tts_core.trials.dask_executor import in_dask       # only who asks for it needs the extra
+    from tts_core.trials.dask_executor import in_dask  # only who asks for it needs the extra
+
     yield from in_dask(trials, n_workers, scheduler)

@@ -9,14 +9,18 @@ import torch
 
 
 def settle_thread() -> None:
-    """One torch thread that flushes denormals: a failing model is full of them, and they cost it three times the time."""
+    """One torch thread that flushes denormals: a failing model is full of them, and they cost it
+    three times the time.
+    """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """A settled thread inside; the caller's count of threads and torch's default treatment of denormals afterwards."""
+    """A settled thread inside; the caller's count of threads and torch's default treatment of
+    denormals afterwards.
+    """
     threads = torch.get_num_threads()
     settle_thread()
     try:

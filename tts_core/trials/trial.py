@@ -1,8 +1,8 @@
 """A trial: one training, frozen before it starts, named by the hash of all that decides its result.
 
-Two trials with the same digest give the same numbers on one kind of processor with one thread: the digest covers the
-experiment, the sound and the phonemes of every clip, and how batches are made of them. It does not cover where the clips
-lie, so a result may be looked up on another machine.
+Two trials with the same digest give the same numbers on one kind of processor with one thread: the
+digest covers the experiment, the sound and the phonemes of every clip, and how batches are made of
+them. It does not cover where the clips lie, so a result may be looked up on another machine.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from tts_core.training.precision import choose_precision, training_device
 
 @dataclass(frozen=True)
 class ClipReference:
-    """One clip by its folder and id, with the digest of its content: another recording under the same name is noticed."""
+    """One clip by its folder and id, with the digest of its content: another recording under the
+    same name is noticed.
+    """
 
-    root: str        # corpus folder
+    root: str  # corpus folder
     id: str
     language: str
-    content: str     # 12 hex digits over recording, phonemes and durations
+    content: str  # 12 hex digits over recording, phonemes and durations
 
     @classmethod
     def of(cls, clip: Clip) -> ClipReference:
@@ -43,21 +45,27 @@ class Trial:
 
     experiment: ExperimentConfig
     clips: tuple[ClipReference, ...]
-    symbols: tuple[str, ...]          # of the vocabulary, in the order of their ids
-    copies: int = 1                   # how often the whole batch is repeated (theory 1 of the findings)
-    batch_size: int | None = None     # None: all clips at every step; else so many, drawn anew in every epoch
-    listen: bool = False              # also measure STOI and word error rate
-    name: str = ""                    # for people; not part of the digest
+    symbols: tuple[str, ...]  # of the vocabulary, in the order of their ids
+    # how often the whole batch is repeated (theory 1 of the findings)
+    copies: int = 1
+    # None: all clips at every step; else so many, drawn anew in every epoch
+    batch_size: int | None = None
+    listen: bool = False  # also measure STOI and word error rate
+    name: str = ""  # for people; not part of the digest
 
     def __post_init__(self) -> None:
         if not self.clips:
             raise WorkbookError("a trial needs at least one clip")
         for field, value in (("copies", self.copies), ("batch_size", self.batch_size)):
             if value is not None and value < 1:
-                raise WorkbookError(f"trial {self.name!r}: {field} = {value}, but it must be 1 or more")
+                raise WorkbookError(
+                    f"trial {self.name!r}: {field} = {value}, but it must be 1 or more"
+                )
         if self.batch_size is not None and self.batch_size > len(self.clips):
-            raise WorkbookError(f"trial {self.name!r}: batch_size = {self.batch_size}, but there are only "
-                                f"{len(self.clips)} clips; lower it or give more clips")
+            raise WorkbookError(
+                f"trial {self.name!r}: batch_size = {self.batch_size}, but there are only "
+                f"{len(self.clips)} clips; lower it or give more clips"
+            )
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -75,51 +83,98 @@ class Trial:
         return self.experiment.fit.steps
 
 
-def make_trial(clips: Sequence[Clip], vocabulary: Vocabulary, experiment: ExperimentConfig, *, copies: int = 1,
-               batch_size: int | None = None, listen: bool = False, name: str = "") -> Trial:
-    """Freeze a training of `experiment` on `clips`, which `vocabulary` must be able to encode (WorkbookError).
+def make_trial(
+    clips: Sequence[Clip],
+    vocabulary: Vocabulary,
+    experiment: ExperimentConfig,
+    *,
+    copies: int = 1,
+    batch_size: int | None = None,
+    listen: bool = False,
+    name: str = "",
+) -> Trial:
+    """Freeze a training of `experiment` on `clips`, which `vocabulary` must be able to encode
+    (WorkbookError).
 
-    The precision `auto` becomes that of this machine's device: frozen means that nothing is left to be chosen.
+    The precision `auto` becomes that of this machine's device: frozen means that nothing is left to
+    be chosen.
     """
     for clip in clips:
         vocabulary.encode(clip.phonemes)
     precision = choose_precision(experiment.fit.precision, training_device()).name
-    experiment = dataclasses.replace(experiment, fit=dataclasses.replace(experiment.fit, precision=precision))
+    experiment = dataclasses.replace(
+        experiment, fit=dataclasses.replace(experiment.fit, precision=precision)
+    )
     if experiment.model.vocab_size != vocabulary.get_vocab_size():
-        raise WorkbookError(f"trial {name!r}: the model has vocab_size = {experiment.model.vocab_size}, but the vocabulary "
-                            f"has {vocabulary.get_vocab_size()} symbols; build the experiment with the vocabulary's size")
-    return Trial(experiment, tuple(map(ClipReference.of, clips)), tuple(vocabulary.symbols), copies, batch_size, listen, name)
+        raise WorkbookError(
+            f"trial {name!r}: the model has vocab_size = {experiment.model.vocab_size}, but the"
+            f" vocabulary has {vocabulary.get_vocab_size()} symbols; build the experiment with the"
+            " vocabulary's size"
+        )
+    return Trial(
+        experiment,
+        tuple(map(ClipReference.of, clips)),
+        tuple(vocabulary.symbols),
+        copies,
+        batch_size,
+        listen,
+        name,
+    )
 
 
 def trial_from_dict(values: dict) -> Trial:
-    """The inverse of `Trial.to_dict`, from JSON. Raises WorkbookError for keys that it does not know."""
+    """The inverse of `Trial.to_dict`, from JSON. Raises WorkbookError for keys that it does not
+    know.
+    """
     known = {field.name for field in dataclasses.fields(Trial)}
     if unknown := sorted(set(values) - known):
-        raise WorkbookError(f"stored trial: unknown key {', '.join(unknown)}; known keys are {', '.join(sorted(known))}")
-    return Trial(**{**values, "experiment": from_dict(ExperimentConfig, values["experiment"]),
-                    "clips": tuple(ClipReference(**clip) for clip in values["clips"]), "symbols": tuple(values["symbols"])})
+        raise WorkbookError(
+            f"stored trial: unknown key {', '.join(unknown)}; known keys are"
+            f" {', '.join(sorted(known))}"
+        )
+    return Trial(
+        **{
+            **values,
+            "experiment": from_dict(ExperimentConfig, values["experiment"]),
+            "clips": tuple(ClipReference(**clip) for clip in values["clips"]),
+            "symbols": tuple(values["symbols"]),
+        }
+    )
 
 
 def load_clips(trial: Trial) -> tuple[list[Clip], Vocabulary]:
-    """The trial's clips in its mel recipe and its vocabulary. Raises WorkbookError where a clip is no longer the same."""
+    """The trial's clips in its mel recipe and its vocabulary. Raises WorkbookError where a clip is
+    no longer the same.
+    """
     found = _referenced(trial)
     if any(map(_differs, trial.clips, found)):
-        _load_folder.cache_clear()      # a long-lived process may hold what has been corrected since
+        # a long-lived process may hold what has been corrected since
+        _load_folder.cache_clear()
         found = _referenced(trial)
     for reference, clip in zip(trial.clips, found):
         if _differs(reference, clip):
             seen = "it cannot be loaded" if clip is None else "its sound, text or alignment changed"
-            raise WorkbookError(f"{reference.root}: clip {reference.id} is not what trial {trial.name!r} was frozen with: "
-                                f"{seen}; make the trial anew")
+            raise WorkbookError(
+                f"{reference.root}: clip {reference.id} is not what trial {trial.name!r} was frozen"
+                f" with: {seen}; make the trial anew"
+            )
     vocabulary = Vocabulary(trial.symbols)
-    clips = [dataclasses.replace(clip, phoneme_ids=vocabulary.encode(clip.phonemes)) for clip in found]
+    clips = [
+        dataclasses.replace(clip, phoneme_ids=vocabulary.encode(clip.phonemes)) for clip in found
+    ]
     return [with_recipe(clip, trial.experiment.audio) for clip in clips], vocabulary
 
 
 def _referenced(trial: Trial) -> list[Clip | None]:
     """What lies where the trial's clips were, None where nothing can be loaded."""
-    return [_load_folder(one.root, one.language, tuple(other.id for other in trial.clips if other.root == one.root)).get(one.id)
-            for one in trial.clips]
+    return [
+        _load_folder(
+            one.root,
+            one.language,
+            tuple(other.id for other in trial.clips if other.root == one.root),
+        ).get(one.id)
+        for one in trial.clips
+    ]
 
 
 def _differs(reference: ClipReference, clip: Clip | None) -> bool:

@@ -1,4 +1,5 @@
-"""Pictures and players: what a notebook or the report shows. It draws what it is handed and measures nothing.
+"""Pictures and players: what a notebook or the report shows. It draws what it is handed and
+measures nothing.
 
 Names are loaded when first used, so that importing the package does not cost what matplotlib costs.
 """
@@ -13,7 +14,12 @@ _HOME = {
     "attention_plots": ("plot_alignment", "plot_attention_entropy"),
     "step_plots": ("plot_loss_shares", "plot_updates_without", "plot_precision", "plot_short_runs"),
     "memory_plots": ("plot_memory_scale",),
-    "batch_plots": ("plot_duplication", "plot_gradient_noise", "plot_batch_curves", "plot_matched_outcomes"),
+    "batch_plots": (
+        "plot_duplication",
+        "plot_gradient_noise",
+        "plot_batch_curves",
+        "plot_matched_outcomes",
+    ),
     "corpus_plots": ("plot_corpus_training",),
     "comparison_plots": ("plot_baselines", "plot_tf_fr", "plot_text_use"),
     "intelligibility_plots": ("plot_intelligibility",),
@@ -24,9 +30,19 @@ _HOME = {
     "stop_plots": ("plot_stop_head",),
     "diagnosis_plots": ("plot_courses",),
     "benchmark_plots": ("plot_confusion", "plot_root_cause", "plot_alarms"),
-    "data_plots": ("plot_data_report", "plot_clip_lengths", "plot_levels", "plot_silence", "plot_noise", "plot_pace",
-                   "plot_transcript_match", "plot_phoneme_coverage", "plot_mel_range", "plot_clipped_mels",
-                   "plot_clip_baselines"),
+    "data_plots": (
+        "plot_data_report",
+        "plot_clip_lengths",
+        "plot_levels",
+        "plot_silence",
+        "plot_noise",
+        "plot_pace",
+        "plot_transcript_match",
+        "plot_phoneme_coverage",
+        "plot_mel_range",
+        "plot_clipped_mels",
+        "plot_clip_baselines",
+    ),
     "players": ("play", "play_row"),
     "picture": ("show",),
     "clip_cards": ("clip_card",),

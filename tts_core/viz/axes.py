@@ -1,4 +1,6 @@
-"""Parts that several pictures share: log axes, legends that never hide a curve, labelled levels that never overlap."""
+"""Parts that several pictures share: log axes, legends that never hide a curve, labelled levels
+that never overlap.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 
 from tts_core.viz.style import GREY, INK, LEVEL, WIDTH
 
-LABEL_POINTS = 8.0            # type size of labels inside a picture
-CHARACTER_WIDTH = 0.58        # of the type size, on average, in DejaVu Sans
+LABEL_POINTS = 8.0  # type size of labels inside a picture
+CHARACTER_WIDTH = 0.58  # of the type size, on average, in DejaVu Sans
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -30,12 +32,14 @@ def decade(value: float) -> str:
     if 0.0099 < value < 1001:
         return f"{value:g}"
     exponent = int(np.floor(np.log10(value) + 1e-9))
-    mantissa = round(value / 10.0 ** exponent)
+    mantissa = round(value / 10.0**exponent)
     return ("" if mantissa == 1 else f"{mantissa}·") + "10" + str(exponent).translate(SUPERSCRIPTS)
 
 
 def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
-    """Log axis "x" or "y" over [low, high], with plain tick labels: decades, or 1-2-5 where there are few decades."""
+    """Log axis "x" or "y" over [low, high], with plain tick labels: decades, or 1-2-5 where there
+    are few decades.
+    """
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
@@ -45,7 +49,7 @@ def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
     stride = 1 if span < 8 else 2
     if span < 0.5:
         steps = (1, 1.5, 2, 3, 4, 5, 6, 8)
-    ticks = [step * 10.0 ** exponent for exponent in range(first, last + 1, stride) for step in steps]
+    ticks = [step * 10.0**exponent for exponent in range(first, last + 1, stride) for step in steps]
     axis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: decade(value)))
     axis.set_minor_locator(NullLocator())
@@ -65,17 +69,28 @@ def legend_above(axes: Axes, handles=None, width: float = WIDTH) -> None:
     if handles is None:
         handles = axes.get_legend_handles_labels()[0]
     widths = [(len(handle.get_label()) * CHARACTER_WIDTH * 8.5 + 40) / 72 for handle in handles]
-    fitting = [number for number in range(1, len(widths) + 1) if _width_of(widths, number) <= width - 0.9]
+    fitting = [
+        number for number in range(1, len(widths) + 1) if _width_of(widths, number) <= width - 0.9
+    ]
     columns = max(fitting, default=1)
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns, columnspacing=1.4,
-                borderaxespad=0.1)
+    axes.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1.0),
+        ncols=columns,
+        columnspacing=1.4,
+        borderaxespad=0.1,
+    )
 
 
 def _width_of(widths: list[float], columns: int) -> float:
     """Width of a legend whose entries fill `columns` columns downwards, as matplotlib does."""
     long, rows = len(widths) % columns, len(widths) // columns
     ends = np.cumsum([rows + (column < long) for column in range(columns)])
-    return sum(max(widths[start:end], default=0.0) for start, end in zip([0, *ends[:-1]], ends, strict=True))
+    return sum(
+        max(widths[start:end], default=0.0)
+        for start, end in zip([0, *ends[:-1]], ends, strict=True)
+    )
 
 
 def category_ticks(axis: Axis, labels: Sequence[str]) -> None:
@@ -87,31 +102,54 @@ def category_ticks(axis: Axis, labels: Sequence[str]) -> None:
 
 
 def mark_levels(axes: Axes, levels: Mapping[str, float], height: float) -> None:
-    """A dashed line per level across the axes, its name and value at the right, nudged apart where levels are close.
+    """A dashed line per level across the axes, its name and value at the right, nudged apart where
+    levels are close.
 
     Call it last: it reads the axis limits. `height` is that of the axes in inches, roughly.
     """
     order = sorted(levels, key=lambda name: levels[name])
     places = axes.transAxes.inverted().transform(
-        axes.transData.transform([(axes.get_xlim()[1], levels[name]) for name in order]))[:, 1]
+        axes.transData.transform([(axes.get_xlim()[1], levels[name]) for name in order])
+    )[:, 1]
     gap = LABEL_POINTS * 1.25 / 72 / height
     for name, place, spread in zip(order, places, spread_apart(places, gap), strict=True):
         axes.axhline(levels[name], **LEVEL, zorder=1.5)
-        axes.annotate(f"{name} {plain_number(levels[name])}", xy=(1, place), xytext=(1.025, spread),
-                      xycoords="axes fraction", textcoords="axes fraction", va="center", ha="left",
-                      fontsize=LABEL_POINTS, color=INK, annotation_clip=False,
-                      arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0})
+        axes.annotate(
+            f"{name} {plain_number(levels[name])}",
+            xy=(1, place),
+            xytext=(1.025, spread),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            va="center",
+            ha="left",
+            fontsize=LABEL_POINTS,
+            color=INK,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": GREY,
+                "linewidth": 0.6,
+                "shrinkA": 0,
+                "shrinkB": 0,
+            },
+        )
 
 
 def spread_apart(places: np.ndarray, gap: float) -> np.ndarray:
-    """The rising `places` moved as little as needed so that neighbours are at least `gap` apart, order kept."""
-    # Pool neighbours that collide; a pool is centred on the mean of its members' wishes (isotonic regression).
+    """The rising `places` moved as little as needed so that neighbours are at least `gap` apart,
+    order kept.
+    """
+    # Pool neighbours that collide; a pool is centred on the mean of its members' wishes (isotonic
+    # regression).
     wishes = np.asarray(places, dtype=float) - gap * np.arange(len(places))
     pools: list[list[float]] = []
     for wish in wishes:
         pools.append([wish, 1])
         while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
             value, count = pools.pop()
-            pools[-1] = [(pools[-1][0] * pools[-1][1] + value * count) / (pools[-1][1] + count), pools[-1][1] + count]
+            pools[-1] = [
+                (pools[-1][0] * pools[-1][1] + value * count) / (pools[-1][1] + count),
+                pools[-1][1] + count,
+            ]
     settled = np.concatenate([np.full(int(count), value) for value, count in pools])
     return settled + gap * np.arange(len(places))

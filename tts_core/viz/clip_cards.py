@@ -10,10 +10,19 @@ from tts_core.viz.players import Player, play
 
 
 def clip_card(clip: Any, hop_length: int) -> list[Picture | Player]:
-    """Waveform, phonemes and mel of a `Clip`, then its player labelled with the text. `hop_length` in samples.
+    """Waveform, phonemes and mel of a `Clip`, then its player labelled with the text. `hop_length`
+    in samples.
 
     Raises WorkbookError as `plot_clip` and `play` do.
     """
-    picture = plot_clip(clip.samples, clip.sample_rate, clip.mel, hop_length, clip.phonemes, clip.durations,
-                        clip.alignment, title=clip.id)
+    picture = plot_clip(
+        clip.samples,
+        clip.sample_rate,
+        clip.mel,
+        hop_length,
+        clip.phonemes,
+        clip.durations,
+        clip.alignment,
+        title=clip.id,
+    )
     return [picture, play(clip.samples, clip.sample_rate, clip.text, peak=1.0)]

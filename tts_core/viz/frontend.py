@@ -1,4 +1,6 @@
-"""Who is looking: a person's kernel, where widgets live, or the runner's, where nobody moves a slider."""
+"""Who is looking: a person's kernel, where widgets live, or the runner's, where nobody moves a
+slider.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,13 @@ from types import ModuleType
 
 from tts_core.errors import WorkbookError
 
-RUNNER_VARIABLE = "TTS_RUNNER"    # the runner sets it in the environment of its kernels
+RUNNER_VARIABLE = "TTS_RUNNER"  # the runner sets it in the environment of its kernels
 
 
 def under_runner() -> bool:
-    """True in a kernel that `tts-workbook run` started: what is shown there is saved, and nobody clicks on it."""
+    """True in a kernel that `tts-workbook run` started: what is shown there is saved, and nobody
+    clicks on it.
+    """
     return RUNNER_VARIABLE in os.environ
 
 
@@ -20,6 +24,8 @@ def load_widgets() -> ModuleType:
     try:
         import ipywidgets
     except ImportError as error:
-        raise WorkbookError(f"widgets need ipywidgets ({error}); install the notebooks extra: "
-                            "pip install -e '.[notebooks]'") from error
+        raise WorkbookError(
+            f"widgets need ipywidgets ({error}); install the notebooks extra: "
+            "pip install -e '.[notebooks]'"
+        ) from error
     return ipywidgets

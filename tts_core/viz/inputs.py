@@ -1,4 +1,6 @@
-"""What a picture accepts: finite numbers of the right shape; anything else is refused by the argument's name."""
+"""What a picture accepts: finite numbers of the right shape; anything else is refused by the
+argument's name.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from tts_core.errors import WorkbookError
 def finite_array(name: str, values: Any, dimensions: int, at_least: int = 1) -> np.ndarray:
     """`values` (array, list or tensor) as float64 with `dimensions` axes, each `at_least` long.
 
-    Raises WorkbookError naming the argument for another shape, for what is not numbers, for NaN and infinities.
+    Raises WorkbookError naming the argument for another shape, for what is not numbers, for NaN and
+    infinities.
     """
     if hasattr(values, "detach"):
         values = values.detach().cpu().double().numpy()
@@ -24,29 +27,44 @@ def finite_array(name: str, values: Any, dimensions: int, at_least: int = 1) -> 
     if array.ndim != dimensions:
         raise WorkbookError(f"{name}: shape {array.shape}, but {dimensions} axes are wanted")
     if array.size == 0 or min(array.shape, default=1) < at_least:
-        raise WorkbookError(f"{name}: shape {array.shape}, but each axis must be at least {at_least} long")
+        raise WorkbookError(
+            f"{name}: shape {array.shape}, but each axis must be at least {at_least} long"
+        )
     bad = ~np.isfinite(array)
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise WorkbookError(f"{name}: {int(bad.sum())} of {array.size} values are not finite, the first at index "
-                            f"{first}; find the step or clip that made them before drawing")
+        raise WorkbookError(
+            f"{name}: {int(bad.sum())} of {array.size} values are not finite, the first at index "
+            f"{first}; find the step or clip that made them before drawing"
+        )
     return array
 
 
 def finite_number(name: str, value: Any) -> float:
     """`value` as a finite float; raises WorkbookError naming the argument."""
-    return float(finite_array(name, np.asarray(value).reshape(()) if np.ndim(value) == 0 else value, dimensions=0))
+    return float(
+        finite_array(
+            name, np.asarray(value).reshape(()) if np.ndim(value) == 0 else value, dimensions=0
+        )
+    )
 
 
 def finite_numbers(name: str, values: Any) -> dict[str, float]:
-    """A mapping with at least one entry, its values as finite floats; raises WorkbookError naming the entry."""
-    return {str(key): finite_number(f"{name}[{key!r}]", value) for key, value in named(name, values).items()}
+    """A mapping with at least one entry, its values as finite floats; raises WorkbookError naming
+    the entry.
+    """
+    return {
+        str(key): finite_number(f"{name}[{key!r}]", value)
+        for key, value in named(name, values).items()
+    }
 
 
 def named(name: str, values: Any) -> Mapping:
     """A mapping with at least one entry; raises WorkbookError naming the argument."""
     if not isinstance(values, Mapping):
-        raise WorkbookError(f"{name}: a mapping from label to values is wanted, not {type(values).__name__}")
+        raise WorkbookError(
+            f"{name}: a mapping from label to values is wanted, not {type(values).__name__}"
+        )
     if not values:
         raise WorkbookError(f"{name}: there is nothing to draw; hand over at least one entry")
     return values
@@ -63,13 +81,16 @@ def entry(name: str, values: Mapping, key: str) -> Any:
 def curve(name: str, run: Mapping, key: str) -> tuple[np.ndarray, np.ndarray]:
     """The steps of a curve and `run[key]`, both (S,), of equal length, steps rising.
 
-    The steps are `run["steps"]`, or `run[key + "_steps"]` for what was measured at steps of its own.
+    The steps are `run["steps"]`, or `run[key + "_steps"]` for what was measured at steps of its
+    own.
     """
     steps_key = f"{key}_steps" if f"{key}_steps" in named(name, run) else "steps"
     steps = finite_array(f"{name}.{steps_key}", entry(name, run, steps_key), dimensions=1)
     values = finite_array(f"{name}.{key}", entry(name, run, key), dimensions=1)
     if len(steps) != len(values):
-        raise WorkbookError(f"{name}: {len(steps)} steps but {len(values)} values of {key!r}; they must be as many")
+        raise WorkbookError(
+            f"{name}: {len(steps)} steps but {len(values)} values of {key!r}; they must be as many"
+        )
     if (np.diff(steps) <= 0).any():
         raise WorkbookError(f"{name}.{steps_key}: must rise from entry to entry")
     return steps, values
@@ -78,13 +99,20 @@ def curve(name: str, run: Mapping, key: str) -> tuple[np.ndarray, np.ndarray]:
 def spans(phonemes: Any, durations: Any, n_frames: int) -> np.ndarray:
     """Phoneme boundaries in frames, (N + 1,): 0, then the end of each phoneme.
 
-    `durations` (N,) in frames, one per phoneme, their sum equal to `n_frames`. Raises WorkbookError otherwise.
+    `durations` (N,) in frames, one per phoneme, their sum equal to `n_frames`. Raises WorkbookError
+    otherwise.
     """
     lengths = finite_array("durations", durations, dimensions=1)
     if len(lengths) != len(phonemes):
-        raise WorkbookError(f"durations: {len(lengths)} for {len(phonemes)} phonemes; there must be one each")
+        raise WorkbookError(
+            f"durations: {len(lengths)} for {len(phonemes)} phonemes; there must be one each"
+        )
     if (lengths < 0).any():
-        raise WorkbookError(f"durations: the one of phoneme {int(np.argmax(lengths < 0))} is negative")
+        raise WorkbookError(
+            f"durations: the one of phoneme {int(np.argmax(lengths < 0))} is negative"
+        )
     if lengths.sum() != n_frames:
-        raise WorkbookError(f"durations: they sum to {lengths.sum():g} frames, but the mel has {n_frames}")
+        raise WorkbookError(
+            f"durations: they sum to {lengths.sum():g} frames, but the mel has {n_frames}"
+        )
     return np.concatenate([[0.0], np.cumsum(lengths)])

@@ -1,4 +1,5 @@
-"""Log-mels: one clip with its phonemes, several mels on one scale, and how a mel takes shape during training.
+"""Log-mels: one clip with its phonemes, several mels on one scale, and how a mel takes shape during
+training.
 
 T frames, M mel bins, N phonemes, L samples.
 """
@@ -17,18 +18,33 @@ from tts_core.viz.phoneme_track import draw_boundaries, draw_phonemes
 from tts_core.viz.picture import Picture, new_picture, workbook_style
 from tts_core.viz.style import COLOURS, INK, MEL_COLOURS
 
-ENVELOPE_COLUMNS = 1600   # a waveform is drawn as minimum and maximum per column
-PANEL_PIXELS = 700        # more frames than this are smoothed down, fewer are drawn as they are
-EXTENDS = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
+ENVELOPE_COLUMNS = 1600  # a waveform is drawn as minimum and maximum per column
+PANEL_PIXELS = 700  # more frames than this are smoothed down, fewer are drawn as they are
+EXTENDS = {
+    (False, False): "neither",
+    (True, False): "min",
+    (False, True): "max",
+    (True, True): "both",
+}
 COLOUR_LABEL = "log-mel (ln units)"
 
 
-def plot_clip(samples: Any, sample_rate: float, mel: Any, hop_length: int, phonemes: Sequence[str], durations: Any,
-              alignment: str, title: str = "") -> Picture:
-    """One clip on one time axis: waveform (L,), phonemes (N,) as spoken, log-mel (T, M) with their boundaries over it.
+def plot_clip(
+    samples: Any,
+    sample_rate: float,
+    mel: Any,
+    hop_length: int,
+    phonemes: Sequence[str],
+    durations: Any,
+    alignment: str,
+    title: str = "",
+) -> Picture:
+    """One clip on one time axis: waveform (L,), phonemes (N,) as spoken, log-mel (T, M) with their
+    boundaries over it.
 
-    `sample_rate` in Hz, `hop_length` in samples, `durations` (N,) in frames with Σ = T; `alignment` "uniform" puts the
-    banner on. Raises WorkbookError for non-finite values and for lengths that do not fit.
+    `sample_rate` in Hz, `hop_length` in samples, `durations` (N,) in frames with Σ = T; `alignment`
+    "uniform" puts the banner on. Raises WorkbookError for non-finite values and for lengths that do
+    not fit.
     """
     samples = finite_array("samples", samples, dimensions=1)
     mel = finite_array("mel", mel, dimensions=2)
@@ -50,51 +66,85 @@ def plot_clip(samples: Any, sample_rate: float, mel: Any, hop_length: int, phone
     return picture
 
 
-def plot_mels(mels: Mapping[str, Any], hop_seconds: float, title: str = "", notes: Mapping[str, str] | None = None,
-              columns: int = 1, alignment: str | None = None, colour_label: str = COLOUR_LABEL,
-              x_label: str = "time (s)") -> Picture:
-    """Log-mels (T, M), one panel per label in the order given, on one time axis and the colour scale of the first.
+def plot_mels(
+    mels: Mapping[str, Any],
+    hop_seconds: float,
+    title: str = "",
+    notes: Mapping[str, str] | None = None,
+    columns: int = 1,
+    alignment: str | None = None,
+    colour_label: str = COLOUR_LABEL,
+    x_label: str = "time (s)",
+) -> Picture:
+    """Log-mels (T, M), one panel per label in the order given, on one time axis and the colour
+    scale of the first.
 
-    `notes` puts a text such as "L1 0.053" at the right of a panel's label. Where a mel leaves the range of the first,
-    the colour bar ends in a point. Give `alignment` where the mels follow from durations, and labels where the mels are in
-    other units, or `hop_seconds` is 1 because it is not known. Raises WorkbookError for non-finite values, for mels of
-    different numbers of bins and for notes without a mel.
+    `notes` puts a text such as "L1 0.053" at the right of a panel's label. Where a mel leaves the
+    range of the first, the colour bar ends in a point. Give `alignment` where the mels follow from
+    durations, and labels where the mels are in other units, or `hop_seconds` is 1 because it is not
+    known. Raises WorkbookError for non-finite values, for mels of different numbers of bins and for
+    notes without a mel.
     """
     hop = _positive("hop_seconds", hop_seconds)
-    arrays = {label: finite_array(f"mels[{label!r}]", mel, dimensions=2) for label, mel in named("mels", mels).items()}
+    arrays = {
+        label: finite_array(f"mels[{label!r}]", mel, dimensions=2)
+        for label, mel in named("mels", mels).items()
+    }
     bins = {label: mel.shape[1] for label, mel in arrays.items()}
     if len(set(bins.values())) > 1:
         raise WorkbookError(f"mels: they must have as many bins each, but have {bins}")
     notes = dict(notes or {})
     if set(notes) - set(arrays):
-        raise WorkbookError(f"notes: {sorted(set(notes) - set(arrays))} name no mel; the mels are {list(arrays)}")
+        raise WorkbookError(
+            f"notes: {sorted(set(notes) - set(arrays))} name no mel; the mels are {list(arrays)}"
+        )
     rows = -(-len(arrays) // columns)
     limits = mel_limits(next(iter(arrays.values())))
     end = max(len(mel) for mel in arrays.values()) * hop
-    lowest, highest = min(mel.min() for mel in arrays.values()), max(mel.max() for mel in arrays.values())
+    lowest, highest = (
+        min(mel.min() for mel in arrays.values()),
+        max(mel.max() for mel in arrays.values()),
+    )
     with workbook_style():
         picture = new_picture(0.5 + 1.12 * rows, title, alignment)
         panels = picture.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-        for panel, (label, mel) in zip(panels, arrays.items(), strict=False):   # panels may be left over
+        # panels may be left over
+        for panel, (label, mel) in zip(panels, arrays.items(), strict=False):
             drawn = _draw_mel(panel, mel, hop, limits, columns)
             panel.set_title(str(label), fontweight="bold")
             panel.set_title(str(notes.get(label, "")), loc="right", fontsize=8.5)
-        for panel in panels[len(arrays):]:
+        for panel in panels[len(arrays) :]:
             panel.set_visible(False)
-        for panel in panels[max(0, len(arrays) - columns):len(arrays)]:   # the lowest of each column
+        # the lowest of each column
+        for panel in panels[max(0, len(arrays) - columns) : len(arrays)]:
             panel.tick_params(labelbottom=True)
         for panel in panels[::columns]:
             panel.set_ylabel("mel bin")
         panels[0].set_xlim(0, end)
         picture.supxlabel(x_label, fontsize=9)
-        picture.colorbar(drawn, ax=list(panels[:len(arrays)]), label=colour_label, pad=0.01, aspect=14 * rows,
-                         fraction=0.05, extend=EXTENDS[lowest < limits[0], highest > limits[1]], extendfrac=0.02)
+        picture.colorbar(
+            drawn,
+            ax=list(panels[: len(arrays)]),
+            label=colour_label,
+            pad=0.01,
+            aspect=14 * rows,
+            fraction=0.05,
+            extend=EXTENDS[lowest < limits[0], highest > limits[1]],
+            extendfrac=0.02,
+        )
     return picture
 
 
-def plot_mel_snapshots(snapshots: Mapping[int, Any], target: Any, hop_seconds: float, title: str = "",
-                       notes: Mapping[int, str] | None = None, columns: int = 1) -> Picture:
-    """The target (T, M), which sets the colour scale, then the prediction at each training step, earliest first.
+def plot_mel_snapshots(
+    snapshots: Mapping[int, Any],
+    target: Any,
+    hop_seconds: float,
+    title: str = "",
+    notes: Mapping[int, str] | None = None,
+    columns: int = 1,
+) -> Picture:
+    """The target (T, M), which sets the colour scale, then the prediction at each training step,
+    earliest first.
 
     `snapshots`: step -> (T, M); `notes`: step -> text. Raises WorkbookError as `plot_mels` does.
     """
@@ -106,17 +156,26 @@ def plot_mel_snapshots(snapshots: Mapping[int, Any], target: Any, hop_seconds: f
 
 
 def mel_limits(mel: np.ndarray) -> tuple[float, float]:
-    """Lowest and highest value of `mel`, at least 1 ln unit apart so that a constant mel has a scale too."""
+    """Lowest and highest value of `mel`, at least 1 ln unit apart so that a constant mel has a
+    scale too.
+    """
     low, high = float(mel.min()), float(mel.max())
     return (low, high) if high - low >= 1 else ((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
 
 
-def _draw_mel(axes: Axes, mel: np.ndarray, hop: float, limits: tuple[float, float], columns: int = 1):
-    drawn = axes.imshow(mel.T, cmap=MEL_COLOURS, vmin=limits[0], vmax=limits[1],
-                        extent=(0, len(mel) * hop, 0, mel.shape[1]),
-                        interpolation="nearest" if len(mel) * columns <= PANEL_PIXELS else "auto")
+def _draw_mel(
+    axes: Axes, mel: np.ndarray, hop: float, limits: tuple[float, float], columns: int = 1
+):
+    drawn = axes.imshow(
+        mel.T,
+        cmap=MEL_COLOURS,
+        vmin=limits[0],
+        vmax=limits[1],
+        extent=(0, len(mel) * hop, 0, mel.shape[1]),
+        interpolation="nearest" if len(mel) * columns <= PANEL_PIXELS else "auto",
+    )
     axes.grid(False)
-    axes.set_facecolor("#f2f2f2")   # where a shorter mel has ended
+    axes.set_facecolor("#f2f2f2")  # where a shorter mel has ended
     return drawn
 
 

@@ -1,4 +1,6 @@
-"""One number per module: gradient norms, update : data ratios, and how large each stream is beside the others."""
+"""One number per module: gradient norms, update : data ratios, and how large each stream is beside
+the others.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from tts_core.viz.picture import Picture, new_picture, workbook_style
 from tts_core.viz.style import ALARM, BAND, GREY, colours_of
 
 ROW_INCHES = 0.185
-USUAL_UPDATE = (3e-4, 3e-3)   # a step that moves weights by about a thousandth is the usual advice
-STREAMS = {                   # what a decoder layer writes: key suffix -> label, colour, marker
+USUAL_UPDATE = (3e-4, 3e-3)  # a step that moves weights by about a thousandth is the usual advice
+STREAMS = {  # what a decoder layer writes: key suffix -> label, colour, marker
     "": ("residual stream", "#222222", "o"),
     ".self_attention": ("self-attention output", "#0072B2", "s"),
     ".cross_attention": ("cross-attention output", "#D55E00", "D"),
@@ -26,16 +28,18 @@ LAYER = re.compile(r"(?:.*\.)?layers\.(\d+)(\.self_attention|\.cross_attention)?
 
 
 def plot_gradient_norms(norms: Mapping[str, Mapping[str, float]], title: str = "") -> Picture:
-    """Gradient norm of one step per module, arms side by side: `norms[arm][module path]`, modules in network order.
+    """Gradient norm of one step per module, arms side by side: `norms[arm][module path]`, modules
+    in network order.
 
-    The axis is logarithmic; a gradient of exactly zero is a cross at its left end. Raises WorkbookError for
-    negative or non-finite values.
+    The axis is logarithmic; a gradient of exactly zero is a cross at its left end. Raises
+    WorkbookError for negative or non-finite values.
     """
     return _plot_modules("norms", norms, title, "gradient norm")
 
 
 def plot_update_ratios(ratios: Mapping[str, Mapping[str, float]], title: str = "") -> Picture:
-    """Norm of a step's change of the weights over the norm of the weights, per module: `ratios[arm][module path]`.
+    """Norm of a step's change of the weights over the norm of the weights, per module:
+    `ratios[arm][module path]`.
 
     The grey band, 3e-4 to 3e-3, is where training usually goes well.
     """
@@ -46,15 +50,29 @@ def plot_update_ratios(ratios: Mapping[str, Mapping[str, float]], title: str = "
 def plot_module_scales(scales: Mapping[str, Mapping[str, float]], title: str = "") -> Picture:
     """What decoder layers read and write, standard deviations, one panel per arm on one log axis.
 
-    `scales[arm]`: {"memory": std, "mel_projection_in": std, "decoder.layers.0": residual stream after layer 0,
-    "decoder.layers.0.self_attention": its output, "decoder.layers.0.cross_attention": its output, …}; other keys are
-    left out. A cross-attention output far above the residual stream drowns what the decoder itself knows. Raises
-    WorkbookError where an arm has no decoder layer, and for values that are not positive.
+    `scales[arm]`: {"memory": std, "mel_projection_in": std, "decoder.layers.0": residual stream
+    after layer 0, "decoder.layers.0.self_attention": its output,
+    "decoder.layers.0.cross_attention": its output, …}; other keys are left out. A cross-attention
+    output far above the residual stream drowns what the decoder itself knows. Raises WorkbookError
+    where an arm has no decoder layer, and for values that are not positive.
     """
-    arms = {arm: _positive_numbers(f"scales[{arm!r}]", values) for arm, values in named("scales", scales).items()}
+    arms = {
+        arm: _positive_numbers(f"scales[{arm!r}]", values)
+        for arm, values in named("scales", scales).items()
+    }
     streams = {arm: _streams(arm, values) for arm, values in arms.items()}
-    drawn = [value for layers in streams.values() for points in layers.values() for value in points.values()]
-    drawn += [values[key] for values in arms.values() for key in ("memory", "mel_projection_in") if key in values]
+    drawn = [
+        value
+        for layers in streams.values()
+        for points in layers.values()
+        for value in points.values()
+    ]
+    drawn += [
+        values[key]
+        for values in arms.values()
+        for key in ("memory", "mel_projection_in")
+        if key in values
+    ]
     with workbook_style():
         picture = new_picture(3.1, title)
         panels = picture.subplots(1, len(arms), sharey=True, squeeze=False)[0]
@@ -63,20 +81,33 @@ def plot_module_scales(scales: Mapping[str, Mapping[str, float]], title: str = "
             _draw_streams(panel, arms[arm], streams[arm])
             panel.set_title(arm, fontweight="bold")
         panels[0].set_ylabel("standard deviation")
-        keys = {handle.get_label(): handle for panel in panels for handle in panel.get_legend_handles_labels()[0]}
-        picture.legend(handles=list(keys.values()), loc="outside lower center", ncols=5, columnspacing=1.4)
+        keys = {
+            handle.get_label(): handle
+            for panel in panels
+            for handle in panel.get_legend_handles_labels()[0]
+        }
+        picture.legend(
+            handles=list(keys.values()), loc="outside lower center", ncols=5, columnspacing=1.4
+        )
     return picture
 
 
-def _plot_modules(name: str, arms: Mapping, title: str, label: str,
-                  band: tuple[float, float] | None = None) -> Picture:
-    arms = {arm: finite_numbers(f"{name}[{arm!r}]", norms) for arm, norms in named(name, arms).items()}
+def _plot_modules(
+    name: str, arms: Mapping, title: str, label: str, band: tuple[float, float] | None = None
+) -> Picture:
+    arms = {
+        arm: finite_numbers(f"{name}[{arm!r}]", norms) for arm, norms in named(name, arms).items()
+    }
     for arm, norms in arms.items():
         for module, value in norms.items():
             if value < 0:
-                raise WorkbookError(f"{name}[{arm!r}][{module!r}] = {value:g}, but it must not be negative")
+                raise WorkbookError(
+                    f"{name}[{arm!r}][{module!r}] = {value:g}, but it must not be negative"
+                )
     modules = network_order([list(norms) for norms in arms.values()])
-    values = np.array([value for norms in arms.values() for value in norms.values()] + list(band or ()))
+    values = np.array(
+        [value for norms in arms.values() for value in norms.values()] + list(band or ())
+    )
     low, high = log_limits(values)
     edge = low / 1.6
     limits = (edge / 1.8 if (values == 0).any() else low, high)
@@ -100,20 +131,44 @@ def _plot_modules(name: str, arms: Mapping, title: str, label: str,
     return picture
 
 
-def _draw_dots(axes: Axes, arm: str, norms: Mapping[str, float], places: Mapping[str, float], colour: str,
-               edge: float) -> None:
+def _draw_dots(
+    axes: Axes,
+    arm: str,
+    norms: Mapping[str, float],
+    places: Mapping[str, float],
+    colour: str,
+    edge: float,
+) -> None:
     """A dot per module at its norm and place; where the norm is zero, a cross at `edge`."""
     reached = [module for module in norms if norms[module] > 0]
     zero = [module for module in norms if norms[module] == 0]
-    axes.scatter([norms[module] for module in reached], [places[module] for module in reached], s=24, color=colour,
-                 label=arm, zorder=3, linewidth=0)
+    axes.scatter(
+        [norms[module] for module in reached],
+        [places[module] for module in reached],
+        s=24,
+        color=colour,
+        label=arm,
+        zorder=3,
+        linewidth=0,
+    )
     if zero:
-        axes.scatter([edge] * len(zero), [places[module] for module in zero], s=44, marker="X", color=colour,
-                     edgecolor=ALARM, linewidth=1.1, zorder=4, label=f"{arm}: exactly zero in {len(zero)}")
+        axes.scatter(
+            [edge] * len(zero),
+            [places[module] for module in zero],
+            s=44,
+            marker="X",
+            color=colour,
+            edgecolor=ALARM,
+            linewidth=1.1,
+            zorder=4,
+            label=f"{arm}: exactly zero in {len(zero)}",
+        )
 
 
 def network_order(orders: list[list[str]]) -> list[str]:
-    """Every module once, in the order of the first list; what only later ones have follows its predecessor there."""
+    """Every module once, in the order of the first list; what only later ones have follows its
+    predecessor there.
+    """
     merged = list(orders[0])
     for order in orders[1:]:
         for index, module in enumerate(order):
@@ -126,7 +181,10 @@ def _positive_numbers(name: str, values: Mapping[str, float]) -> dict[str, float
     numbers = finite_numbers(name, values)
     for key, value in numbers.items():
         if value <= 0:
-            raise WorkbookError(f"{name}[{key!r}] = {value:g}, but a standard deviation on a log axis must be positive")
+            raise WorkbookError(
+                f"{name}[{key!r}] = {value:g}, but a standard deviation on a log axis must be"
+                " positive"
+            )
     return numbers
 
 
@@ -138,22 +196,41 @@ def _streams(arm: str, values: Mapping[str, float]) -> dict[str, dict[int, float
         if found and "encoder" not in key:
             streams[found[2] or ""][int(found[1])] = value
     if not any(streams.values()):
-        raise WorkbookError(f"scales[{arm!r}]: no decoder layer among {list(values)}; keys such as "
-                            "'decoder.layers.0.cross_attention' are wanted")
+        raise WorkbookError(
+            f"scales[{arm!r}]: no decoder layer among {list(values)}; keys such as "
+            "'decoder.layers.0.cross_attention' are wanted"
+        )
     return streams
 
 
-def _draw_streams(axes: Axes, values: Mapping[str, float], streams: Mapping[str, Mapping[int, float]]) -> None:
+def _draw_streams(
+    axes: Axes, values: Mapping[str, float], streams: Mapping[str, Mapping[int, float]]
+) -> None:
     for suffix, (label, colour, marker) in STREAMS.items():
         layers = sorted(streams[suffix])
         if layers:
-            axes.plot(layers, [streams[suffix][layer] for layer in layers], color=colour, marker=marker, markersize=5,
-                      label=label)
+            axes.plot(
+                layers,
+                [streams[suffix][layer] for layer in layers],
+                color=colour,
+                marker=marker,
+                markersize=5,
+                label=label,
+            )
     if "mel_projection_in" in values:
-        axes.plot([-0.8], [values["mel_projection_in"]], color=GREY, marker="v", markersize=6, linestyle="none",
-                  label="decoder input")
+        axes.plot(
+            [-0.8],
+            [values["mel_projection_in"]],
+            color=GREY,
+            marker="v",
+            markersize=6,
+            linestyle="none",
+            label="decoder input",
+        )
     if "memory" in values:
-        axes.axhline(values["memory"], color="#AA4499", linestyle=(0, (5, 3)), linewidth=1.3, label="memory")
+        axes.axhline(
+            values["memory"], color="#AA4499", linestyle=(0, (5, 3)), linewidth=1.3, label="memory"
+        )
     numbers = sorted({layer for layers in streams.values() for layer in layers})
     axes.set_xlim(-1.2, numbers[-1] + 0.4)
     axes.xaxis.set_major_locator(FixedLocator(numbers))

@@ -1,4 +1,6 @@
-"""Phoneme names along a time axis, legible at any density: staggered where narrow, left out where crowded."""
+"""Phoneme names along a time axis, legible at any density: staggered where narrow, left out where
+crowded.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,21 @@ from tts_core.viz.axes import CHARACTER_WIDTH
 from tts_core.viz.style import BAND, GREY, INK
 
 TYPE_POINTS = 7.5
-ROWS = 3                     # labels that would touch are staggered over this many rows
-AXES_INCHES = 6.8            # width of the time axis in a full-width picture, roughly
-MOSTLY = 0.7                 # where fewer can be named than this share, none is
-CROWDED = 2.2 / 72           # inches: phonemes narrower than this on average get no boundary lines
+ROWS = 3  # labels that would touch are staggered over this many rows
+AXES_INCHES = 6.8  # width of the time axis in a full-width picture, roughly
+MOSTLY = 0.7  # where fewer can be named than this share, none is
+CROWDED = 2.2 / 72  # inches: phonemes narrower than this on average get no boundary lines
 
 
-def label_rows(boundaries: np.ndarray, phonemes: Sequence[str], end: float, width: float = AXES_INCHES,
-               type_points: float = TYPE_POINTS) -> list[int | None]:
-    """The row of each label, 0 the lowest, so that no two in a row touch; None for a label that fits nowhere.
+def label_rows(
+    boundaries: np.ndarray,
+    phonemes: Sequence[str],
+    end: float,
+    width: float = AXES_INCHES,
+    type_points: float = TYPE_POINTS,
+) -> list[int | None]:
+    """The row of each label, 0 the lowest, so that no two in a row touch; None for a label that
+    fits nowhere.
 
     `boundaries` (N + 1,) and `end` on the same axis, `width` of that axis in inches.
     """
@@ -36,7 +44,9 @@ def label_rows(boundaries: np.ndarray, phonemes: Sequence[str], end: float, widt
 
 
 def draw_phonemes(axes: Axes, boundaries: np.ndarray, phonemes: Sequence[str], end: float) -> None:
-    """Alternating bands with the phoneme names (N,) between their `boundaries` (N + 1,); the axis ends at `end`."""
+    """Alternating bands with the phoneme names (N,) between their `boundaries` (N + 1,); the axis
+    ends at `end`.
+    """
     rows = label_rows(boundaries, phonemes, end)
     named = [row for row in rows if row is not None]
     if len(named) >= MOSTLY * len(rows):
@@ -46,13 +56,33 @@ def draw_phonemes(axes: Axes, boundaries: np.ndarray, phonemes: Sequence[str], e
             if index % 2 == 0:
                 axes.axvspan(start, stop, facecolor=BAND, edgecolor="none")
             if row is not None:
-                axes.text((start + stop) / 2, (row + 0.5) * height, str(phonemes[index]), ha="center", va="center",
-                          fontsize=TYPE_POINTS, color=INK, clip_on=True)
-        note = f"{len(named)} of {len(rows)} named, the others are too narrow" if len(named) < len(rows) else ""
+                axes.text(
+                    (start + stop) / 2,
+                    (row + 0.5) * height,
+                    str(phonemes[index]),
+                    ha="center",
+                    va="center",
+                    fontsize=TYPE_POINTS,
+                    color=INK,
+                    clip_on=True,
+                )
+        note = (
+            f"{len(named)} of {len(rows)} named, the others are too narrow"
+            if len(named) < len(rows)
+            else ""
+        )
         axes.set_title(note, loc="right", fontsize=7.5, color=GREY, pad=2)
     else:
-        axes.text(0.5, 0.5, f"{len(rows)} phonemes: too many to name on this axis; draw a part of the clip",
-                  transform=axes.transAxes, ha="center", va="center", fontsize=8, color=GREY)
+        axes.text(
+            0.5,
+            0.5,
+            f"{len(rows)} phonemes: too many to name on this axis; draw a part of the clip",
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            fontsize=8,
+            color=GREY,
+        )
     axes.set_ylim(0, 1)
     axes.set_yticks([])
     axes.grid(False)
@@ -65,4 +95,12 @@ def draw_boundaries(axes: Axes, boundaries: np.ndarray, end: float) -> None:
     """Thin lines over a mel at the inner `boundaries`, none where they would hide it."""
     inner = np.unique(boundaries[1:-1])
     if len(inner) and end / (len(inner) + 1) / end * AXES_INCHES > CROWDED:
-        axes.vlines(inner, 0, 1, transform=axes.get_xaxis_transform(), color="white", linewidth=0.6, alpha=0.7)
+        axes.vlines(
+            inner,
+            0,
+            1,
+            transform=axes.get_xaxis_transform(),
+            color="white",
+            linewidth=0.6,
+            alpha=0.7,
+        )

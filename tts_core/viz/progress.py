@@ -1,7 +1,8 @@
 """Progress of long work, in whatever the reader is looking at.
 
-JupyterLab: a bar that leaves one line behind. Under the runner: events that the runner prints, and one line in the
-saved notebook. Anywhere else: a live line on a terminal, one plain line every few seconds on a log.
+JupyterLab: a bar that leaves one line behind. Under the runner: events that the runner prints, and
+one line in the saved notebook. Anywhere else: a live line on a terminal, one plain line every few
+seconds on a log.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import sys
 import time
 from typing import Any, TextIO
 
-# Private display type: the runner takes it out of the kernel's messages, so it never reaches the saved notebook.
+# Private display type: the runner takes it out of the kernel's messages, so it never reaches the
+# saved notebook.
 PROGRESS_MIME = "application/vnd.tts-workbook.progress+json"
-PLAIN_INTERVAL = 4.0    # seconds between two plain lines
-LIVE_INTERVAL = 0.2     # seconds between two redraws
+PLAIN_INTERVAL = 4.0  # seconds between two plain lines
+LIVE_INTERVAL = 0.2  # seconds between two redraws
 
 
 def seconds_text(seconds: float) -> str:
@@ -21,7 +23,11 @@ def seconds_text(seconds: float) -> str:
     whole = int(round(seconds))
     if whole < 120:
         return f"{whole} s"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole < 7200 else f"{whole // 3600} h {whole // 60 % 60:02d} min"
+    return (
+        f"{whole // 60} min {whole % 60:02d} s"
+        if whole < 7200
+        else f"{whole // 3600} h {whole // 60 % 60:02d} min"
+    )
 
 
 def progress_line(label: str, step: int, total: int, text: str, elapsed: float) -> str:
@@ -33,14 +39,25 @@ def progress_line(label: str, step: int, total: int, text: str, elapsed: float) 
 
 
 class Progress:
-    """`with Progress(500, "healthy") as progress: progress.update(step, "mel 0.312")`, step counted from 1 to total."""
+    """`with Progress(500, "healthy") as progress: progress.update(step, "mel 0.312")`, step counted
+    from 1 to total.
+    """
 
-    def __init__(self, total: int, label: str, *, under_runner: bool = False, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, total: int, label: str, *, under_runner: bool = False, stream: TextIO | None = None
+    ) -> None:
         self.total, self.label = total, label
         self.step, self.text = 0, ""
-        self.below: list[Any] = []      # widgets to stand under the bar, set before it is shown; JupyterLab only
+        # widgets to stand under the bar, set before it is shown; JupyterLab only
+        self.below: list[Any] = []
         self._stream = stream if stream is not None else sys.stderr
-        self._show = _RunnerView() if under_runner else _WidgetView() if _in_kernel() else _StreamView(self._stream)
+        self._show = (
+            _RunnerView()
+            if under_runner
+            else _WidgetView()
+            if _in_kernel()
+            else _StreamView(self._stream)
+        )
         self._start = self._shown = 0.0
 
     def __enter__(self) -> Progress:
@@ -57,7 +74,9 @@ class Progress:
 
     @property
     def has_widgets(self) -> bool:
-        """Whether this is shown as widgets: a person's kernel, not the runner's, and no terminal."""
+        """Whether this is shown as widgets: a person's kernel, not the runner's, and no
+        terminal.
+        """
         return isinstance(self._show, _WidgetView)
 
     def finish(self, remark: str = "") -> None:
@@ -65,7 +84,9 @@ class Progress:
         self._show.finish(self, remark)
 
     def line(self) -> str:
-        return progress_line(self.label, self.step, self.total, self.text, time.monotonic() - self._start)
+        return progress_line(
+            self.label, self.step, self.total, self.text, time.monotonic() - self._start
+        )
 
     def _draw(self) -> None:
         self._shown = time.monotonic()
@@ -87,8 +108,14 @@ class _RunnerView:
 
     def draw(self, progress: Progress) -> None:
         from IPython.display import display
-        state = {"label": progress.label, "step": progress.step, "total": progress.total, "text": progress.text,
-                 "line": progress.line()}
+
+        state = {
+            "label": progress.label,
+            "step": progress.step,
+            "total": progress.total,
+            "text": progress.text,
+            "line": progress.line(),
+        }
         display({PROGRESS_MIME: state}, raw=True)
 
     def finish(self, progress: Progress, remark: str) -> None:
@@ -106,8 +133,11 @@ class _WidgetView:
         """Show where `progress` stands: a bar and a note, made at the first call."""
         import ipywidgets
         from IPython.display import display
+
         if self._bar is None:
-            self._bar = ipywidgets.IntProgress(value=0, max=progress.total, layout=ipywidgets.Layout(width="40%"))
+            self._bar = ipywidgets.IntProgress(
+                value=0, max=progress.total, layout=ipywidgets.Layout(width="40%")
+            )
             self._note = ipywidgets.Label()
             self._line = ipywidgets.HBox([self._bar, self._note])
             self._box = ipywidgets.VBox([self._line, *progress.below])

@@ -1,7 +1,9 @@
-"""A place inside a widget that shows pictures, players, text or other widgets, and shows errors instead of hiding them.
+"""A place inside a widget that shows pictures, players, text or other widgets, and shows errors
+instead of hiding them.
 
-An exception in a widget's callback reaches nobody: Jupyter logs it and the picture silently stays as it was. Here the
-first draw happens in the cell and raises there; a later one that fails puts its error where the picture was.
+An exception in a widget's callback reaches nobody: Jupyter logs it and the picture silently stays
+as it was. Here the first draw happens in the cell and raises there; a later one that fails puts its
+error where the picture was.
 """
 
 from __future__ import annotations
@@ -15,13 +17,18 @@ from tts_core.errors import WorkbookError
 from tts_core.viz.frontend import load_widgets, under_runner
 from tts_core.viz.style import ALARM
 
-ERROR_STYLE = f"margin:6px 0;padding:6px 10px;border-left:4px solid {ALARM};color:{ALARM};white-space:pre-wrap"
+ERROR_STYLE = (
+    "margin:6px 0;padding:6px 10px;border-left:4px solid"
+    f" {ALARM};color:{ALARM};white-space:pre-wrap"
+)
 
 
 class Interactive:
-    """A control above the screen it steers: the last expression of a cell. `control` and `screen` are None headless.
+    """A control above the screen it steers: the last expression of a cell. `control` and `screen`
+    are None headless.
 
-    Under the runner nothing but the first draw happens, and one line of text stands in for the widget.
+    Under the runner nothing but the first draw happens, and one line of text stands in for the
+    widget.
     """
 
     def __init__(self, control: Any, screen: Screen | None, summary: str) -> None:
@@ -39,12 +46,19 @@ class Interactive:
         """Let go of every widget in it."""
         if self.box is not None:
             self.screen.clear()
-            for widget in (*getattr(self.control, "children", ()), self.control, self.screen.box, self.box):
+            for widget in (
+                *getattr(self.control, "children", ()),
+                self.control,
+                self.screen.box,
+                self.box,
+            ):
                 widget.close()
 
 
 class Screen:
-    """Shows what `draw` returns: a Picture, anything with HTML, an `Interactive`, text, or a list of such."""
+    """Shows what `draw` returns: a Picture, anything with HTML, an `Interactive`, text, or a list
+    of such.
+    """
 
     def __init__(self) -> None:
         self.box = load_widgets().VBox()
@@ -53,7 +67,11 @@ class Screen:
     @property
     def error(self) -> str:
         """The error that is shown, as HTML; empty while all is well."""
-        shown = [child.value for child in self.box.children if isinstance(getattr(child, "value", None), str)]
+        shown = [
+            child.value
+            for child in self.box.children
+            if isinstance(getattr(child, "value", None), str)
+        ]
         return "".join(text for text in shown if ERROR_STYLE in text)
 
     def show(self, draw: Callable[[Any], Any], value: Any) -> None:
@@ -62,7 +80,7 @@ class Screen:
         parts = [prepared(part) for part in (shown if isinstance(shown, list | tuple) else [shown])]
         kinds = [kind for kind, _ in parts]
         if kinds == [type(child).__name__ for child in self.box.children] and "VBox" not in kinds:
-            for child, (_, content) in zip(self.box.children, parts, strict=True):     # no flicker
+            for child, (_, content) in zip(self.box.children, parts, strict=True):  # no flicker
                 child.value = content
         else:
             self.clear()
@@ -70,13 +88,21 @@ class Screen:
             self.box.children = [made(kind, content) for kind, content in parts]
 
     def show_or_tell(self, draw: Callable[[Any], Any], value: Any) -> None:
-        """`show` for a callback, where a raised error would be lost: it is shown in place of the picture."""
+        """`show` for a callback, where a raised error would be lost: it is shown in place of the
+        picture.
+        """
         try:
             self.show(draw, value)
-        except Exception as error:      # whatever it is, the reader sees it
-            told = str(error) if isinstance(error, WorkbookError) else "".join(traceback.format_exception(error))
+        except Exception as error:  # whatever it is, the reader sees it
+            told = (
+                str(error)
+                if isinstance(error, WorkbookError)
+                else "".join(traceback.format_exception(error))
+            )
             self.clear()
-            self.box.children = [made("HTML", f'<pre style="{ERROR_STYLE}">{html.escape(told)}</pre>')]
+            self.box.children = [
+                made("HTML", f'<pre style="{ERROR_STYLE}">{html.escape(told)}</pre>')
+            ]
 
     def clear(self) -> None:
         children, self.box.children = self.box.children, ()
@@ -104,12 +130,19 @@ def made(kind: str, content: Any) -> Any:
         return content.box
     widgets = load_widgets()
     if kind == "Image":
-        return widgets.Image(value=content, format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
+        return widgets.Image(
+            value=content,
+            format="png",
+            layout=widgets.Layout(max_width="100%", object_fit="contain"),
+        )
     return widgets.HTML(value=content)
 
 
-def steered(control: Callable[[Any], Any], draw: Callable[[Any], Any], first: Any, summary: str) -> Interactive:
-    """Draw the `first` state here and now (errors are raised), with the control that `control(widgets)` makes above it.
+def steered(
+    control: Callable[[Any], Any], draw: Callable[[Any], Any], first: Any, summary: str
+) -> Interactive:
+    """Draw the `first` state here and now (errors are raised), with the control that
+    `control(widgets)` makes above it.
 
     The control's `value` is what is drawn from then on.
     """

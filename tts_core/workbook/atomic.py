@@ -1,7 +1,8 @@
 """Atomic files: complete under their final name, or not there at all.
 
-Every file of a run is written to a hidden temporary name in the same folder, flushed to the disk, and renamed. A kill
-or a full disk in between leaves at most a hidden `.name.RANDOM.part`; `sweep` clears those that a kill left behind.
+Every file of a run is written to a hidden temporary name in the same folder, flushed to the disk,
+and renamed. A kill or a full disk in between leaves at most a hidden `.name.RANDOM.part`; `sweep`
+clears those that a kill left behind.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
-    """Write `content` to `path` atomically; parent folders are made. Raises OSError (the old file then stays)."""
+    """Write `content` to `path` atomically; parent folders are made. Raises OSError (the old file
+    then stays).
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{token_hex(8)}.part"
@@ -31,7 +34,9 @@ def write_bytes(path: Path | str, content: bytes) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """UTF-8; what cannot be encoded (half of a surrogate pair in a file name) is written as its escape."""
+    """UTF-8; what cannot be encoded (half of a surrogate pair in a file name) is written as its
+    escape.
+    """
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
@@ -46,7 +51,9 @@ def compact_json(value: Any) -> str:
 
 
 def append_line(path: Path | str, line: str) -> None:
-    """Append one whole line in a single write; on failure the file is cut back to what it was. Raises OSError."""
+    """Append one whole line in a single write; on failure the file is cut back to what it was.
+    Raises OSError.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = (line + "\n").encode("utf-8")
@@ -55,7 +62,8 @@ def append_line(path: Path | str, line: str) -> None:
         size = os.fstat(descriptor).st_size
         try:
             written = os.write(descriptor, content)
-            while written < len(content):  # a short write is how a full disk announces itself: the next one raises
+            # a short write is how a full disk announces itself: the next one raises
+            while written < len(content):
                 written += os.write(descriptor, content[written:])
         except BaseException:
             os.ftruncate(descriptor, size)
@@ -70,7 +78,9 @@ def read_json(path: Path | str) -> Any:
 
 
 def sweep(folder: Path | str) -> None:
-    """Remove the temporary files that killed writers left below `folder`: ours, and the speech package's `.tmp`."""
+    """Remove the temporary files that killed writers left below `folder`: ours, and the speech
+    package's `.tmp`.
+    """
     for pattern in (".*.part", ".*.tmp"):
         for leftover in Path(folder).rglob(pattern):
             leftover.unlink(missing_ok=True)

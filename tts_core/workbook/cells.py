@@ -11,11 +11,15 @@ from tts_core.workbook.parameters import FIELDS, read_value
 
 
 def read_cell(source: str, where: str) -> dict[str, Any]:
-    """`name = literal` lines -> {name: value}, names and types checked. Raises WorkbookError for anything else."""
+    """`name = literal` lines -> {name: value}, names and types checked. Raises WorkbookError for
+    anything else.
+    """
     values = _literals(source)
     if values is None:
-        raise WorkbookError(f"{where}: the cell tagged `parameters` must hold only lines like `steps = None` "
-                            "or `lr = 1e-3`")
+        raise WorkbookError(
+            f"{where}: the cell tagged `parameters` must hold only lines like `steps = None` "
+            "or `lr = 1e-3`"
+        )
     for name, value in values.items():
         read_value(name, value, where)
     return values
@@ -24,13 +28,17 @@ def read_cell(source: str, where: str) -> dict[str, Any]:
 def parameters_among(values: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters in a notebook's `globals()`.
 
-    IPython keeps the text of every executed cell in `In`: the last one made of literals that assigns `profile` or `out`
-    is the parameters cell, and a name in it that the schema lacks is a misspelling.
+    IPython keeps the text of every executed cell in `In`: the last one made of literals that
+    assigns `profile` or `out` is the parameters cell, and a name in it that the schema lacks is a
+    misspelling.
     """
-    parameter_cells = [_literals(source) for source in list(values.get("In") or []) if is_parameters_cell(source)]
+    parameter_cells = [
+        _literals(source) for source in list(values.get("In") or []) if is_parameters_cell(source)
+    ]
     for name, value in (parameter_cells[-1] if parameter_cells else {}).items():
         read_value(name, value, "the notebook's parameters cell")
-    declared = set().union(*parameter_cells) if parameter_cells else values     # others are variables that happen to be called so
+    # others are variables that happen to be called so
+    declared = set().union(*parameter_cells) if parameter_cells else values
     return {name: values[name] for name in FIELDS if name in values and name in declared}
 
 

@@ -1,4 +1,6 @@
-"""What the reader of `tts-workbook run` sees: a live line on a terminal, one plain line every few seconds on a log."""
+"""What the reader of `tts-workbook run` sees: a live line on a terminal, one plain line every few
+seconds on a log.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,14 @@ from typing import Any, TextIO
 
 from tts_core.viz.progress import seconds_text
 
-PLAIN_INTERVAL = 5.0    # seconds between two lines about the same notebook on a log
-QUIET_INTERVAL = 30.0   # seconds between two lines when there is nothing new to say
+PLAIN_INTERVAL = 5.0  # seconds between two lines about the same notebook on a log
+QUIET_INTERVAL = 30.0  # seconds between two lines when there is nothing new to say
 
 
 class Console:
-    """Prints to `stream` (stdout). Progress comes as the events of `execute.py`, None being a clock tick."""
+    """Prints to `stream` (stdout). Progress comes as the events of `execute.py`, None being a clock
+    tick.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stdout
@@ -45,7 +49,11 @@ class Console:
             if since >= 0.2:
                 self._draw()
         elif since >= (QUIET_INTERVAL if self._what == self._said else PLAIN_INTERVAL):
-            still = f" ... still, after {self._elapsed()} in this notebook" if self._what == self._said else ""
+            still = (
+                f" ... still, after {self._elapsed()} in this notebook"
+                if self._what == self._said
+                else ""
+            )
             self.say(f"{self._name}: {self._what}{still}")
             self._shown, self._said = time.monotonic(), self._what
 
@@ -59,19 +67,22 @@ class Console:
         self._shown = time.monotonic()
         width = shutil.get_terminal_size().columns
         line = f"{self._name} [{self._elapsed()}]: {self._what}"
-        self._write("\r\x1b[K" + line[:max(20, width - 1)])
+        self._write("\r\x1b[K" + line[: max(20, width - 1)])
 
     def _write(self, text: str) -> None:
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         try:
             self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
             self._stream.flush()
-        except BrokenPipeError:     # nobody reads any more (`| head`); the run goes on, run.json and the report tell
+        # nobody reads any more (`| head`); the run goes on, run.json and the report tell
+        except BrokenPipeError:
             self._stream = open(os.devnull, "w", encoding="utf-8")
 
 
 def verdict_table(rows: list[dict[str, Any]]) -> str:
-    """Rows {number, name, status, seconds, answer, items} as text: one block per notebook, the answer beneath it."""
+    """Rows {number, name, status, seconds, answer, items} as text: one block per notebook, the
+    answer beneath it.
+    """
     width = min(110, max(60, shutil.get_terminal_size((100, 20)).columns))
     lines = []
     for row in rows:

@@ -17,14 +17,26 @@ from tts_core.workbook.pages import data_uri, render
 
 
 def diagnosis_page(report: Report, title: str) -> str:
-    """The report as one HTML page: the verdict, ranked causes with evidence and fix, the courses, and what was ruled out."""
-    sections = [("What was found", report.findings), ("Undecided, with what to run next", report.undecided),
-                ("Ruled out", report.excluded), ("Not applicable, with the part to supply", report.not_applicable)]
-    return render("diagnosis.html.j2", title=title, verdict=report.verdict, healthy=report.healthy,
-                  headline=[(name, value, YARDSTICKS.get(name, "")) for name, value in rows(report.headline)],
-                  seconds=report.seconds, written=time.strftime("%Y-%m-%d %H:%M %Z"),
-                  sections=[(head, [entry(found) for found in entries]) for head, entries in sections],
-                  picture=data_uri("image/png", courses_picture(report).png()) if report.courses else "")
+    """The report as one HTML page: the verdict, ranked causes with evidence and fix, the courses,
+    and what was ruled out.
+    """
+    sections = [
+        ("What was found", report.findings),
+        ("Undecided, with what to run next", report.undecided),
+        ("Ruled out", report.excluded),
+        ("Not applicable, with the part to supply", report.not_applicable),
+    ]
+    return render(
+        "diagnosis.html.j2",
+        title=title,
+        verdict=report.verdict,
+        healthy=report.healthy,
+        headline=[(name, value, YARDSTICKS.get(name, "")) for name, value in rows(report.headline)],
+        seconds=report.seconds,
+        written=time.strftime("%Y-%m-%d %H:%M %Z"),
+        sections=[(head, [entry(found) for found in entries]) for head, entries in sections],
+        picture=data_uri("image/png", courses_picture(report).png()) if report.courses else "",
+    )
 
 
 def courses_picture(report: Report):
@@ -36,8 +48,15 @@ def courses_picture(report: Report):
 
 def entry(found: Finding) -> dict[str, Any]:
     """What the page shows of one finding."""
-    return {"cause": found.cause, "title": found.title, "level": found.level, "where": found.where, "fix": found.fix,
-            "experiment": found.experiment, "evidence": rows(found.evidence)}
+    return {
+        "cause": found.cause,
+        "title": found.title,
+        "level": found.level,
+        "where": found.where,
+        "fix": found.fix,
+        "experiment": found.experiment,
+        "evidence": rows(found.evidence),
+    }
 
 
 def rows(numbers) -> list[tuple[str, str]]:
@@ -47,22 +66,43 @@ def rows(numbers) -> list[tuple[str, str]]:
 
 def triage_page(found: Triage, title: str) -> str:
     """The triage as one HTML page with mels and players; all sounds at one gain."""
-    loudest = max((float(np.abs(samples).max()) for samples, _ in found.sounds.values()), default=1.0) or 1.0
-    sounds = [(name, data_uri("audio/wav", wav(samples / max(1.0, loudest), rate))) for name, (samples, rate) in found.sounds.items()]
+    loudest = (
+        max((float(np.abs(samples).max()) for samples, _ in found.sounds.values()), default=1.0)
+        or 1.0
+    )
+    sounds = [
+        (name, data_uri("audio/wav", wav(samples / max(1.0, loudest), rate)))
+        for name, (samples, rate) in found.sounds.items()
+    ]
     hop, title_of_axis = hop_seconds(found)
-    picture = plot_mels({name: mel.cpu().numpy() for name, mel in found.mels.items()}, hop, title=title_of_axis)
-    return render("triage.html.j2", title=title, advice=found.advice, headline=rows(found.headline), sounds=sounds,
-                  missing=list(found.missing.items()), seconds=found.seconds, written=time.strftime("%Y-%m-%d %H:%M %Z"),
-                  picture=data_uri("image/png", picture.png()))
+    picture = plot_mels(
+        {name: mel.cpu().numpy() for name, mel in found.mels.items()}, hop, title=title_of_axis
+    )
+    return render(
+        "triage.html.j2",
+        title=title,
+        advice=found.advice,
+        headline=rows(found.headline),
+        sounds=sounds,
+        missing=list(found.missing.items()),
+        seconds=found.seconds,
+        written=time.strftime("%Y-%m-%d %H:%M %Z"),
+        picture=data_uri("image/png", picture.png()),
+    )
 
 
 def hop_seconds(found: Triage) -> tuple[float, str]:
-    """Seconds of a frame, from a sound and its mel, and the title of the figure; without a sound, frames stand for seconds."""
+    """Seconds of a frame, from a sound and its mel, and the title of the figure; without a sound,
+    frames stand for seconds.
+    """
     for sound, mel in (("recording", "target"), ("copy-synthesis", "target")):
         if sound in found.sounds:
             samples, rate = found.sounds[sound]
             return len(samples) / rate / len(found.mels[mel]), "The first clip, target units"
-    return 1.0, "The first clip, target units; the axis counts frames (Subject.audio is not supplied)"
+    return (
+        1.0,
+        "The first clip, target units; the axis counts frames (Subject.audio is not supplied)",
+    )
 
 
 def wav(samples: np.ndarray, rate: int) -> bytes:

@@ -1,4 +1,6 @@
-"""What a result was computed with: versions, device, threads, commit. For run.json and a notebook's first line."""
+"""What a result was computed with: versions, device, threads, commit. For run.json and a notebook's
+first line.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,28 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("tts-overfit-workbook", "torch", "torchaudio", "numpy", "soundfile", "librosa", "pocketsphinx", "papermill",
-            "nbclient", "ipykernel", "ipywidgets", "jupyterlab", "matplotlib", "jinja2")
+PACKAGES = (
+    "tts-overfit-workbook",
+    "torch",
+    "torchaudio",
+    "numpy",
+    "soundfile",
+    "librosa",
+    "pocketsphinx",
+    "papermill",
+    "nbclient",
+    "ipykernel",
+    "ipywidgets",
+    "jupyterlab",
+    "matplotlib",
+    "jinja2",
+)
 
 
 def versions() -> dict[str, str]:
-    """Name -> version of Python and of the packages that are installed; an absent one is "not installed"."""
+    """Name -> version of Python and of the packages that are installed; an absent one is "not
+    installed".
+    """
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -26,6 +44,7 @@ def versions() -> dict[str, str]:
 def device_name() -> str:
     """`cuda (name)`, `mps` or `cpu`: where the workbook trains by default."""
     import torch
+
     if torch.cuda.is_available():
         return f"cuda ({torch.cuda.get_device_name()})"
     return "mps" if torch.backends.mps.is_available() else "cpu"
@@ -36,7 +55,12 @@ def describe() -> dict[str, Any]:
     import torch
 
     from tts_core.torchaudio_import import EXTENSION_ERROR
-    extension = "loaded" if EXTENSION_ERROR is None else f"not loaded, pure-torch parts only: {EXTENSION_ERROR}"
+
+    extension = (
+        "loaded"
+        if EXTENSION_ERROR is None
+        else f"not loaded, pure-torch parts only: {EXTENSION_ERROR}"
+    )
     return {
         "versions": versions(),
         "torchaudio_extension": extension,
@@ -47,7 +71,9 @@ def describe() -> dict[str, Any]:
 
 
 def git_commit(root: Path) -> str | None:
-    """The commit of the checkout at `root`, with ", modified" when files differ from it; None without git or commit."""
+    """The commit of the checkout at `root`, with ", modified" when files differ from it; None
+    without git or commit.
+    """
     if not (root / ".git").exists():
         return None
     try:
@@ -58,5 +84,7 @@ def git_commit(root: Path) -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=20)
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=20
+    )
     return done.stdout.strip()

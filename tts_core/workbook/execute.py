@@ -1,12 +1,13 @@
 """Executes one notebook through papermill, in a process of its own, and reports everything it sees.
 
-Started by the runner as `python -P execute.py EVENTS_FD`; the order of work comes as one JSON line on stdin, which then
-stays open: when it closes, the runner is gone, and the kernel and this process end. Events go to the pipe EVENTS_FD as
-JSON lines, so that a full disk cannot keep the truth from the runner. Imports nothing of tts_core; the kernel does.
+Started by the runner as `python -P execute.py EVENTS_FD`; the order of work comes as one JSON line
+on stdin, which then stays open: when it closes, the runner is gone, and the kernel and this process
+end. Events go to the pipe EVENTS_FD as JSON lines, so that a full disk cannot keep the truth from
+the runner. Imports nothing of tts_core; the kernel does.
 
-What papermill hides is caught on the way: every `error` message of the kernel is reported, whether it lands in a cell,
-in an Output widget, in an interact callback or in an output that is cleared afterwards; so is every traceback on a
-stream.
+What papermill hides is caught on the way: every `error` message of the kernel is reported, whether
+it lands in a cell, in an Output widget, in an interact callback or in an output that is cleared
+afterwards; so is every traceback on a stream.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 TRACEBACK = "Traceback (most recent call last)"
-SOCKET_FOLDER = 80      # characters; a longer path leaves no room for a socket's name, and TCP is used
-REPLY_POLL = 0.2        # seconds between two looks for a cell's reply
-DRAIN_SECONDS = 0.3     # how long the kernel must be silent after the last cell
+# characters; a longer path leaves no room for a socket's name, and TCP is used
+SOCKET_FOLDER = 80
+REPLY_POLL = 0.2  # seconds between two looks for a cell's reply
+DRAIN_SECONDS = 0.3  # how long the kernel must be silent after the last cell
 
 
 class OwnPythonKernelManager(AsyncKernelManager):
-    """The kernel is this very interpreter, whatever kernels are installed; its sockets lie in our scratch folder."""
+    """The kernel is this very interpreter, whatever kernels are installed; its sockets lie in our
+    scratch folder.
+    """
 
     def __init__(self, **keywords) -> None:
         scratch = os.environ["JUPYTER_RUNTIME_DIR"]
@@ -45,8 +49,11 @@ class OwnPythonKernelManager(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        return KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-                          display_name="Python 3", language="python")
+        return KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            display_name="Python 3",
+            language="python",
+        )
 
 
 class Reporter:
@@ -64,14 +71,17 @@ class Reporter:
 
 
 class HonestClient(PapermillNotebookClient):
-    """papermill's client that reports cells, errors wherever they end up, progress, and the death of the kernel."""
+    """papermill's client that reports cells, errors wherever they end up, progress, and the death
+    of the kernel.
+    """
 
-    report: Reporter            # set by main, before papermill makes the client
+    report: Reporter  # set by main, before papermill makes the client
     progress_mime: str
 
     def __init__(self, nb_man, **keywords) -> None:
         super().__init__(nb_man, kernel_manager_class=OwnPythonKernelManager, **keywords)
-        self._cell: dict[str, Any] = {"index": None, "first_line": ""}    # index in the executed notebook, from 0
+        # index in the executed notebook, from 0
+        self._cell: dict[str, Any] = {"index": None, "first_line": ""}
         self._tails = {"stdout": "", "stderr": ""}
 
     def start_new_kernel(self, **keywords) -> None:
@@ -93,8 +103,10 @@ class HonestClient(PapermillNotebookClient):
         wait = client.shell_channel.get_msg
 
         async def wait_and_look_again(timeout=None):
-            """nbclient answers Output widgets on this very socket, and such a send can swallow the wake-up of a reply
-            that arrives meanwhile (nbclient issue 312): waiting without a limit would then be waiting for ever."""
+            """nbclient answers Output widgets on this very socket, and such a send can swallow the
+            wake-up of a reply that arrives meanwhile (nbclient issue 312): waiting without a limit
+            would then be waiting for ever.
+            """
             while timeout is None:
                 try:
                     return await wait(timeout=REPLY_POLL)
@@ -108,13 +120,15 @@ class HonestClient(PapermillNotebookClient):
     def _look(self, message: dict) -> None:
         content = message["content"]
         if message["msg_type"] == "error":
-            self.report("error", name=content["ename"], value=content["evalue"][:2000], **self._cell)
+            self.report(
+                "error", name=content["ename"], value=content["evalue"][:2000], **self._cell
+            )
         elif message["msg_type"] == "stream":
             seen = self._tails.get(content["name"], "") + content["text"]
             if TRACEBACK in seen:
-                self.report("traceback", text=seen[seen.index(TRACEBACK):][:2000], **self._cell)
+                self.report("traceback", text=seen[seen.index(TRACEBACK) :][:2000], **self._cell)
                 seen = ""
-            self._tails[content["name"]] = seen[-len(TRACEBACK):]
+            self._tails[content["name"]] = seen[-len(TRACEBACK) :]
 
     def process_message(self, message, cell, cell_index):
         data = message["content"].get("data")
@@ -129,14 +143,19 @@ class HonestClient(PapermillNotebookClient):
 
         def cell_start(cell, cell_index=None, **keywords):
             if cell.cell_type == "code":
-                lines = [line for line in cell.source.splitlines() if line.strip() and not line.startswith("#")]
+                lines = [
+                    line
+                    for line in cell.source.splitlines()
+                    if line.strip() and not line.startswith("#")
+                ]
                 self._cell = {"index": cell_index, "first_line": lines[0][:80] if lines else ""}
                 self.report("cell", **self._cell)
             start(cell, cell_index, **keywords)
 
         self.nb_man.cell_start = cell_start
         super().papermill_execute_cells()
-        run_sync(self._drain)()     # papermill then asks the kernel for a reply, which fails if the last cell killed it
+        # papermill then asks the kernel for a reply, which fails if the last cell killed it
+        run_sync(self._drain)()
 
     async def _async_check_alive(self) -> None:
         try:
@@ -158,15 +177,19 @@ class HonestEngine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, start_timeout=60, **unused):
         log = papermill.log.logger
-        return HonestClient(nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, log=log).execute()
+        return HonestClient(
+            nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, log=log
+        ).execute()
 
 
 def end_with_kernel(report: Reporter, code: int) -> None:
-    """Kill the kernel and everything it started, clear the scratch folder, and end this process at once."""
+    """Kill the kernel and everything it started, clear the scratch folder, and end this process at
+    once.
+    """
     if report.kernel_pid is not None:
         try:
             os.killpg(report.kernel_pid, signal.SIGKILL)
-        except OSError:     # it is gone
+        except OSError:  # it is gone
             pass
     shutil.rmtree(os.environ["JUPYTER_RUNTIME_DIR"], ignore_errors=True)
     os._exit(code)
@@ -185,7 +208,9 @@ def literal(path: str) -> str:
 
 
 def main() -> int:
-    """Execute the notebook that standard input names; events go to the file descriptor in the first argument."""
+    """Execute the notebook that standard input names; events go to the file descriptor in the first
+    argument.
+    """
     report = Reporter(int(sys.argv[1]))
     order = json.loads(sys.stdin.readline())
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -197,9 +222,18 @@ def main() -> int:
     papermill_engines.register("honest", HonestEngine)
     try:
         papermill.execute_notebook(
-            literal(order["notebook"]), literal(order["output"]), parameters=order["parameters"], engine_name="honest",
-            kernel_name="python3", language="python", progress_bar=False, start_timeout=180, cwd=order["cwd"])
-    except Exception as error:      # whatever it is, the runner hears of it and this process ends with a failure
+            literal(order["notebook"]),
+            literal(order["output"]),
+            parameters=order["parameters"],
+            engine_name="honest",
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            start_timeout=180,
+            cwd=order["cwd"],
+        )
+    # whatever it is, the runner hears of it and this process ends with a failure
+    except Exception as error:
         report("failed", name=type(error).__name__, value=str(error)[:4000])
         return 1
     report("finished")

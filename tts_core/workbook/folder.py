@@ -1,10 +1,11 @@
 """The run folder: what lies where, who may write to it, and how earlier results are kept.
 
-    run.json            the record of the latest `tts-workbook run`
-    notebooks/NN_*      executed notebooks that count           verdicts/NN.json   what they found
-    state/NN.json       the key under which each counts         report.html        all of it on one page
-    figures/ audio/ metrics/ checkpoints/ ...                   what the notebooks made
-    failed/NN_*         executions that do not count            superseded/        results that were replaced later
+run.json            the record of the latest `tts-workbook run`
+notebooks/NN_*      executed notebooks that count           verdicts/NN.json   what they found
+state/NN.json       the key under which each counts         report.html        all of it on one
+page figures/ audio/ metrics/ checkpoints/ ...                   what the notebooks made
+failed/NN_*         executions that do not count            superseded/        results that were
+replaced later
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from tts_core.errors import WorkbookError
 from tts_core.workbook.atomic import read_json, sweep
 from tts_core.workbook.verdicts import read_verdict
 
-RESERVE_BYTES = 256 * 1024      # set aside so that a full disk cannot keep the record from saying so
+# set aside so that a full disk cannot keep the record from saying so
+RESERVE_BYTES = 256 * 1024
 NUMBERED = ("notebooks", "verdicts", "figures", "audio", "metrics", "state")
 
 
@@ -31,7 +33,9 @@ def now() -> str:
 
 
 class RunFolder:
-    """An opened run folder; only one runner at a time. Use as a context manager, or call `close()`."""
+    """An opened run folder; only one runner at a time. Use as a context manager, or call
+    `close()`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -86,7 +90,9 @@ class RunFolder:
         return find_defect(self.path, number)
 
     def clear(self, number: str) -> None:
-        """Before `number` runs again: results that counted move to superseded/, leftovers of a failure go."""
+        """Before `number` runs again: results that counted move to superseded/, leftovers of a
+        failure go.
+        """
         state = self.state(number)
         if state is not None:
             stamp = time_stamp(state["finished"])
@@ -99,8 +105,12 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
     def _files_of(self, number: str) -> list[Path]:
-        return [file for part in NUMBERED for pattern in (f"{number}_*", f"{number}.json*")
-                for file in (self.path / part).glob(pattern)]
+        return [
+            file
+            for part in NUMBERED
+            for pattern in (f"{number}_*", f"{number}.json*")
+            for file in (self.path / part).glob(pattern)
+        ]
 
 
 def read_state(folder: Path, number: str) -> dict[str, Any] | None:
@@ -133,12 +143,20 @@ def find_defect(folder: Path, number: str) -> str | None:
 
 
 def refuse_foreign(path: Path) -> None:
-    """WorkbookError when `path` holds something that is not a run: nothing there is ours to touch."""
+    """WorkbookError when `path` holds something that is not a run: nothing there is ours to
+    touch.
+    """
     if path.exists() and not path.is_dir():
         raise WorkbookError(f"{path} is a file; give --out a folder")
-    if path.is_dir() and read_record(path) is None and any(not entry.name.startswith(".") for entry in path.iterdir()):
-        raise WorkbookError(f"{path} is not empty and holds no run (no run.json). Nothing was touched; choose another "
-                            "--out.")
+    if (
+        path.is_dir()
+        and read_record(path) is None
+        and any(not entry.name.startswith(".") for entry in path.iterdir())
+    ):
+        raise WorkbookError(
+            f"{path} is not empty and holds no run (no run.json). Nothing was touched; choose"
+            " another --out."
+        )
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -151,8 +169,10 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def keep_previous(path: Path) -> Path | None:
-    """Move the run that `path` holds out of the way; returns its new place. `latest` becomes its start time, any other
-    name gets it appended. Raises WorkbookError when the folder holds something else, or a run that still goes on."""
+    """Move the run that `path` holds out of the way; returns its new place. `latest` becomes its
+    start time, any other name gets it appended. Raises WorkbookError when the folder holds
+    something else, or a run that still goes on.
+    """
     refuse_foreign(path)
     record = read_record(path)
     if record is None:
@@ -163,17 +183,21 @@ def keep_previous(path: Path) -> Path | None:
         kept = unused(path.with_name(stamp if path.name == "latest" else f"{path.name}-{stamp}"))
         os.rename(path, kept)
     except OSError as error:
-        raise WorkbookError(f"the previous run in {path} cannot be moved aside ({error}). Choose another "
-                            "--out.") from None
+        raise WorkbookError(
+            f"the previous run in {path} cannot be moved aside ({error}). Choose another --out."
+        ) from None
     finally:
         os.close(lock)
     return kept
 
 
 def time_stamp(moment: str) -> str:
-    """`2025-11-23T08:17:36+00:00` -> `20251123-081736`; the present time when `moment` is not a time."""
+    """`2025-11-23T08:17:36+00:00` -> `20251123-081736`; the present time when `moment` is not a
+    time.
+    """
     match = re.match(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)", moment) or re.match(
-        r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)", now())
+        r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)", now()
+    )
     return "{}{}{}-{}{}{}".format(*match.groups())
 
 
@@ -187,12 +211,17 @@ def unused(path: Path) -> Path:
 
 
 def lock_folder(path: Path, holder: str = "tts-workbook run", patience: float = 0) -> int:
-    """A descriptor: the folder is the caller's until the last copy of it is closed, by hand or because its process ended.
+    """A descriptor: the folder is the caller's until the last copy of it is closed, by hand or
+    because its process ended.
 
-    Processes that the holder forked have copies. Those of a killed holder may outlive it: a DataLoader's workers look for
-    their parent every 5 s. Raises WorkbookError where another process still holds the folder after `patience` seconds.
+    Processes that the holder forked have copies. Those of a killed holder may outlive it: a
+    DataLoader's workers look for their parent every 5 s. Raises WorkbookError where another process
+    still holds the folder after `patience` seconds.
     """
-    descriptor, deadline = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644), time.monotonic() + patience
+    descriptor, deadline = (
+        os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644),
+        time.monotonic() + patience,
+    )
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -203,5 +232,7 @@ def lock_folder(path: Path, holder: str = "tts-workbook run", patience: float = 
                 continue
             os.close(descriptor)
             pid = (read_record(path) or {}).get("pid", "unknown")
-            raise WorkbookError(f"another {holder} (process {pid}) is writing to {path}. Wait for it, or choose "
-                                "another --out.") from None
+            raise WorkbookError(
+                f"another {holder} (process {pid}) is writing to {path}. Wait for it, or choose "
+                "another --out."
+            ) from None

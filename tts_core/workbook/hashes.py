@@ -1,4 +1,6 @@
-"""Hashes of what a run depends on besides its notebooks: the package's source, the data folder, the user's own model."""
+"""Hashes of what a run depends on besides its notebooks: the package's source, the data folder, the
+user's own model.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ __all__ = ["hash_data", "hash_package", "hash_subject"]
 
 
 def hash_data(folder: Path) -> dict[str, Any]:
-    """{"hash", "files", "bytes"} of every file below the data folder (hidden ones excepted). Raises WorkbookError."""
+    """{"hash", "files", "bytes"} of every file below the data folder (hidden ones excepted). Raises
+    WorkbookError.
+    """
     remedy = "Give --data DIR, a folder with metadata.csv and wavs/ (LJSpeech layout)."
     if not folder.is_dir():
         raise WorkbookError(f"the data folder {folder} does not exist. {remedy}")
@@ -28,11 +32,15 @@ def hash_data(folder: Path) -> dict[str, Any]:
 
 
 def hash_subject(address: str, folder: Path, checkpoint: Path | None = None) -> dict[str, Any]:
-    """{"hash", "files", "bytes"} of the source that `address` names and imports from its own folder, and of its checkpoint."""
+    """{"hash", "files", "bytes"} of the source that `address` names and imports from its own
+    folder, and of its checkpoint.
+    """
     root, files = source_files(address, folder)
     found = hash_files(root, files)
     if checkpoint is None or not checkpoint.is_file():
         return found
     weights = hash_files(checkpoint.parent, [checkpoint])
-    return {"hash": hashlib.sha256((found["hash"] + weights["hash"]).encode()).hexdigest(),
-            **{name: found[name] + weights[name] for name in ("files", "bytes")}}
+    return {
+        "hash": hashlib.sha256((found["hash"] + weights["hash"]).encode()).hexdigest(),
+        **{name: found[name] + weights[name] for name in ("files", "bytes")},
+    }

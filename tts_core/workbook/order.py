@@ -1,14 +1,15 @@
 """The order of notebooks, in one place: by number, and the findings after all others.
 
-The findings keep the number by which the README and its readers know them. What is added later gets a higher number, runs
-before them, and is included by them.
+The findings keep the number by which the README and its readers know them. What is added later gets
+a higher number, runs before them, and is included by them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-FINDINGS = "08"     # reads every other verdict, so it comes last whatever the numbers of the others are
+# reads every other verdict, so it comes last whatever the numbers of the others are
+FINDINGS = "08"
 
 
 def in_order(numbers: Iterable[str]) -> list[str]:

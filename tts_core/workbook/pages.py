@@ -12,9 +12,16 @@ from tts_core.viz.progress import seconds_text
 
 
 def render(template: str, **values: Any) -> str:
-    """The page `template` (a file beside this one) with `values`, escaped; an unknown name in the template raises."""
-    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
-                                   undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    """The page `template` (a file beside this one) with `values`, escaped; an unknown name in the
+    template raises.
+    """
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     templates.filters.update(number=format_number, seconds=seconds_text)
     return templates.get_template(template).render(**values)
 

@@ -1,7 +1,7 @@
 """run.json: what a run is doing or did, written at the start, after every notebook and at the end.
 
-It never says more than is true. `status` is running, complete, failed or interrupted; a killed runner leaves "running"
-with its process id.
+It never says more than is true. `status` is running, complete, failed or interrupted; a killed
+runner leaves "running" with its process id.
 """
 
 from __future__ import annotations
@@ -20,22 +20,47 @@ from tts_core.workbook.parameters import Parameters, repository_root
 class Record:
     """The content of run.json and its saving."""
 
-    def __init__(self, folder: RunFolder, parameters: Parameters, given: dict[str, Any], selection: list[str],
-                 resume: bool, data: dict[str, Any], package: str, subject: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        parameters: Parameters,
+        given: dict[str, Any],
+        selection: list[str],
+        resume: bool,
+        data: dict[str, Any],
+        package: str,
+        subject: dict[str, Any],
+    ) -> None:
         self._folder = folder
         self._clock = time.monotonic()
         values = parameters.to_dict()
         self.content: dict[str, Any] = {
-            "status": "running", "pid": os.getpid(), "host": socket.gethostname(), "started": now(), "finished": None,
-            "seconds": None, "command": sys.argv, "selection": selection, "resume": resume,
-            "parameters": values, "given": sorted(given), "config_hash": parameters.digest,
-            "data": {"path": str(parameters.data), **data}, "package_hash": package, "subject": subject,
-            "git_commit": environment.git_commit(repository_root()), **environment.describe(),
-            "notebooks": {}, "failure": None, "warnings": [],
+            "status": "running",
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": now(),
+            "finished": None,
+            "seconds": None,
+            "command": sys.argv,
+            "selection": selection,
+            "resume": resume,
+            "parameters": values,
+            "given": sorted(given),
+            "config_hash": parameters.digest,
+            "data": {"path": str(parameters.data), **data},
+            "package_hash": package,
+            "subject": subject,
+            "git_commit": environment.git_commit(repository_root()),
+            **environment.describe(),
+            "notebooks": {},
+            "failure": None,
+            "warnings": [],
         }
 
     def save(self) -> None:
-        """Atomically. On a full disk the reserve is given up for it; raises OSError when even that does not help."""
+        """Atomically. On a full disk the reserve is given up for it; raises OSError when even that
+        does not help.
+        """
         target = self._folder.path / "run.json"
         try:
             atomic.write_json(target, self.content)
@@ -52,7 +77,9 @@ class Record:
             self.content["status"] = status
         for entry in self.content["notebooks"].values():
             if entry["status"] in ("waiting", "running"):
-                entry["status"] = "not run" if entry["status"] == "waiting" else self.content["status"]
+                entry["status"] = (
+                    "not run" if entry["status"] == "waiting" else self.content["status"]
+                )
         self.content["finished"] = now()
         self.content["seconds"] = round(time.monotonic() - self._clock, 1)
         self.save()

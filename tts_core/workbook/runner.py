@@ -1,7 +1,9 @@
-"""The honest runner: a notebook counts only when it demonstrably ran to its end; all else is said aloud and recorded.
+"""The honest runner: a notebook counts only when it demonstrably ran to its end; all else is said
+aloud and recorded.
 
-Each notebook runs in a process of its own under a temporary name. Only after validate.py found no fault does it get its
-final name, and only then is its key recorded, which is what `--resume` goes by.
+Each notebook runs in a process of its own under a temporary name. Only after validate.py found no
+fault does it get its final name, and only then is its key recorded, which is what `--resume` goes
+by.
 """
 
 from __future__ import annotations
@@ -30,18 +32,25 @@ EXIT_CODES = {"complete": 0, "failed": 1, "interrupted": 130}
 
 @dataclass(frozen=True)
 class Result:
-    status: str             # complete, failed or interrupted
-    exit_code: int          # 0, 1, 130
+    status: str  # complete, failed or interrupted
+    exit_code: int  # 0, 1, 130
     out: Path
-    report: Path | None     # None when it could not be written
+    report: Path | None  # None when it could not be written
 
 
-def run(explicit: Mapping[str, Any], only: str | Iterable[str] | None = None, resume: bool = False,
-        notebooks_dir: Path | None = None, console: Console | None = None,
-        environment: Mapping[str, str] | None = None) -> Result:
-    """Execute the notebooks of `notebooks_dir` in order. `explicit` is what the command line gave, by parameter name.
+def run(
+    explicit: Mapping[str, Any],
+    only: str | Iterable[str] | None = None,
+    resume: bool = False,
+    notebooks_dir: Path | None = None,
+    console: Console | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Result:
+    """Execute the notebooks of `notebooks_dir` in order. `explicit` is what the command line gave,
+    by parameter name.
 
-    Raises WorkbookError, before anything runs, for parameters, selections, data and folders that cannot be.
+    Raises WorkbookError, before anything runs, for parameters, selections, data and folders that
+    cannot be.
     """
     console = console or Console()
     root = repository_root()
@@ -50,21 +59,31 @@ def run(explicit: Mapping[str, Any], only: str | Iterable[str] | None = None, re
     selection = plan.select(sources, only)
     if given.get("subject"):
         selection = _with_subject(explicit, sources, selection if only is not None else None)
-    # Every notebook of a run has the same data, run folder and subject, whatever its cell says for JupyterLab.
+    # Every notebook of a run has the same data, run folder and subject, whatever its cell says for
+    # JupyterLab.
     latest = root / "runs" / "latest"
     of_the_run = dict.fromkeys(("data", "out", "subject"))
-    settled = {number: settle(given, {**source.declared, **of_the_run}, latest, root, str(source.path))
-               for number, source in sources.items()}
+    settled = {
+        number: settle(given, {**source.declared, **of_the_run}, latest, root, str(source.path))
+        for number, source in sources.items()
+    }
     parameters = settle(given, {}, latest, root, "command line")
     _check_declared(explicit, sources, selection)
     out = parameters.out
     if out.is_relative_to(parameters.data):
-        raise WorkbookError(f"--out {out} lies inside the data folder {parameters.data}; choose another place")
+        raise WorkbookError(
+            f"--out {out} lies inside the data folder {parameters.data}; choose another place"
+        )
     data, package = hash_data(parameters.data), hash_package()
     refuse_foreign(out)
     subject = _inspect(given["subject"]) if given.get("subject") else {"hash": ""}
-    warnings = [] if only is None else check_upstream(sources, selection, settled, given, out, data["hash"], package,
-                                                      subject["hash"])
+    warnings = (
+        []
+        if only is None
+        else check_upstream(
+            sources, selection, settled, given, out, data["hash"], package, subject["hash"]
+        )
+    )
     kept = keep_previous(out) if only is None and not resume else None
     if kept is not None:
         console.say(f"the previous run is kept in {kept}")
@@ -80,49 +99,78 @@ def _open(out: Path) -> RunFolder:
     try:
         return RunFolder(out)
     except OSError as error:
-        raise WorkbookError(f"the run folder {out} cannot be written ({error}). Make room, or choose another "
-                            "--out.") from None
+        raise WorkbookError(
+            f"the run folder {out} cannot be written ({error}). Make room, or choose another --out."
+        ) from None
 
 
-def _check_declared(explicit: Mapping[str, Any], sources: Mapping[str, plan.Source], selection: list[str]) -> None:
+def _check_declared(
+    explicit: Mapping[str, Any], sources: Mapping[str, plan.Source], selection: list[str]
+) -> None:
     """A parameter that no notebook of this run takes would be ignored in silence."""
-    reached = {*selection, *(other for number in selection for other in plan.upstream_of(number, sources))}
+    reached = {
+        *selection,
+        *(other for number in selection for other in plan.upstream_of(number, sources)),
+    }
     for name, value in explicit.items():
         if value is None or value == "" or name in ("data", "out"):
             continue
         takers = plan.takers_of(name, sources)
         if not reached & set(takers):
-            raise WorkbookError(f"{name} = {value!r}: none of the notebooks {', '.join(selection)} takes this parameter"
-                                + (f"; {', '.join(takers)} would" if takers else ""))
+            raise WorkbookError(
+                f"{name} = {value!r}: none of the notebooks {', '.join(selection)} takes this"
+                " parameter" + (f"; {', '.join(takers)} would" if takers else "")
+            )
 
 
-def _with_subject(explicit: Mapping[str, Any], sources: Mapping[str, plan.Source], selection: list[str] | None) -> list[str]:
-    """The notebooks that study a subject: all that take one, or those of `selection`, none of which may lack it."""
+def _with_subject(
+    explicit: Mapping[str, Any], sources: Mapping[str, plan.Source], selection: list[str] | None
+) -> list[str]:
+    """The notebooks that study a subject: all that take one, or those of `selection`, none of which
+    may lack it.
+    """
     takers = plan.takers_of("subject", sources)
     lacking = [number for number in selection or () if number not in takers]
     if lacking or not takers:
-        raise WorkbookError(f"subject: notebook {', '.join(lacking or sources)} cannot study a model of yours; these can: "
-                            f"{', '.join(takers) or 'none'}. Name them with --only, or leave --only out")
+        raise WorkbookError(
+            f"subject: notebook {', '.join(lacking or sources)} cannot study a model of yours;"
+            f" these can: {', '.join(takers) or 'none'}. Name them with --only, or leave --only out"
+        )
     for name in OF_PRESETS:
         if explicit.get(name) not in (None, ""):
-            raise WorkbookError(f"{name} = {explicit[name]!r} does not reach a subject, which brings its own batch, losses, "
-                                f"optimiser and precision; leave it out, or change it in the subject")
+            raise WorkbookError(
+                f"{name} = {explicit[name]!r} does not reach a subject, which brings its own batch,"
+                " losses, optimiser and precision; leave it out, or change it in the subject"
+            )
     return selection or takers
 
 
 def _inspect(address: str) -> dict[str, Any]:
-    from tts_core.workbook.subjects import inspect_subject      # loads torch, which a run of the presets leaves to its kernels
+    # loads torch, which a run of the presets leaves to its kernels
+    from tts_core.workbook.subjects import inspect_subject
+
     return inspect_subject(address)
 
 
 class _Run:
     """One call of `run`, after everything was checked that can be checked without running."""
 
-    def __init__(self, sources: Mapping[str, plan.Source], selection: list[str], settled: Mapping[str, Parameters],
-                 folder: RunFolder, record: Record, console: Console, resume: bool) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, plan.Source],
+        selection: list[str],
+        settled: Mapping[str, Parameters],
+        folder: RunFolder,
+        record: Record,
+        console: Console,
+        resume: bool,
+    ) -> None:
         self.sources, self.selection, self.settled = sources, selection, settled
         self.folder, self.record, self.console, self.resume = folder, record, console, resume
-        self.data_hash, self.package_hash = record.content["data"]["hash"], record.content["package_hash"]
+        self.data_hash, self.package_hash = (
+            record.content["data"]["hash"],
+            record.content["package_hash"],
+        )
         self.subject_hash = record.content["subject"]["hash"]
 
     def go(self) -> Result:
@@ -135,9 +183,18 @@ class _Run:
                 if fault is not None:
                     return self._stop("failed", number, fault.cause)
             number = None
-            stale = find_stale(self.sources, self.settled, self.folder.path, self.data_hash, self.package_hash, self.subject_hash)
+            stale = find_stale(
+                self.sources,
+                self.settled,
+                self.folder.path,
+                self.data_hash,
+                self.package_hash,
+                self.subject_hash,
+            )
             for other, changed in stale.items():
-                self.record.notebook(other, self.sources[other].name, status="stale", changed=changed)
+                self.record.notebook(
+                    other, self.sources[other].name, status="stale", changed=changed
+                )
             self.record.finish("complete")
             return self._result("complete")
         except KeyboardInterrupt as interrupt:
@@ -149,7 +206,8 @@ class _Run:
             raise
 
     def _begin(self) -> None:
-        self.folder.report.unlink(missing_ok=True)      # an older report must not stand for this run
+        # an older report must not stand for this run
+        self.folder.report.unlink(missing_ok=True)
         for number, source in self.sources.items():
             if number in self.selection:
                 self.record.notebook(number, source.name, status="waiting", seconds=None)
@@ -159,20 +217,39 @@ class _Run:
 
     def _note_done_earlier(self, number: str) -> None:
         state = self.folder.state(number)
-        self.record.notebook(number, self.sources[number].name, status="done earlier", seconds=state["seconds"],
-                             key=state["key"])
+        self.record.notebook(
+            number,
+            self.sources[number].name,
+            status="done earlier",
+            seconds=state["seconds"],
+            key=state["key"],
+        )
 
     def _one(self, number: str) -> Any:
-        """Run one notebook, or find it done. Returns the fault for which it does not count, or None."""
+        """Run one notebook, or find it done. Returns the fault for which it does not count, or
+        None.
+        """
         source = self.sources[number]
         needed = plan.upstream_of(number, usable(self.folder.path, self.sources))
         upstream = {other: self.folder.state(other)["key"] for other in needed}
-        parts = plan.key_parts(source, self.settled[number], self.package_hash, self.data_hash, upstream, self.subject_hash)
+        parts = plan.key_parts(
+            source,
+            self.settled[number],
+            self.package_hash,
+            self.data_hash,
+            upstream,
+            self.subject_hash,
+        )
         if self.resume and self._is_done(number, parts):
             self._note_done_earlier(number)
-            self.console.say(f"{source.name}: done already, with the same cells, parameters, package, data, upstream")
+            self.console.say(
+                f"{source.name}: done already, with the same cells, parameters, package, data,"
+                " upstream"
+            )
             return None
-        fault = Attempt(source, self.settled[number], parts, self.folder, self.record, self.console).make()
+        fault = Attempt(
+            source, self.settled[number], parts, self.folder, self.record, self.console
+        ).make()
         self.console.end("done" if fault is None else "FAILED")
         return fault
 
@@ -180,14 +257,18 @@ class _Run:
         state = self.folder.state(number)
         if state is None:
             return False
-        changed = plan.changed_parts(state["parts"], parts) if state["key"] != plan.key_of(parts) else []
+        changed = (
+            plan.changed_parts(state["parts"], parts) if state["key"] != plan.key_of(parts) else []
+        )
         reason = f"changed: {', '.join(changed)}" if changed else self.folder.defect(number)
         if reason is not None:
             self.console.say(f"{self.sources[number].name}: runs again, {reason}")
         return reason is None
 
     def _stop(self, status: str, number: str | None, cause: str) -> Result:
-        """Say what happened, in run.json and aloud; leave nothing cut short that could pass for a result."""
+        """Say what happened, in run.json and aloud; leave nothing cut short that could pass for a
+        result.
+        """
         name = self.sources[number].name if number else None
         entry = self.record.content["notebooks"].get(number, {})
         if number is not None and self.folder.state(number) is None:
@@ -195,10 +276,16 @@ class _Run:
             self.folder.notebook(name).unlink(missing_ok=True)
             if entry.get("status") != "failed":
                 entry.update(status=status, cause=cause)
-        self.record.content["failure"] = {"notebook": number, "name": name, "cell": entry.get("cell"), "cause": cause}
+        self.record.content["failure"] = {
+            "notebook": number,
+            "name": name,
+            "cell": entry.get("cell"),
+            "cause": cause,
+        }
         try:
             self.record.finish(status)
-        except OSError as error:    # run.json then still says running, with the id of a process that is gone
+        # run.json then still says running, with the id of a process that is gone
+        except OSError as error:
             self.console.say(f"run.json could not be written: {error}")
         self.console.say(f"{status.upper()}: {name or 'the run'}: {cause}")
         return self._result(status)
@@ -215,7 +302,9 @@ class _Run:
 
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise one KeyboardInterrupt; later ones are ignored while the run is being closed."""
+    """SIGINT, SIGTERM and SIGHUP raise one KeyboardInterrupt; later ones are ignored while the run
+    is being closed.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -226,7 +315,9 @@ def _signals_interrupt() -> Iterator[None]:
             signal.signal(other, signal.SIG_IGN)
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    before: dict[int, Callable | int | None] = {number: signal.signal(number, interrupt) for number in numbers}
+    before: dict[int, Callable | int | None] = {
+        number: signal.signal(number, interrupt) for number in numbers
+    }
     try:
         yield
     finally:

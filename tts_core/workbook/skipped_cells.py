@@ -1,9 +1,10 @@
 """Cells that do not apply to a subject: each is replaced, before it runs, by a line that says why.
 
-A cell gives its reason in its first line, `# Subject: compares our presets`; one without it has the notebook's own reason.
-IPython hands every cell to its input transformers, under JupyterLab, papermill and nbval alike, so the notebooks need no
-`if` in each cell. What starts a notebook (its parameters, its `Notebook(...)`, its `study_subject(...)`) always runs, and so
-does a cell whose first line is `# Subject: run`.
+A cell gives its reason in its first line, `# Subject: compares our presets`; one without it has the
+notebook's own reason. IPython hands every cell to its input transformers, under JupyterLab,
+papermill and nbval alike, so the notebooks need no `if` in each cell. What starts a notebook (its
+parameters, its `Notebook(...)`, its `study_subject(...)`) always runs, and so does a cell whose
+first line is `# Subject: run`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ STARTS = ("Notebook(", "study_subject(")
 
 
 def skip_cells(address: str, reason: str) -> bool:
-    """From the next cell on, cells of this kernel say why they do not apply to `address`. False where there is no kernel."""
+    """From the next cell on, cells of this kernel say why they do not apply to `address`. False
+    where there is no kernel.
+    """
     run_all_cells()
     shell = _shell()
     if shell is None:
@@ -34,15 +37,25 @@ def run_all_cells() -> None:
     shell = _shell()
     if shell is not None:
         transformers = shell.input_transformers_cleanup
-        transformers[:] = [transform for transform in transformers if not getattr(transform, "skips_cells", False)]
+        transformers[:] = [
+            transform for transform in transformers if not getattr(transform, "skips_cells", False)
+        ]
 
 
 def skipper(address: str, reason: str) -> Callable[[list[str]], list[str]]:
-    """The input transformer: lines of a cell -> the same lines, or one that prints why it does not apply."""
+    """The input transformer: lines of a cell -> the same lines, or one that prints why it does not
+    apply.
+    """
+
     def transform(lines: list[str]) -> list[str]:
         source = "".join(lines)
         own = reason_of(source)
-        if not source.strip() or own == RUN or is_parameters_cell(source) or any(start in source for start in STARTS):
+        if (
+            not source.strip()
+            or own == RUN
+            or is_parameters_cell(source)
+            or any(start in source for start in STARTS)
+        ):
             return lines
         return [f"print({f'does not apply to {address}: {own or reason}'!r})\n"]
 

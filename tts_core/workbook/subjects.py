@@ -19,9 +19,11 @@ from tts_core.workbook.hashes import hash_subject
 
 
 def load_subject(address: str, checkpoint: str | None = None) -> Subject:
-    """The Subject at `address`, or what the function there returns; `checkpoint` takes the place of its own.
+    """The Subject at `address`, or what the function there returns; `checkpoint` takes the place of
+    its own.
 
-    Modules are looked for in the working folder too. Raises WorkbookError that names what is missing.
+    Modules are looked for in the working folder too. Raises WorkbookError that names what is
+    missing.
     """
     place, colon, name = address.rpartition(":")
     if not colon or not place or not name:
@@ -34,20 +36,25 @@ def load_subject(address: str, checkpoint: str | None = None) -> Subject:
     if not isinstance(found, Subject) and callable(found):
         found = found()
     if not isinstance(found, Subject):
-        raise WorkbookError(f"subject {address!r}: it is a {type(found).__name__}; wanted a tts_core.diagnosis.Subject, or a "
-                            "function without arguments that returns one")
+        raise WorkbookError(
+            f"subject {address!r}: it is a {type(found).__name__}; wanted a"
+            " tts_core.diagnosis.Subject, or a function without arguments that returns one"
+        )
     if checkpoint is None:
         return found
     if not Path(checkpoint).is_file():
-        raise WorkbookError(f"--checkpoint {checkpoint}: there is no such file; wanted a safetensors file")
+        raise WorkbookError(
+            f"--checkpoint {checkpoint}: there is no such file; wanted a safetensors file"
+        )
     return replace(found, checkpoint=checkpoint)
 
 
 def inspect_subject(address: str) -> dict[str, Any]:
-    """What a run needs to know of a subject before anything runs: {"address", "hash", "files", "bytes"} of its source.
+    """What a run needs to know of a subject before anything runs: {"address", "hash", "files",
+    "bytes"} of its source.
 
-    It is loaded, and each of its required parts is run once. Raises WorkbookError for an address that leads nowhere, for code
-    that raises, and for a part that is not what it should be.
+    It is loaded, and each of its required parts is run once. Raises WorkbookError for an address
+    that leads nowhere, for code that raises, and for a part that is not what it should be.
     """
     try:
         subject = load_subject(address)
@@ -55,14 +62,18 @@ def inspect_subject(address: str) -> dict[str, Any]:
         raise
     except (Exception, SystemExit) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        raise WorkbookError(f"subject {address!r}: loading it raised {type(error).__name__}: {error} ({place.filename}, line "
-                            f"{place.lineno}). Nothing was run") from error
+        raise WorkbookError(
+            f"subject {address!r}: loading it raised {type(error).__name__}: {error}"
+            f" ({place.filename}, line {place.lineno}). Nothing was run"
+        ) from error
     with unchanged_randomness(0):
         lab = Lab(subject)
         check_subject(lab.subject)
-        weights = Path(subject.checkpoint) if isinstance(subject.checkpoint, str | PathLike) else None
+        weights = (
+            Path(subject.checkpoint) if isinstance(subject.checkpoint, str | PathLike) else None
+        )
         if weights is not None:
-            lab.checkpoint_state        # raises where it cannot be read
+            lab.checkpoint_state  # raises where it cannot be read
     return {"address": address, **hash_subject(address, Path.cwd(), weights)}
 
 
@@ -84,5 +95,8 @@ def _module(place: str, address: str):
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name and (place == error.name or place.startswith(error.name + ".")):
-            raise WorkbookError(f"subject {address!r}: there is no module {error.name!r} here ({Path.cwd()}) or installed") from error
+            raise WorkbookError(
+                f"subject {address!r}: there is no module {error.name!r} here ({Path.cwd()}) or"
+                " installed"
+            ) from error
         raise

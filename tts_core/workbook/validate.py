@@ -1,4 +1,6 @@
-"""Is this execution to be believed? The runner's judgement of it, and honest marks on a notebook that failed."""
+"""Is this execution to be believed? The runner's judgement of it, and honest marks on a notebook
+that failed.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,17 @@ from tts_core.errors import WorkbookError
 from tts_core.workbook.process import Outcome
 from tts_core.workbook.verdicts import read_verdict
 
-ERROR_MARKER_TAG = "papermill-error-cell-tag"   # papermill puts such cells before the one that failed
+# papermill puts such cells before the one that failed
+ERROR_MARKER_TAG = "papermill-error-cell-tag"
 TRACEBACK = "Traceback (most recent call last)"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Why an execution does not count. `index` is the cell in the executed notebook, None where no cell is to blame."""
+    """Why an execution does not count. `index` is the cell in the executed notebook, None where no
+    cell is to blame.
+    """
 
     cause: str
     index: int | None = None
@@ -29,16 +34,28 @@ class Fault:
 
 def signal_name(code: int | None) -> str:
     """`SIGKILL` for -9 (and for a shell's 137), `exit code 1` else."""
-    number = -code if code is not None and code < 0 else code - 128 if code is not None and code > 128 else None
+    number = (
+        -code
+        if code is not None and code < 0
+        else code - 128
+        if code is not None and code > 128
+        else None
+    )
     try:
         return signal.Signals(number).name if number is not None else f"exit code {code}"
     except ValueError:
         return f"exit code {code}"
 
 
-def find_fault(outcome: Outcome, notebook: Path, verdict: Path, token: str,
-               name_cell: Callable[[int | None], str]) -> Fault | None:
-    """None when the process exited 0, all cells ran in order, none hid an error, and the verdict is this execution's.
+def find_fault(
+    outcome: Outcome,
+    notebook: Path,
+    verdict: Path,
+    token: str,
+    name_cell: Callable[[int | None], str],
+) -> Fault | None:
+    """None when the process exited 0, all cells ran in order, none hid an error, and the verdict is
+    this execution's.
 
     `name_cell` turns an index in the executed notebook into words for the reader ("cell 5").
     """
@@ -49,30 +66,52 @@ def find_fault(outcome: Outcome, notebook: Path, verdict: Path, token: str,
         executed = nbformat.read(notebook, as_version=4)
     except (OSError, ValueError, nbformat.ValidationError) as error:
         return Fault(f"the executed notebook cannot be read ({error})")
-    return _fault_of_cells(executed, name_cell) or _fault_of_widgets(executed) or _fault_of_verdict(verdict, token)
+    return (
+        _fault_of_cells(executed, name_cell)
+        or _fault_of_widgets(executed)
+        or _fault_of_verdict(verdict, token)
+    )
 
 
 def _fault_of_process(outcome: Outcome, name_cell: Callable[[int | None], str]) -> Fault | None:
     last = outcome.last_cell["index"] if outcome.last_cell else None
     if outcome.dead_kernel is not None:
         index = outcome.dead_kernel["index"]
-        return Fault(f"kernel died ({signal_name(outcome.dead_kernel['code'])}) in {name_cell(index)}", index)
+        return Fault(
+            f"kernel died ({signal_name(outcome.dead_kernel['code'])}) in {name_cell(index)}", index
+        )
     for error in outcome.errors:
         index = error["index"]
         if error["name"] == "SystemExit":
-            return Fault(f"{name_cell(index)} called sys.exit({error['value']}): the cells after it never ran", index)
-        hidden = " inside a widget or an output that hides it" if outcome.finished or index != last else ""
+            return Fault(
+                f"{name_cell(index)} called sys.exit({error['value']}): the cells after it"
+                " never ran",
+                index,
+            )
+        hidden = (
+            " inside a widget or an output that hides it"
+            if outcome.finished or index != last
+            else ""
+        )
         return Fault(f"{name_cell(index)} raised {error['name']}{hidden}: {error['value']}", index)
     if outcome.failure is not None:
-        return Fault(f"papermill stopped at {name_cell(last)}: {outcome.failure['name']}: {outcome.failure['value']}",
-                     last)
+        return Fault(
+            f"papermill stopped at {name_cell(last)}: {outcome.failure['name']}:"
+            f" {outcome.failure['value']}",
+            last,
+        )
     if outcome.code != 0 or not outcome.finished:
         end = signal_name(outcome.code)
-        return Fault(f"the process that executes the notebook ended with {end} at {name_cell(last)}", last)
+        return Fault(
+            f"the process that executes the notebook ended with {end} at {name_cell(last)}", last
+        )
     for trace in outcome.tracebacks:
         last_line = trace["text"].strip().splitlines()[-1]
-        return Fault(f"{name_cell(trace['index'])} printed a traceback, so something failed unseen: {last_line}",
-                     trace["index"])
+        return Fault(
+            f"{name_cell(trace['index'])} printed a traceback, so something failed unseen:"
+            f" {last_line}",
+            trace["index"],
+        )
     return None
 
 
@@ -117,7 +156,9 @@ def _fault_of_verdict(path: Path, token: str) -> Fault | None:
     try:
         verdict = read_verdict(path)
     except FileNotFoundError:
-        return Fault(f"it never wrote its verdict ({path.name}); book.verdict(...) must be the last call")
+        return Fault(
+            f"it never wrote its verdict ({path.name}); book.verdict(...) must be the last call"
+        )
     except (OSError, WorkbookError) as error:
         return Fault(f"its verdict is not valid: {error}")
     if verdict["provenance"].get("token") != token:
@@ -126,15 +167,21 @@ def _fault_of_verdict(path: Path, token: str) -> Fault | None:
 
 
 def mark(notebook: Any, status: str, facts: dict[str, Any], fault: Fault | None = None) -> Any:
-    """Say in the notebook itself what it is. papermill calls killed and never-run cells `completed`; not so here."""
+    """Say in the notebook itself what it is. papermill calls killed and never-run cells
+    `completed`; not so here.
+    """
     notebook.metadata["tts_workbook"] = {"status": status, **facts}
     if "papermill" in notebook.metadata:
-        notebook.metadata.papermill.update(input_path=facts["notebook"], output_path=facts["notebook"])
+        notebook.metadata.papermill.update(
+            input_path=facts["notebook"], output_path=facts["notebook"]
+        )
     if fault is None:
         return notebook
     notebook.metadata["tts_workbook"]["cause"] = fault.cause
     notebook.metadata.setdefault("papermill", {})["exception"] = True
-    own_cells = [cell for cell in notebook.cells if ERROR_MARKER_TAG not in cell.metadata.get("tags", [])]
+    own_cells = [
+        cell for cell in notebook.cells if ERROR_MARKER_TAG not in cell.metadata.get("tags", [])
+    ]
     for index, cell in enumerate(own_cells):
         if index == fault.index:
             told = "failed"

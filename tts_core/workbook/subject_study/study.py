@@ -1,4 +1,6 @@
-"""What the studies share: the subject in its laboratory, how long it may train, and how findings become a verdict."""
+"""What the studies share: the subject in its laboratory, how long it may train, and how findings
+become a verdict.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,18 @@ from tts_core.workbook.addresses import short_address
 from tts_core.workbook.notebook import Item, Notebook
 from tts_core.workbook.subjects import load_subject
 
-BUDGETS = {"smoke": "fast", "quick": "fast", "seed": "full"}     # profile -> budget of the laboratory
-SMOKE_STEPS = 24         # of a training in profile smoke; others take what their budget's seconds allow
-SUPPLY = {               # part of a subject -> what it has to be
+# profile -> budget of the laboratory
+BUDGETS = {"smoke": "fast", "quick": "fast", "seed": "full"}
+# of a training in profile smoke; others take what their budget's seconds allow
+SMOKE_STEPS = 24
+SUPPLY = {  # part of a subject -> what it has to be
     "generate": "(model, batch) -> (B, T', M), free-running",
     "shuffle_text": "(batch, generator) -> the batch with its phonemes permuted",
     "duplicate": "(batch, k) -> the batch with every clip k times",
     "pad": "(batch, n) -> the same clips with n more padded frames",
-    "continue_from": "(model, batch, history (B, t, M)) -> (B, M), frame t by the code path that generation uses",
+    "continue_from": (
+        "(model, batch, history (B, t, M)) -> (B, M), frame t by the code path that generation uses"
+    ),
     "audio": "(batch) -> (samples, Hz) of each clip",
     "vocode": "(mel (T, M) in target units) -> (samples, Hz)",
     "infer": "(model, batch) -> mels (T', M) at lengths of their own, one per clip",
@@ -42,8 +48,10 @@ class StudyLab(Lab):
         super().__init__(subject, BUDGETS[p.profile], seed, self._log, steps)
         self.book = book
 
-    def _run(self, changes: tuple[Change, ...], seed: int, n_steps: int, judged: int = N_JUDGED) -> Course:
-        if judged < N_JUDGED:       # a look at the pace
+    def _run(
+        self, changes: tuple[Change, ...], seed: int, n_steps: int, judged: int = N_JUDGED
+    ) -> Course:
+        if judged < N_JUDGED:  # a look at the pace
             return super()._run(changes, seed, n_steps, judged)
         label = f"training, {' + '.join(change.name for change in changes) or 'as it is'}"
         with self.book.progress(n_steps, label) as shown:
@@ -58,7 +66,9 @@ class StudyLab(Lab):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a study found: an answer in sentences, numbers, and the claims that were put to the test."""
+    """What a study found: an answer in sentences, numbers, and the claims that were put to the
+    test.
+    """
 
     answer: str
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -86,7 +96,10 @@ class Study:
     @property
     def where(self) -> str:
         """Where the numbers come from."""
-        return f"notebook {self.book.number}, {self.name}, profile {self.book.parameters.profile}, seed {self.lab.seed}"
+        return (
+            f"notebook {self.book.number}, {self.name}, profile {self.book.parameters.profile},"
+            f" seed {self.lab.seed}"
+        )
 
     def randomness(self) -> AbstractContextManager:
         """Random states inside start from the seed, and come out as they went in."""
@@ -95,8 +108,12 @@ class Study:
     def missing(self, *fields: str) -> str:
         """What to supply of `fields`; empty where the subject has them all."""
         absent = [name for name in fields if not self.subject.has(name)]
-        return "" if not absent else "not applicable: supply " + " and ".join(
-            f"Subject.{name} = {SUPPLY[name]}" for name in absent)
+        return (
+            ""
+            if not absent
+            else "not applicable: supply "
+            + " and ".join(f"Subject.{name} = {SUPPLY[name]}" for name in absent)
+        )
 
     def item(self, id: str, claim: str, verdict: str, refuting: str, **facts: Any) -> Item:
         """An item of this run; `facts` may replace n, what was repeated, and the provenance."""
@@ -106,17 +123,35 @@ class Study:
 
     def absent_item(self, id: str, claim: str, *fields: str) -> Item:
         """The item of an experiment for which the subject lacks one of `fields` or more."""
-        reason, absent = self.missing(*fields), [name for name in fields if not self.subject.has(name)]
+        reason, absent = (
+            self.missing(*fields),
+            [name for name in fields if not self.subject.has(name)],
+        )
         print(f"{id}: {reason}")
-        return self.item(id, claim, "undecided", f"the experiment itself, with Subject.{' and Subject.'.join(absent)}", n=0,
-                         provenance=reason)
+        return self.item(
+            id,
+            claim,
+            "undecided",
+            f"the experiment itself, with Subject.{' and Subject.'.join(absent)}",
+            n=0,
+            provenance=reason,
+        )
 
     def unmeasured(self, id: str, claim: str, reason: str) -> Item:
         """The item of an experiment that could not be made to its end."""
-        return self.item(id, claim, "undecided", "the experiment, once the subject's code allows it", n=0, provenance=reason)
+        return self.item(
+            id,
+            claim,
+            "undecided",
+            "the experiment, once the subject's code allows it",
+            n=0,
+            provenance=reason,
+        )
 
     def attempt(self, ask: Callable[[], Answer]) -> tuple[Answer | None, str]:
-        """(what `ask` returns, ""), or (None, what was raised): the subject's code may raise anything, and the rest goes on."""
+        """(what `ask` returns, ""), or (None, what was raised): the subject's code may raise
+        anything, and the rest goes on.
+        """
         try:
             return ask(), ""
         except Exception as error:
@@ -127,12 +162,16 @@ class Study:
     def conclude(self, found: Verdict) -> None:
         """Print the answer and write the verdict; numbers that are not finite are left out."""
         print(f"\n{found.answer}")
-        metrics = {metric_name(name): value for name, value in found.metrics.items() if _finite(value)}
+        metrics = {
+            metric_name(name): value for name, value in found.metrics.items() if _finite(value)
+        }
         self.book.verdict(f"{self.name}: {found.answer}", metrics, list(found.items))
 
 
 def open_study(book: Notebook, address: str, seed: int | None = None) -> Study:
-    """The subject at `address`, loaded from the working folder; the runner has checked its parts, a reader's kernel has not."""
+    """The subject at `address`, loaded from the working folder; the runner has checked its parts, a
+    reader's kernel has not.
+    """
     subject = load_subject(address)
     lab = StudyLab(book, subject, book.parameters.seed if seed is None else seed)
     if not under_runner():
