@@ -12,9 +12,9 @@ from functools import partial
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-import tts_core.torchaudio_import  # noqa: F401, I001  first: it makes torchaudio importable beside any torch
 from torchaudio.models import Tacotron2
 
+import tts_core.torchaudio_import  # noqa: F401  first: it makes torchaudio importable beside any torch
 from tts_core.config import ExperimentConfig, ModelConfig
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch

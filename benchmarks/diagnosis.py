@@ -42,7 +42,7 @@ from tts_core.diagnosis.benchmark import (
     cells,
     score,
     setting_of,
-)  # noqa: E402
+)
 from tts_core.workbook import atomic  # noqa: E402
 from tts_core.workbook.environment import git_commit, versions  # noqa: E402
 
@@ -231,6 +231,7 @@ def torchtest_alarm(subject) -> bool | None:
     except ImportError:
         return None
     import torch
+
     from tts_core.diagnosis.isolation import private_copy, unchanged_randomness
 
     class Whole(torch.nn.Module):

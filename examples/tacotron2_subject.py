@@ -6,11 +6,12 @@ might" of the bundled voice.
 
 import torch
 from torch.nn import functional as F
+from torchaudio.models import Tacotron2
+
+from tts_core.config import AudioConfig
 
 # before torchaudio: it makes `import torchaudio` work beside any torch
 from tts_core.diagnosis import Subject
-from torchaudio.models import Tacotron2
-from tts_core.config import AudioConfig
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import load_corpus
 

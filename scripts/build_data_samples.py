@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from tts_core.errors import WorkbookError
+from tts_core.probes.data_report import recogniser_word_error_rate
 from tts_core.speech.alignment import align_folder, read_textgrid
 from tts_core.speech.audio import load_wav, wav_info
-from tts_core.probes.data_report import recogniser_word_error_rate
 from tts_core.speech.recogniser import RATE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +47,11 @@ MAX_WORD_ERROR_RATE = 1 / 3  # of the recogniser: the recording says the text
 MEDIAN_PHONE = (0.04, 0.16)  # s, of a plausible alignment
 MAX_PHONE = 0.45  # s
 DIGITS = dict(
-    zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True)
+    zip(
+        "0123456789",
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
+        strict=True,
+    )
 )
 NOT_SPOKEN = (  # texts that describe a tone, or hold what one can read in several ways
     r"[\[\]()<>@=/|#*]|\d\d"

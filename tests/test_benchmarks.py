@@ -18,11 +18,11 @@ from tts_core.training.losses import losses
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-import corpus_training  # noqa: E402
-from contenders import our_step, plain_step, tacotron_step  # noqa: E402
-from scaling import Machine, fit_here, best_arm, checks  # noqa: E402
-from timing import interleaved_medians, saved_bytes  # noqa: E402
-from work import work  # noqa: E402
+import corpus_training
+from contenders import our_step, plain_step, tacotron_step
+from scaling import Machine, best_arm, checks, fit_here
+from timing import interleaved_medians, saved_bytes
+from work import work
 
 
 @pytest.mark.parametrize("n_clips", [1, 3])

@@ -4,7 +4,7 @@ measurement.
 
 from tts_core import (
     torchaudio_import,
-)  # noqa: F401  makes `import torchaudio` work beside any torch build
+)
 from tts_core.errors import WorkbookError
 
 __all__ = ["WorkbookError"]

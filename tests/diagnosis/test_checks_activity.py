@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.diagnosis.tiny_speaker import (
-    D,
     Branch,
+    D,
     Gain,
     Speaker,
     adam,

@@ -10,8 +10,8 @@ from torch import nn
 
 from tests.diagnosis.test_observe import step_with
 from tests.diagnosis.tiny_speaker import (
-    D,
     Branch,
+    D,
     Gain,
     Positions,
     SelfAttention,
@@ -25,8 +25,8 @@ from tests.diagnosis.tiny_speaker import (
 )
 from tests.diagnosis.tiny_subject import Tiny, losses, subject
 from tts_core.diagnosis.checks import learning
-from tts_core.diagnosis.findings import merged
 from tts_core.diagnosis.course import Change, Course
+from tts_core.diagnosis.findings import merged
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.suspects import Suspect, suspects
 

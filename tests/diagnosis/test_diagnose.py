@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from safetensors.torch import save_file
 
-from tts_core.diagnosis import Finding, diagnose, lab as laboratory, ours
+from tts_core.diagnosis import Finding, diagnose, ours
+from tts_core.diagnosis import lab as laboratory
 from tts_core.diagnosis.cases import draw_setting
 from tts_core.diagnosis.catalogue import AREAS, CATALOGUE
 from tts_core.diagnosis.findings import Report, merged

@@ -12,6 +12,7 @@ from torch import nn
 
 from tts_core.diagnosis import ours
 from tts_core.diagnosis.cases import draw_setting
+from tts_core.diagnosis.course import all_parameters
 from tts_core.diagnosis.isolation import (
     mapped,
     private_copy,
@@ -19,7 +20,6 @@ from tts_core.diagnosis.isolation import (
     unchanged_randomness,
     without_dropout,
 )
-from tts_core.diagnosis.course import all_parameters
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.subject import SubjectError, check_subject
 

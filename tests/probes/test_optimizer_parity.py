@@ -68,7 +68,7 @@ def test_gap_is_counted_in_the_references_progress():
 def test_adamw_is_the_published_one_and_another_is_told_from_it(batch, experiment, monkeypatch):
     model = make_model(experiment, batch)
     assert adamw_error(model, batch, experiment) < 1e-4
-    coupled = lambda weight, gradients, options: published_adamw(  # noqa: E731  L2 in the gradient: Adam, not AdamW
+    coupled = lambda weight, gradients, options: published_adamw(  # noqa: in the gradient: Adam, not AdamW
         weight,
         [g + options.weight_decay * weight for g in gradients],
         dataclasses.replace(options, weight_decay=0.0),

@@ -5,6 +5,7 @@ the way.
 import numpy as np
 import pytest
 
+from tests.corpora import LIBRIVOX, RATE, int16, tone, wav_bytes
 from tts_core.errors import WorkbookError
 from tts_core.speech.audio import (
     MAX_SECONDS,
@@ -15,8 +16,6 @@ from tts_core.speech.audio import (
     save_wav,
     wav_info,
 )
-
-from tests.corpora import LIBRIVOX, RATE, int16, tone, wav_bytes
 
 WAVS = sorted((LIBRIVOX / "wavs").glob("*.wav"))
 BAD_WAVS = {

@@ -6,10 +6,9 @@ import re
 
 import pytest
 
+from tests.corpora import TEXT_0880, make_corpus
 from tts_core.errors import WorkbookError
 from tts_core.speech.folder import match_id, read_id_list, scan_folder
-
-from tests.corpora import TEXT_0880, make_corpus
 
 
 def test_rows_with_and_without_normalised_text(tmp_path):

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.corpora import ID_0930, LIBRIVOX, int16, tone, wav_bytes
 from tts_core.errors import WorkbookError
 from tts_core.speech.alignment import read_textgrid
 from tts_core.speech.audio import MAX_SECONDS, MIN_SECONDS, load_wav, wav_info
-
-from tests.corpora import ID_0930, LIBRIVOX, int16, tone, wav_bytes
 
 N_FILES = 2_500  # of each kind
 BATCH = 100  # files under one alarm

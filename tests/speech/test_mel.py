@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pystoi import stoi
 
+from tests.corpora import LIBRIVOX, tone
 from tts_core.config import AudioConfig
 from tts_core.errors import WorkbookError
 from tts_core.speech.audio import griffin_lim, load_wav, log_mel, mel_to_magnitude
-
-from tests.corpora import LIBRIVOX, tone
 
 RECIPES = {
     "default": AudioConfig(),

@@ -5,11 +5,10 @@ texts.
 import numpy as np
 import pytest
 
-from tts_core.speech.audio import read_wav
-from tts_core.probes.data_report import recogniser_word_error_rate
-from tts_core.speech.recogniser import boundary_seconds, recognise, recognise_one_of
-
 from tests.corpora import ID_0880, ID_0930, LIBRIVOX, RATE
+from tts_core.probes.data_report import recogniser_word_error_rate
+from tts_core.speech.audio import read_wav
+from tts_core.speech.recogniser import boundary_seconds, recognise, recognise_one_of
 
 
 def sentence(clip_id: str) -> np.ndarray:

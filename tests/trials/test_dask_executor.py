@@ -527,12 +527,14 @@ def test_an_address_where_nothing_answers_is_named(short, tmp_path, monkeypatch)
 
 def test_a_scheduler_without_workers_is_waited_for_only_so_long(slow, tmp_path, monkeypatch):
     monkeypatch.setattr(dask_executor, "WORKER_PATIENCE", 0.5)
-    with dask_executor.local_cluster(0) as empty:
-        with pytest.raises(
+    with (
+        dask_executor.local_cluster(0) as empty,
+        pytest.raises(
             WorkbookError,
             match=f"{empty.scheduler_address} has had no worker for 0.5 s; start some with `dask",
-        ):
-            run_trials([slow], Store(tmp_path), executor="dask", scheduler=empty.scheduler_address)
+        ),
+    ):
+        run_trials([slow], Store(tmp_path), executor="dask", scheduler=empty.scheduler_address)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,6 @@ from tts_core.trials.statistics import (
     holm,
     interaction,
     median_time,
-)
-from tts_core.trials.statistics import (
     rank_differences,
     sign_flip_interval,
     sign_flip_p,

@@ -82,7 +82,7 @@ def level(cell, seed):
 def test_the_quick_grid_holds_the_rates_of_the_findings_and_fits_its_budget():
     sweep = default_sweep("quick", seed=3)
     assert {SEED_LR, 4e-4, 5e-4} < set(sweep.lrs) and {0.0, 0.01} < set(sweep.weight_decays)
-    assert SEED_LR * 32**0.5 == pytest.approx(4e-4, rel=0.02)
+    assert pytest.approx(4e-4, rel=0.02) == SEED_LR * 32**0.5
     assert sweep.seeds == (3,) and sweep.presets == ("healthy", "seed") and len(sweep.cells) == 30
     assert len(default_sweep("smoke").cells) == 8 and default_sweep("smoke").steps < 20
     assert default_sweep("quick", steps=7, precision="bf16").steps == 7

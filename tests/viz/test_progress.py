@@ -51,11 +51,10 @@ def test_plain_lines_come_every_few_seconds_and_at_the_end(clock):
 
 def test_terminal_line_is_redrawn_and_an_error_is_not_hidden(clock):
     stream = Terminal()
-    with pytest.raises(ZeroDivisionError):
-        with Progress(10, "healthy", stream=stream) as progress:
-            clock[0] += 1
-            progress.update(5)
-            1 / 0
+    with pytest.raises(ZeroDivisionError), Progress(10, "healthy", stream=stream) as progress:
+        clock[0] += 1
+        progress.update(5)
+        1 / 0
     assert stream.getvalue().count("\n") == 1
     assert stream.getvalue().endswith(
         "\r\x1b[Khealthy 5/10, 1 s, about 1 s left (stopped by ZeroDivisionError)\n"

@@ -5,9 +5,9 @@ text escaped.
 from dataclasses import replace
 
 import pytest
+
 from tests.workbook.benchmark_rows import full_rows, record_of, row, sound
 from tests.workbook.test_report import Page
-
 from tts_core.workbook.benchmark_page import benchmark_page
 from tts_core.workbook.benchmark_record import NOT_RECORDED, as_benchmark
 

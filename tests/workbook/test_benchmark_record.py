@@ -5,8 +5,8 @@ makes of it.
 from dataclasses import replace
 
 import pytest
-from tests.workbook.benchmark_rows import full_rows, record_of, row, sound
 
+from tests.workbook.benchmark_rows import full_rows, record_of, row, sound
 from tts_core.errors import WorkbookError
 from tts_core.workbook.atomic import write_json
 from tts_core.workbook.benchmark_items import bars_html, benchmark_items, benchmark_sentence

@@ -3,7 +3,6 @@ notebook gives it.
 """
 
 from tests.conftest import ROOT
-
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.subject import check_subject
 from tts_core.workbook.subjects import load_subject

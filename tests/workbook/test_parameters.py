@@ -76,7 +76,9 @@ DOORS = [through_command_line, through_environment, through_cell, inside_a_noteb
 )
 def test_a_text_is_the_same_typed_value_through_every_door(door, name, text, value):
     read = door(name, text)
-    assert read == value and type(read) is type(value) or isinstance(value, Path) and read == value
+    assert (read == value and type(read) is type(value)) or (
+        isinstance(value, Path) and read == value
+    )
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -274,7 +276,7 @@ def test_no_value_is_taken_for_a_learning_rate_that_is_not_one(value):
         read = read_value("lr", value, "anywhere")
     except WorkbookError:
         return
-    assert read is None or type(read) is float and math.isfinite(read) and read > 0
+    assert read is None or (type(read) is float and math.isfinite(read) and read > 0)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Discovery, selection, keys and hashes."""
 
 import pytest
-from tests.workbook.workbook_builders import write_data, write_notebook
 
+from tests.workbook.workbook_builders import write_data, write_notebook
 from tts_core.errors import WorkbookError
 from tts_core.workbook import hashes, order, plan
 from tts_core.workbook.parameters import Parameters

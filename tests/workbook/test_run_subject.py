@@ -7,9 +7,9 @@ import re
 
 import nbformat
 import pytest
+
 from tests.workbook.subject_builders import write_subject
 from tests.workbook.workbook_builders import record_of, title_of, verdict_cell, write_notebook
-
 from tts_core.errors import WorkbookError
 from tts_core.workbook import cli, plan, runner
 from tts_core.workbook.console import Console

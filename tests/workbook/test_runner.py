@@ -10,6 +10,7 @@ import threading
 
 import nbformat
 import pytest
+
 from tests.workbook.workbook_builders import (
     hidden_files,
     record_of,
@@ -19,7 +20,6 @@ from tests.workbook.workbook_builders import (
     write_data,
     write_notebook,
 )
-
 from tts_core.errors import WorkbookError
 from tts_core.workbook import runner
 

@@ -4,6 +4,7 @@ recorded.
 
 import nbformat
 import pytest
+
 from tests.workbook.workbook_builders import (
     assert_failed_honestly,
     hidden_files,

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.workbook.workbook_builders import (
     PATIENCE,
     assert_failed_honestly,
@@ -22,7 +23,6 @@ from tests.workbook.workbook_builders import (
     write_data,
     write_notebook,
 )
-
 from tts_core.errors import WorkbookError
 from tts_core.workbook import atomic, report
 

@@ -5,8 +5,8 @@ faults that it must show.
 import json
 
 import pytest
-from tests.workbook.subject_builders import write_subject
 
+from tests.workbook.subject_builders import write_subject
 from tts_core.diagnosis.subject import SubjectError
 from tts_core.errors import WorkbookError
 from tts_core.workbook.notebook import Notebook

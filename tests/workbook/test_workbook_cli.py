@@ -5,8 +5,8 @@ report's path.
 import io
 
 import pytest
-from tests.workbook.workbook_builders import verdict_cell, write_data, write_notebook
 
+from tests.workbook.workbook_builders import verdict_cell, write_data, write_notebook
 from tts_core.workbook import cli
 from tts_core.workbook.console import Console, verdict_table
 

@@ -25,8 +25,8 @@ from tts_core.corpus_training.corpus import Item, TrainingCorpus, load_ahead, op
 from tts_core.corpus_training.feature_cache import FeatureCache
 from tts_core.corpus_training.logs import Logs
 from tts_core.corpus_training.processes import Place
-from tts_core.corpus_training.samples import require_figures, write_samples
 from tts_core.corpus_training.sampler import BatchPlan
+from tts_core.corpus_training.samples import require_figures, write_samples
 from tts_core.corpus_training.schedule import learning_rate
 from tts_core.corpus_training.validation import Validation, validate
 from tts_core.errors import WorkbookError, or_reason

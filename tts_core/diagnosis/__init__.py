@@ -17,10 +17,10 @@ the benchmark          cases, faults, plants_*, twin_parts, clip_batch, ours*, t
 benchmark
 """
 
-from tts_core.diagnosis.subject import Subject, SubjectError  # noqa: F401
-from tts_core.diagnosis.findings import Finding, Report  # noqa: F401
 from tts_core.diagnosis.diagnose import (
     diagnose,
-)  # noqa: F401  last: from here on the name is the function
+)
+from tts_core.diagnosis.findings import Finding, Report
+from tts_core.diagnosis.subject import Subject, SubjectError
 
 __all__ = ["Finding", "Report", "Subject", "SubjectError", "diagnose"]

@@ -5,20 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import tts_core.diagnosis.checks.data  # noqa: F401  registers its checks, as do the others, in this order
-import tts_core.diagnosis.checks.durations  # noqa: F401
-import tts_core.diagnosis.checks.features  # noqa: F401
-import tts_core.diagnosis.checks.step  # noqa: F401
-import tts_core.diagnosis.checks.parameters  # noqa: F401
-import tts_core.diagnosis.checks.precision  # noqa: F401
-import tts_core.diagnosis.checks.restart  # noqa: F401
-import tts_core.diagnosis.checks.losses  # noqa: F401
-import tts_core.diagnosis.checks.balance  # noqa: F401
-import tts_core.diagnosis.checks.model  # noqa: F401
-import tts_core.diagnosis.checks.order  # noqa: F401
-import tts_core.diagnosis.checks.activity  # noqa: F401
-import tts_core.diagnosis.checks.learning  # noqa: F401
-import tts_core.diagnosis.checks.generation  # noqa: F401
+import tts_core.diagnosis.checks.activity
+import tts_core.diagnosis.checks.balance
+import tts_core.diagnosis.checks.data
+import tts_core.diagnosis.checks.durations
+import tts_core.diagnosis.checks.features
+import tts_core.diagnosis.checks.generation
+import tts_core.diagnosis.checks.learning
+import tts_core.diagnosis.checks.losses
+import tts_core.diagnosis.checks.model
+import tts_core.diagnosis.checks.order
+import tts_core.diagnosis.checks.parameters
+import tts_core.diagnosis.checks.precision
+import tts_core.diagnosis.checks.restart
+import tts_core.diagnosis.checks.step
 import tts_core.diagnosis.checks.stopping  # noqa: F401
 from tts_core.diagnosis.catalogue import CATALOGUE
 from tts_core.diagnosis.checks.registry import CHECKS

@@ -14,9 +14,9 @@ import torch
 
 from tts_core.config import AudioConfig
 from tts_core.diagnosis.anatomy import anatomy, movement, with_frames_changed
+from tts_core.diagnosis.course import all_parameters
 from tts_core.diagnosis.headline import headline
 from tts_core.diagnosis.isolation import private_copy, unchanged_randomness, without_dropout
-from tts_core.diagnosis.course import all_parameters
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.subject import Batch, Subject
 from tts_core.model.modes import evaluating

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tts_core.diagnosis.checks.losses import span, term_gradients
 from tts_core.diagnosis.checks.parameters import declared
-from tts_core.diagnosis.isolation import private_copy, unchanged_randomness
 from tts_core.diagnosis.course import all_parameters, plain_step
+from tts_core.diagnosis.isolation import private_copy, unchanged_randomness
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.observe import observe_steps
 from tts_core.diagnosis.switches import kept_scalers

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tts_core.diagnosis.isolation import private_copy, unchanged_randomness, without_dropout
 from tts_core.diagnosis.course import all_parameters, plain_step
+from tts_core.diagnosis.isolation import private_copy, unchanged_randomness, without_dropout
 from tts_core.diagnosis.lab import Lab, once_per_lab
 from tts_core.diagnosis.subject import Batch
 from tts_core.diagnosis.switches import (
@@ -188,10 +188,8 @@ def observe(
         counted_checkpointing() as kept,
         watch,
     ):
-        while (
-            len(steps) < n_steps
-            or (steps[-1].marked or 0.0) > MARKED
-            and len(steps) < n_steps + N_MARKED
+        while len(steps) < n_steps or (
+            (steps[-1].marked or 0.0) > MARKED and len(steps) < n_steps + N_MARKED
         ):
             piling = math.inf > watch.pile() > PILING * n_calls * first_pile > 0.0 and not (
                 steps or watch.n_attempts
@@ -343,10 +341,8 @@ class _Watch:
 
     def scaler(self, name: str, original: Callable) -> Callable:
         def watched(scaler: Any, given: Any, *args: Any, **kwargs: Any) -> Any:
-            if (
-                not scaler.is_enabled()
-                or isinstance(given, torch.optim.Optimizer)
-                and given is not self.optimizer
+            if not scaler.is_enabled() or (
+                isinstance(given, torch.optim.Optimizer) and given is not self.optimizer
             ):
                 return original(scaler, given, *args, **kwargs)
             if name == "unscale_":

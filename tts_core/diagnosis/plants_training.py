@@ -111,10 +111,8 @@ def low_precision_weights(build: Build, setting: Setting) -> Subject:
         return tuple(cast(x, dtype) for x in inputs)
 
     def cast(x: Any, dtype: torch.dtype) -> Any:
-        if (
-            isinstance(x, nn.utils.rnn.PackedSequence)
-            or isinstance(x, Tensor)
-            and x.is_floating_point()
+        if isinstance(x, nn.utils.rnn.PackedSequence) or (
+            isinstance(x, Tensor) and x.is_floating_point()
         ):
             return x.to(dtype)
         return tuple(cast(part, dtype) for part in x) if type(x) is tuple else x

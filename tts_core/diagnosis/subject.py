@@ -178,8 +178,7 @@ def _check_mel(field: str, mel: Any, target: Tensor, same_length: bool) -> None:
     if (
         mel.shape[0] != target.shape[0]
         or mel.shape[2] != target.shape[2]
-        or same_length
-        and mel.shape != target.shape
+        or (same_length and mel.shape != target.shape)
     ):
         raise SubjectError(
             field, f"returned {_shape(mel)}", wanted + ("" if same_length else ", T may differ")

@@ -20,8 +20,8 @@ from tts_core.diagnosis.changes import lr_times, no_weight_decay, unclipped
 from tts_core.diagnosis.checks.activity import odd_weights, reinitialise, stacks_of
 from tts_core.diagnosis.checks.balance import shared_terms, without_term
 from tts_core.diagnosis.checks.order import content_share
-from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
 from tts_core.diagnosis.course import Change
+from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.observe import observe_steps
 from tts_core.diagnosis.trace import change_output, outputs_changed, rms, with_noise

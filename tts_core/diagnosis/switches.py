@@ -190,11 +190,8 @@ class _MasksInRange(TorchFunctionMode):
         return None
 
     def _clamped(self, value: Any, limit: float, func) -> Any:
-        number = (
-            isinstance(value, float)
-            or isinstance(value, int)
-            and not isinstance(value, bool)
-            and func in self.FILLS
+        number = isinstance(value, float) or (
+            isinstance(value, int) and not isinstance(value, bool) and func in self.FILLS
         )
         if number and math.isfinite(value) and abs(value) > limit:
             return math.copysign(limit, value)

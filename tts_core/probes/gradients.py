@@ -16,9 +16,9 @@ from torch import nn
 
 from tts_core.config import ExperimentConfig
 from tts_core.speech.batch import Batch
-from tts_core.training.state import start_training
 from tts_core.training.losses import losses
 from tts_core.training.precision import choose_precision
+from tts_core.training.state import start_training
 from tts_core.training.step import train_step
 
 MAX_SKIPPED_STEPS = 20  # a loss scale of 65,536 halved so often is below 1

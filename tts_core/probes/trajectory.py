@@ -19,8 +19,8 @@ import torch
 from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel
 from tts_core.probes.activations import time_variance_share
-from tts_core.speech.batch import Batch
 from tts_core.probes.baselines import best_constant_l1
+from tts_core.speech.batch import Batch
 from tts_core.training.step import StepReport
 
 PLATEAU_BAND = 0.05  # relative distance from the best constant

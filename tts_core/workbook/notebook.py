@@ -25,8 +25,8 @@ import numpy as np
 from tts_core.errors import WorkbookError
 from tts_core.viz.progress import Progress
 from tts_core.workbook import atomic, cells, context, environment, skipped_cells
-from tts_core.workbook.parameters import Parameters, repository_root, settle_in_notebook
 from tts_core.workbook.order import before
+from tts_core.workbook.parameters import Parameters, repository_root, settle_in_notebook
 from tts_core.workbook.verdicts import (
     Item,
     check_metrics,

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.diagnosis.checks.registry import check
+from tts_core.diagnosis.course import Change
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
-from tts_core.diagnosis.course import Change
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.trace import rms
 
@@ -96,10 +96,8 @@ def dead_share(tensor: Tensor, axis: int | None = -1) -> float | None:
         ]
         return min(shares, default=None)
     rows = tensor.movedim(axis, -1).reshape(-1, tensor.shape[axis])
-    if (
-        min(rows.shape) < MIN_UNITS
-        or bool((rows == 1).any())
-        and bool(((rows == 0) | (rows == 1)).all())
+    if min(rows.shape) < MIN_UNITS or (
+        bool((rows == 1).any()) and bool(((rows == 0) | (rows == 1)).all())
     ):
         return None
     return float((rows == 0).all(dim=0).float().mean())

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from tts_core.diagnosis.checks.losses import span, term_gradients
 from tts_core.diagnosis.checks.registry import check
+from tts_core.diagnosis.course import all_parameters, plain_step
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import private_copy, unchanged_randomness, without_dropout
-from tts_core.diagnosis.course import all_parameters, plain_step
 from tts_core.diagnosis.lab import Lab, once_per_lab
 from tts_core.diagnosis.vectors import Named, difference, only
 from tts_core.probes.gradients import tensors_norm

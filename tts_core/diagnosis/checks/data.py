@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.diagnosis.checks.registry import check
+from tts_core.diagnosis.course import Change
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import private_copy, tensors_in
-from tts_core.diagnosis.course import Change
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.seen_clips import (
     clips_of,
@@ -375,7 +375,7 @@ def batch_varies(lab: Lab) -> Iterable[Finding]:
         "TF L1 / best constant, as they come": varying.final,
         "the batch held fixed": held.final,
     }
-    worse = varying.final > VARYING_HARM * held.final or held.learnt and not varying.learnt
+    worse = varying.final > VARYING_HARM * held.final or (held.learnt and not varying.learnt)
     return [
         Finding(
             "data.batch_varies",

@@ -255,7 +255,7 @@ def copy_synthesis(lab: Lab) -> Iterable[Finding]:
         and converted.distance < 0.8 * heard.distance
     )
     level = (
-        "confirmed" if restored or heard.distance > FAR and not heard.seconds_off else "suspected"
+        "confirmed" if restored or (heard.distance > FAR and not heard.seconds_off) else "suspected"
     )
     yield Finding(
         "data.mel_recipe",
@@ -296,7 +296,7 @@ def _rate(heard: Heard) -> Finding:
             heard.source,
             1.0,
         )
-    if heard.seconds_off or shifted and heard.match <= MATCH:
+    if heard.seconds_off or (shifted and heard.match <= MATCH):
         return Finding(
             "data.sample_rate",
             "undecided",

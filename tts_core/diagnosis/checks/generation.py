@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from tts_core.diagnosis.anatomy import find_history, movement, with_frames_changed
 from tts_core.diagnosis.catalogue import CATALOGUE
 from tts_core.diagnosis.checks.registry import check
+from tts_core.diagnosis.course import LEARNT
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.headline import generated
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
-from tts_core.diagnosis.course import LEARNT
 from tts_core.diagnosis.lab import BudgetSpent, Lab, once_per_lab
 from tts_core.errors import WorkbookError
 from tts_core.model.modes import evaluating
@@ -92,7 +92,7 @@ class Layout:
         return (
             self.sensitivity >= BLIND
             and self.unsteady <= STEADY
-            and (self.broken or bool(self.comparable) and self.holds)
+            and (self.broken or (bool(self.comparable) and self.holds))
         )
 
     @property

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tts_core.diagnosis.checks.registry import check
-from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.course import Change, Course
+from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.lab import LONGER, BudgetSpent, Lab
 from tts_core.diagnosis.suspects import Suspect, suspects
 
@@ -63,7 +63,7 @@ def one_factor_at_a_time(lab: Lab) -> Iterable[Finding]:
             suspect
             for suspect in open_suspects
             if suspect.cause != best.cause
-            and (suspect.always and not suspect.general or not course.learnt)
+            and ((suspect.always and not suspect.general) or not course.learnt)
         ]
         current = course
     found = {suspect.cause for suspect in accepted}
@@ -134,10 +134,8 @@ def _one_dose_each(
     for row in gains:  # the mildest first
         gain, suspect, course = row
         known = chosen.get(suspect.cause)
-        if (
-            known is None
-            or not known[2].learnt
-            and (course.learnt and gain > 0 or known[0] < NEARLY * gain)
+        if known is None or (
+            not known[2].learnt and ((course.learnt and gain > 0) or known[0] < NEARLY * gain)
         ):
             chosen[suspect.cause] = row
     return list(chosen.values())

@@ -246,7 +246,7 @@ def parameters_that_matter_without_gradient(lab: Lab) -> Iterable[Finding]:
         "without gradient": float(len(silent)),
         "of these, disturbed ones that move the prediction": float(len(moving)),
     }
-    if len(moving) >= 2 or moving and len(moving) == len(mine):
+    if len(moving) >= 2 or (moving and len(moving) == len(mine)):
         yield Finding(
             "model.encoder_detached",
             "confirmed",

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from torch import nn
 
 from tts_core.diagnosis.checks.registry import check
-from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.course import Change, all_parameters
+from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.observe import observe_steps, reference
 from tts_core.probes.gradients import tensors_norm

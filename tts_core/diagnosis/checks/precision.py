@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from tts_core.diagnosis.changes import fp32_weights, to_fp32
 from tts_core.diagnosis.checks.registry import check
+from tts_core.diagnosis.course import Change, all_parameters
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import mapped, tensors_in
-from tts_core.diagnosis.course import Change, all_parameters
 from tts_core.diagnosis.lab import LONGER, Lab
 from tts_core.diagnosis.observe import observe, observe_steps, reference
 from tts_core.diagnosis.switches import HALVES, in_fp32, masks_in_range

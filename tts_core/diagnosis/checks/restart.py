@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tts_core.diagnosis.checks.parameters import common_path
 from tts_core.diagnosis.checks.registry import check
+from tts_core.diagnosis.course import all_parameters
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import private_copy, unchanged_randomness, without_dropout
-from tts_core.diagnosis.course import all_parameters
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.observe import n_checkpointed, observe, observe_steps
 from tts_core.diagnosis.switches import without_checkpointing

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from tts_core.diagnosis.checks.registry import check
-from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.course import median
+from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.lab import Lab, once_per_lab
 from tts_core.diagnosis.observe import MARKED, SeenStep, observe, observe_steps, reference
 from tts_core.diagnosis.subject import Batch

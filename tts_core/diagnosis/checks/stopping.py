@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.diagnosis.checks.registry import check
+from tts_core.diagnosis.course import LEARNT
 from tts_core.diagnosis.findings import Finding
 from tts_core.diagnosis.isolation import unchanged_randomness, without_dropout
-from tts_core.diagnosis.course import LEARNT
 from tts_core.diagnosis.lab import Lab
 from tts_core.diagnosis.trace import output_changed, recorded_calls
 from tts_core.model.modes import evaluating

@@ -8,8 +8,8 @@ import math
 
 import torch
 
-from tts_core.diagnosis.headline import copy_previous, generated, text_use
 from tts_core.diagnosis.course import LEARNT, Course
+from tts_core.diagnosis.headline import copy_previous, generated, text_use
 from tts_core.probes.text_use import N_PERMUTATIONS
 from tts_core.speech.audio import atomic_path
 from tts_core.viz import plot_baselines, plot_loss_curves, plot_mels

@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from tts_core.diagnosis.isolation import unchanged_randomness
 from tts_core.diagnosis.course import Change, Course
+from tts_core.diagnosis.isolation import unchanged_randomness
 from tts_core.diagnosis.lab import N_JUDGED, Lab
 from tts_core.diagnosis.subject import Subject, check_subject
 from tts_core.viz.frontend import under_runner

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tts_core.diagnosis.changes import lr_times, no_weight_decay
-from tts_core.diagnosis.headline import generated, text_use
 from tts_core.diagnosis.course import Change, Course
+from tts_core.diagnosis.headline import generated, text_use
 from tts_core.diagnosis.observe import observe_steps
 from tts_core.trials.rulings import MARGINS
 from tts_core.viz import plot_courses, plot_sweep
