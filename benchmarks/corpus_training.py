@@ -21,21 +21,21 @@ from pathlib import Path
 
 from timing import ROOT, provenance
 
-from tts_core.corpus_training.config import TrainConfig
-from tts_core.corpus_training.corpus import TrainingCorpus, open_corpus
-from tts_core.corpus_training.feature_cache import FeatureCache
-from tts_core.corpus_training.run import BEST
-from tts_core.corpus_training.sampler import BatchPlan
-from tts_core.corpus_training.validation import validate
+from tts_core.atomic_files import read_json, write_bytes, write_json
 from tts_core.errors import WorkbookError
+from tts_core.metrics.free_running import measure_gap
 from tts_core.model.tts import TTSModel
-from tts_core.probes.free_running import measure_gap
-from tts_core.probes.full_inference import attempt_full_inference
-from tts_core.probes.listening import Judge
 from tts_core.speech.dataset import load_corpus
 from tts_core.training.checkpoint import load_model
-from tts_core.viz.corpus_plots import plot_corpus_training
-from tts_core.workbook.atomic import read_json, write_bytes, write_json
+from tts_core.training.corpus.feature_cache import FeatureCache
+from tts_core.training.corpus.options import TrainConfig
+from tts_core.training.corpus.prepared_corpus import TrainingCorpus, open_corpus
+from tts_core.training.corpus.sampler import BatchPlan
+from tts_core.training.corpus.train_corpus import BEST
+from tts_core.training.corpus.validation import validate
+from tts_workbook.measure.full_inference import attempt_full_inference
+from tts_workbook.measure.listening import Judge
+from tts_workbook.viz.corpus_plots import plot_corpus_training
 
 RESULT = ROOT / "benchmarks" / "results" / "corpus_training.json"
 N_PHASES = 2  # of Griffin-Lim, for each word error rate

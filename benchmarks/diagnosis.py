@@ -34,7 +34,8 @@ sys.path.insert(0, str(ROOT))
 
 from timing import processor  # noqa: E402
 
-from tts_core.diagnosis.benchmark import (
+from tts_core import atomic_files  # noqa: E402
+from tts_workbook.planted.matrix import (
     N_CLEAN,
     Cell,
     Row,
@@ -43,15 +44,14 @@ from tts_core.diagnosis.benchmark import (
     score,
     setting_of,
 )
-from tts_core.workbook import atomic  # noqa: E402
-from tts_core.workbook.environment import git_commit, versions  # noqa: E402
+from tts_workbook.runner.environment import git_commit, versions  # noqa: E402
 
 STORE = ROOT / "runs" / "diagnosis"
 RESULT = ROOT / "benchmarks" / "results" / "diagnosis.json"
 ARCHITECTURES = {
-    "ours": "tts_core.diagnosis.ours",
-    "tacotron2": "tts_core.diagnosis.tacotron",
-    "gru": "tests.diagnosis.gru_plants",
+    "ours": "tts_workbook.planted.ours",
+    "tacotron2": "tts_workbook.planted.tacotron",
+    "gru": "tests.tts_workbook.diagnosis.gru_plants",
 }
 HELD_OUT = ("gru",)
 SMOKE_STEPS = 64  # of a training run there
@@ -96,9 +96,9 @@ def known_rows(wanted: list[Cell], recorded: Path, keep: bool) -> tuple[dict[Cel
     """What the store holds of these cells, then what the recorded result holds; and how many come
     of an older source.
     """
-    kept = {path.stem: atomic.read_json(path) for path in STORE.glob("*.json")}
+    kept = {path.stem: atomic_files.read_json(path) for path in STORE.glob("*.json")}
     if recorded.exists():
-        before = atomic.read_json(recorded)
+        before = atomic_files.read_json(recorded)
         for values in before["rows"]:
             kept.setdefault(
                 Row.from_dict(values).cell.name,
@@ -122,9 +122,9 @@ def run_cell(cell: Cell, smoke: bool = False) -> tuple[Row, dict]:
     torch.set_num_threads(1)
     # failing models drift into denormal numbers, which cost three times the time
     torch.set_flush_denormal(True)
-    from tts_core.diagnosis.diagnose import investigate
-    from tts_core.diagnosis.harm import against_twin, harm, signs
-    from tts_core.diagnosis.lab import Lab
+    from tts_workbook.diagnosis.diagnose import investigate
+    from tts_workbook.lab.lab import Lab
+    from tts_workbook.planted.harm import against_twin, harm, signs
 
     kind = architecture(cell.architecture)
     subject, setting = build(kind, cell), setting_of(kind, cell)
@@ -185,13 +185,13 @@ def run_cell(cell: Cell, smoke: bool = False) -> tuple[Row, dict]:
 
 def twin_signs(cell: Cell, setting, steps: int) -> dict[str, float]:
     """The signs of the clean twin of this setting, measured once and kept."""
-    from tts_core.diagnosis.harm import signs
-    from tts_core.diagnosis.lab import Lab
+    from tts_workbook.lab.lab import Lab
+    from tts_workbook.planted.harm import signs
 
     drawn = f"{setting.optimizer}-{setting.lr}-{setting.batch_size}"
     path = STORE / "twins" / f"{cell.architecture}-{cell.seed}-{drawn}-{steps}.json"
     if path.exists():
-        kept = atomic.read_json(path)
+        kept = atomic_files.read_json(path)
         if kept["source"] == source():
             return {
                 name: math.inf if value is None else value for name, value in kept["signs"].items()
@@ -199,7 +199,7 @@ def twin_signs(cell: Cell, setting, steps: int) -> dict[str, float]:
     kind = architecture(cell.architecture)
     found = signs(Lab(kind.clean(setting), seed=cell.seed, steps=steps))
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(
+    atomic_files.write_json(
         path,
         {
             "source": source(),
@@ -213,7 +213,7 @@ def twin_signs(cell: Cell, setting, steps: int) -> dict[str, float]:
 
 def gradient_alarm(lab) -> bool:
     """A watch on the gradient norm of the first step: not finite, above 100, or below 1e-6."""
-    from tts_core.probes.gradients import tensors_norm
+    from tts_workbook.measure.gradients import tensors_norm
 
     try:
         norm = tensors_norm(lab.gradient(lab.build()).values())
@@ -232,7 +232,7 @@ def torchtest_alarm(subject) -> bool | None:
         return None
     import torch
 
-    from tts_core.diagnosis.isolation import private_copy, unchanged_randomness
+    from tts_workbook.lab.isolation import private_copy, unchanged_randomness
 
     class Whole(torch.nn.Module):
         """The subject's model as torchtest wants one: called with a tensor, answering with one."""
@@ -283,11 +283,11 @@ def write_page(result: dict, path: Path) -> Path:
     """The result as a page beside its JSON: the numbers against their bars, the matrices, and every
     miss.
     """
-    from tts_core.workbook.benchmark_page import benchmark_page
-    from tts_core.workbook.benchmark_record import as_benchmark
+    from tts_workbook.pages.benchmark_page import benchmark_page
+    from tts_workbook.pages.benchmark_record import as_benchmark
 
     page = path.with_suffix(".html")
-    atomic.write_text(page, benchmark_page(as_benchmark(result, str(path))))
+    atomic_files.write_text(page, benchmark_page(as_benchmark(result, str(path))))
     return page
 
 
@@ -359,7 +359,7 @@ def main() -> int:
             cell = running[future]
             rows[cell], report = future.result()
             if not options.smoke:
-                atomic.write_json(
+                atomic_files.write_json(
                     STORE / f"{cell.name}.json",
                     {"source": source(), "row": rows[cell].to_dict(), "report": report},
                 )
@@ -387,7 +387,7 @@ def main() -> int:
         "rows": [row.to_dict() for row in ordered],
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(options.out, result)
+    atomic_files.write_json(options.out, result)
     print(write_page(result, options.out), flush=True)
     half = result["scores"]["scored" if not options.smoke else "tuning"]
     if half["n"]:

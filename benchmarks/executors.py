@@ -21,14 +21,14 @@ from pathlib import Path
 
 from timing import provenance
 
+from tts_core.atomic_files import write_json
 from tts_core.config import AudioConfig, preset
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import load_corpus
-from tts_core.trials.executors import run_trials
-from tts_core.trials.run import Result
-from tts_core.trials.store import Store
-from tts_core.trials.trial import Trial, make_trial
-from tts_core.workbook.atomic import write_json
+from tts_workbook.trials.executors import run_trials
+from tts_workbook.trials.run import Result
+from tts_workbook.trials.store import Store
+from tts_workbook.trials.trial import Trial, make_trial
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "executors.json"

@@ -25,13 +25,13 @@ from timing import provenance
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.corpus_training.tiny_corpus import make_tiny_corpus  # noqa: E402
+from tests.tts_core.training_on_corpus.tiny_corpus import make_tiny_corpus  # noqa: E402
+from tts_core.atomic_files import write_json  # noqa: E402
 from tts_core.config import AudioConfig  # noqa: E402
-from tts_core.corpus_training.corpus import load_ahead, open_corpus  # noqa: E402
-from tts_core.corpus_training.feature_cache import FeatureCache  # noqa: E402
-from tts_core.corpus_training.sampler import BatchPlan  # noqa: E402
-from tts_core.probes.data_report import check_corpus  # noqa: E402
-from tts_core.workbook.atomic import write_json  # noqa: E402
+from tts_core.training.corpus.feature_cache import FeatureCache  # noqa: E402
+from tts_core.training.corpus.prepared_corpus import load_ahead, open_corpus  # noqa: E402
+from tts_core.training.corpus.sampler import BatchPlan  # noqa: E402
+from tts_workbook.corpus.data_report import check_corpus  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "large_corpus.json"
 PHASES = ("start", "check", "open, cold cache", "open, warm cache", "one epoch")

@@ -20,12 +20,12 @@ from timing import ROOT, provenance
 from torch.utils._python_dispatch import TorchDispatchMode
 from work import work
 
+from tts_core.atomic_files import read_json, write_json
 from tts_core.config import AudioConfig, ModelConfig, preset
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
 from tts_core.training.losses import losses
-from tts_core.trials.sweep import default_sweep
-from tts_core.workbook.atomic import read_json, write_json
+from tts_workbook.trials.sweep import default_sweep
 
 RESULTS = ROOT / "benchmarks" / "results"
 VOCABULARY = 80

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from timing import processor
 
+from tts_core.atomic_files import read_json, write_json
 from tts_core.config import (
     PRESETS,
     SEED_LR,
@@ -31,9 +32,8 @@ from tts_core.config import (
 )
 from tts_core.speech.dataset import load_corpus
 from tts_core.training.step import StepReport
-from tts_core.trials.overfit import build_arm, judge_arm, train_arm
-from tts_core.workbook.atomic import read_json, write_json
-from tts_core.workbook.environment import git_commit, versions
+from tts_workbook.runner.environment import git_commit, versions
+from tts_workbook.trials.overfit import build_arm, judge_arm, train_arm
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "seed_size.json"

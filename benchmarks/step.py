@@ -21,14 +21,14 @@ from contenders import our_forward, our_step, plain_step, tacotron_step
 from timing import ROOT, bandwidth, interleaved_medians, matmul_peak, provenance, saved_bytes
 from work import work
 
+from tts_core.atomic_files import read_json, write_json
 from tts_core.config import AudioConfig, ExperimentConfig, ModelConfig, preset
-from tts_core.corpus_training.sampler import BatchPlan
 from tts_core.model.generation import free_run, history_frames
 from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel, build_model
 from tts_core.speech.batch import Batch, collate, duplicate
 from tts_core.speech.dataset import Corpus, load_corpus
-from tts_core.workbook.atomic import read_json, write_json
+from tts_core.training.corpus.sampler import BatchPlan
 
 RESULT = ROOT / "benchmarks" / "results" / "step.json"
 N_PARTS = 4  # micro-batches of a step over many clips

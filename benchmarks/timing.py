@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from tts_core.trials.executors import processors
-from tts_core.workbook.environment import device_name, git_commit, versions
+from tts_workbook.runner.environment import device_name, git_commit, versions
+from tts_workbook.trials.executors import processors
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from torchaudio.models import Tacotron2
 
 from tts_core.config import AudioConfig
-
-# before torchaudio: it makes `import torchaudio` work beside any torch
-from tts_core.diagnosis import Subject
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import load_corpus
+
+# before torchaudio: it makes `import torchaudio` work beside any torch
+from tts_workbook import Subject
 
 clip = load_corpus(bundled_voice(), AudioConfig(), only="0930").clips[0]
 # (1, M, T): 0.65 s, the first 6 phonemes

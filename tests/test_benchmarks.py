@@ -12,8 +12,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import make_batch, make_experiment, make_model
-from tts_core.corpus_training.config import TrainConfig
 from tts_core.errors import WorkbookError
+from tts_core.training.corpus.options import TrainConfig
 from tts_core.training.losses import losses
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))

@@ -47,7 +47,7 @@ def pinned() -> dict[str, str]:
 
 def test_distribution_package_script_and_extras():
     assert PROJECT["name"] == "tts-overfit-workbook"
-    assert PROJECT["scripts"] == {"tts-workbook": "tts_core.workbook.cli:main"}
+    assert PROJECT["scripts"] == {"tts-workbook": "tts_workbook.cli:main"}
     assert set(PROJECT["optional-dependencies"]) == {
         "notebooks",
         "test",
@@ -141,7 +141,7 @@ def test_the_readme_puts_the_two_commands_first_and_ci_runs_its_test_command():
 
 
 def test_every_command_in_the_readme_exists():
-    from tts_core.workbook.cli import main
+    from tts_workbook.cli import main
 
     commands = set(re.findall(r"tts-workbook ([a-z]+)", README))
     assert {"run", "check", "align"} <= commands

@@ -2,9 +2,7 @@
 measurement.
 """
 
-from tts_core import (
-    torchaudio_import,
-)
+from tts_core import torchaudio_import
 from tts_core.errors import WorkbookError
 
 __all__ = ["WorkbookError"]

@@ -28,7 +28,7 @@ def run_folder(tmp_path_factory):
     command = [
         sys.executable,
         "-m",
-        "tts_core.workbook.cli",
+        "tts_workbook.cli",
         "run",
         "--profile",
         "smoke",

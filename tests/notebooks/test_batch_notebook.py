@@ -8,9 +8,9 @@ import json
 import pytest
 
 from tests.conftest import ROOT, make_experiment
-from tts_core.trials import batches, executors
-from tts_core.trials.run import Result
-from tts_core.trials.trial import ClipReference, Trial
+from tts_workbook.trials import batches, executors
+from tts_workbook.trials.run import Result
+from tts_workbook.trials.trial import ClipReference, Trial
 
 NOTEBOOK = ROOT / "notebooks" / "04_duplicate_batch.ipynb"
 ORIGIN = {

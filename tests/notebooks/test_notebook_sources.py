@@ -8,8 +8,8 @@ import json
 import pytest
 
 from tests.conftest import ROOT
-from tts_core.workbook.parameters import FIELDS
-from tts_core.workbook.skipped_cells import MARK, RUN, STARTS, reason_of
+from tts_workbook.runner.parameters import FIELDS
+from tts_workbook.runner.skipped_cells import MARK, RUN, STARTS, reason_of
 
 FILES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 notebooks = pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def out(folder, tmp_path_factory):
         [
             sys.executable,
             "-m",
-            "tts_core.workbook.cli",
+            "tts_workbook.cli",
             "run",
             "--profile",
             "smoke",

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from tts_core.workbook.findings import SEED_ITEMS
+from tts_workbook.pages.findings_tables import SEED_ITEMS
 
 # in the order in which they run
 NOTEBOOKS = ("01", "02", "03", "04", "05", "06", "07", "09", "08")
@@ -28,7 +28,7 @@ def run(tmp_path_factory):
         [
             sys.executable,
             "-m",
-            "tts_core.workbook.cli",
+            "tts_workbook.cli",
             "run",
             "--profile",
             "quick",

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from tests.conftest import ROOT
-from tts_core.trials import executors, lr_range
-from tts_core.trials.run import Result
+from tts_workbook.trials import executors, lr_range
+from tts_workbook.trials.run import Result
 
 PATIENCE = 300  # seconds until the first training is stored, on a busy machine
 ITEMS = {
@@ -37,7 +37,7 @@ def run(tmp_path_factory):
     command = [
         sys.executable,
         "-m",
-        "tts_core.workbook.cli",
+        "tts_workbook.cli",
         "run",
         "--profile",
         "smoke",

@@ -12,4 +12,4 @@ import importlib
 import sys
 
 if __name__ == "__main__":
-    sys.exit(importlib.import_module("tts_core.corpus_training.main").main())
+    sys.exit(importlib.import_module("tts_core.training.corpus.command").main())

@@ -1,0 +1,66 @@
+"""Text use, teacher-forced against free-running, layout parity: each probe fires on its fault and
+only there.
+"""
+
+import pytest
+import torch
+
+from tests.conftest import PAUSE_ID, make_batch, make_experiment, make_model
+from tts_core.metrics.free_running import measure_gap, mel_l1
+from tts_core.metrics.text_use import measure_text_use
+from tts_core.training.loop import fit
+from tts_core.training.state import start_training
+from tts_workbook.measure.parity import measure_layout_parity
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A tiny model overfitted to one synthetic clip, and the clip."""
+    torch.set_num_threads(1)
+    batch = make_batch([[4, 6, 3, 7, 4, 5]], seed=3)
+    experiment = make_experiment(lr=3e-3, steps=250)
+    return fit(start_training(experiment, make_model(experiment, batch)), batch).model, batch
+
+
+def test_mel_l1_counts_valid_frames_only(batch):
+    shifted = batch.mel + 0.5
+    shifted[0, 9:] += 100.0  # the padding of the first clip
+    assert mel_l1(shifted, batch) == pytest.approx(0.5, rel=1e-5)
+
+
+def test_wrong_text_hurts_a_model_that_reads_and_not_one_that_cannot(trained):
+    model, batch = trained
+    reads = measure_text_use(model, batch, PAUSE_ID)
+    assert reads.ratio > 1.5 and reads.ratio == pytest.approx(reads.shuffled_tf_l1 / reads.tf_l1)
+    handle = model.text_embedding.register_forward_hook(
+        lambda module, inputs, output: torch.zeros_like(output)
+    )
+    try:
+        assert measure_text_use(model, batch, PAUSE_ID).ratio == pytest.approx(1.0, abs=1e-6)
+    finally:
+        handle.remove()
+
+
+def test_text_use_is_a_function_of_model_and_batch(trained):
+    model, batch = trained
+    torch.manual_seed(1)
+    first = measure_text_use(model, batch, PAUSE_ID)
+    torch.manual_seed(2)
+    assert measure_text_use(model, batch, PAUSE_ID) == first
+
+
+def test_the_gap_is_what_each_frame_says(trained):
+    model, batch = trained
+    gap = measure_gap(model, batch, "train")
+    assert gap.tf_l1 == pytest.approx(float((gap.tf_mel - batch.mel).abs().mean()), rel=1e-5)
+    assert gap.fr_l1 == pytest.approx(float(gap.fr_error_per_frame.mean()), rel=1e-5)
+    assert gap.fr_l1 >= gap.tf_l1 and model.training
+
+
+def test_layout_parity_holds_in_the_training_layout_and_breaks_in_the_seeds(trained):
+    model, batch = trained
+    train, seed = (measure_layout_parity(model, batch, layout) for layout in ("train", "seed"))
+    assert train.max_difference < 1e-4 < 1e-2 < seed.max_difference
+    assert train.true_history_l1 == pytest.approx(
+        measure_gap(model, batch, "train").tf_l1, rel=1e-3
+    )

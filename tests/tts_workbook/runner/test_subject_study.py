@@ -1,0 +1,294 @@
+"""Each notebook's study of a subject: what it measures, what it says of parts that are absent, and
+faults that it must show.
+"""
+
+import json
+
+import pytest
+
+from tests.tts_workbook.runner.subject_builders import write_subject
+from tts_core.errors import WorkbookError
+from tts_workbook.runner.notebook import Notebook
+from tts_workbook.runner.subject_study import STUDIES, study_subject
+from tts_workbook.runner.verdicts import read_verdict
+from tts_workbook.subject.subject import SubjectError
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    return write_subject(tmp_path_factory.mktemp("mine"))
+
+
+@pytest.fixture(autouse=True)
+def fresh_modules(monkeypatch):
+    """A kernel loads the user's modules once; here every test is a kernel of its own."""
+    import sys
+
+    for name in ("mine", "parts"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield
+    for name in ("mine", "parts"):
+        sys.modules.pop(name, None)
+
+
+def studied(mine, out, number, name="subject", **parameters):
+    """The verdict of notebook `number` on a subject of mine.py, its items by id, and the study."""
+    book = Notebook(
+        number,
+        "Does it?",
+        {"out": str(out), "profile": "smoke", "subject": f"{mine}:{name}", **parameters},
+    )
+    study = study_subject(book)
+    verdict = read_verdict(book.out / "verdicts" / f"{number}.json")
+    return verdict, {item["id"]: item for item in verdict["items"]}, study
+
+
+def pictures(out, number):
+    file = out / "figures" / f"{number}.json"
+    return [entry["name"] for entry in json.loads(file.read_text())] if file.exists() else []
+
+
+def test_without_a_subject_nothing_happens(tmp_path):
+    book = Notebook("03", "Can it?", {"out": str(tmp_path / "out")})
+    assert study_subject(book) is None and not (tmp_path / "out").exists()
+    assert list(STUDIES) == ["02", "03", "04", "05", "07"]
+
+
+def test_one_step_is_seen_from_every_module(mine, tmp_path, capsys):
+    verdict, items, study = studied(mine, tmp_path / "out", "02")
+    assert (
+        verdict["metrics"]["unreached_tensors"] == 0
+        and items["gradient_reaches_everything"]["verdict"] == "supported"
+    )
+    assert (
+        items["loop_no_step"]["verdict"] == "supported"
+        and "optimiser steps" in items["loop_no_step"]["provenance"]
+    )
+    assert items["loop_weights_not_loaded"]["verdict"] == "undecided"
+    assert "supply Subject.checkpoint" in items["loop_weights_not_loaded"]["provenance"]
+    assert (
+        0
+        < verdict["metrics"]["smallest_update_ratio"]
+        <= verdict["metrics"]["largest_update_ratio"]
+        < 1
+    )
+    # one loss: nobody shares
+    assert pictures(tmp_path / "out", "02") == ["subject_gradient", "subject_update"]
+    assert verdict["answer"].startswith(
+        "mine.py:subject: At fresh weights the gradient reaches all"
+    )
+    assert "share of each loss: no module is reached by two losses" in capsys.readouterr().out
+    assert study.name == "mine.py:subject" and not study.lab.courses
+
+
+def test_a_layer_that_nothing_runs_through_is_named(mine, tmp_path):
+    verdict, items, _ = studied(mine, tmp_path / "out", "02", "spare")
+    assert (
+        verdict["metrics"]["unreached_tensors"] == 2
+        and items["gradient_reaches_everything"]["verdict"] == "refuted"
+    )
+    assert "misses 2 of" in verdict["answer"] and "spare.weight first" in verdict["answer"]
+
+
+def test_overfitting_is_judged_beside_its_yardsticks_and_can_be_heard(mine, tmp_path):
+    out = tmp_path / "out"
+    verdict, items, _ = studied(mine, out, "03", steps=300)
+    metrics = verdict["metrics"]
+    assert metrics["steps"] == 300 and metrics["teacher_forced"] < 0.9 and metrics["text_use"] > 1.0
+    assert metrics["teacher_forced_text_shuffled"] == pytest.approx(
+        metrics["teacher_forced"] * metrics["text_use"]
+    )
+    assert metrics["free_running"] >= metrics["teacher_forced"]
+    assert (
+        items["overfit_gate"]["effect"] == metrics["teacher_forced"]
+        and items["overfit_gate"]["threshold"] == 0.5
+    )
+    assert items["overfit_free_running"]["threshold"] == metrics["copy_previous"]
+    assert pictures(out, "03") == ["subject_course", "subject_mels", "subject_judged"]
+    assert list(verdict["provenance"]["artefacts"]) == ["checkpoints/subject.safetensors"]
+    curve = [json.loads(line) for line in (out / "metrics" / "03.jsonl").read_text().splitlines()]
+    assert (
+        len(curve) == 16
+        and curve[-1]["step"] == 300
+        and curve[-1]["tf_over_constant"] == metrics["teacher_forced"]
+    )
+
+    heard, items, _ = studied(mine, out, "07")
+    assert heard["metrics"]["TF_L1_best_constant"] == pytest.approx(
+        metrics["teacher_forced"], rel=1e-4
+    )
+    assert heard["metrics"]["FR_L1_best_constant"] == pytest.approx(
+        metrics["free_running"], rel=1e-4
+    )
+    assert (
+        items["weights_restored"]["verdict"] == "supported"
+        and items["generation_fed_as_training"]["verdict"] == "supported"
+    )
+    # its recording was made by its vocoder
+    assert items["copy_synthesis"]["effect"] == pytest.approx(1.0, abs=1e-6)
+    assert all(
+        0 < heard["metrics"][f"stoi_{name}"] < 1 for name in ("teacher_forced", "free_running")
+    )
+    sounds = [entry["name"] for entry in json.loads((out / "audio" / "07.json").read_text())]
+    assert sounds == [
+        "subject_recording",
+        "subject_copy_synthesis",
+        "subject_teacher_forced",
+        "subject_free_running",
+    ]
+    assert pictures(out, "07") == ["subject_mels", "subject_intelligibility"]
+    assert "Not applicable without Subject.infer." in heard["answer"]
+
+
+def test_a_model_that_its_state_dict_does_not_hold_and_a_wrong_history_show_when_it_is_heard(
+    mine, tmp_path
+):
+    studied(mine, tmp_path / "hidden", "03", "hidden", steps=200)
+    _, items, _ = studied(mine, tmp_path / "hidden", "07", "hidden")
+    assert (
+        items["weights_restored"]["verdict"] == "refuted"
+        and items["weights_restored"]["effect"] > 0.01
+    )
+    studied(mine, tmp_path / "layout", "03", "wrong_layout", steps=200)
+    heard, items, _ = studied(mine, tmp_path / "layout", "07", "wrong_layout")
+    assert (
+        items["generation_fed_as_training"]["verdict"] == "refuted"
+        and "away from teacher forcing" in heard["answer"]
+    )
+
+
+def test_a_training_that_breaks_is_a_result(mine, tmp_path):
+    out = tmp_path / "out"
+    verdict, items, _ = studied(mine, out, "03", "diverges")
+    assert (
+        items["overfit_gate"]["verdict"] == "refuted"
+        and "The training broke: step" in verdict["answer"]
+    )
+    assert items["overfit_free_running"]["provenance"] == "the training broke: nothing to judge"
+    heard, items, _ = studied(mine, out, "07", "diverges")
+    assert "left no model" in heard["answer"] and items["understood"]["verdict"] == "undecided"
+
+
+def test_copies_and_padding_change_nothing_and_what_sums_or_pads_is_caught(mine, tmp_path):
+    verdict, items, _ = studied(mine, tmp_path / "a", "04")
+    assert {
+        items[name]["verdict"] for name in ("copies_change_nothing", "padding_changes_nothing")
+    } == {"supported"}
+    assert verdict["metrics"]["copies_8_gradient"] <= verdict["metrics"]["copies_bar"] < 1e-3
+    assert pictures(tmp_path / "a", "04") == ["subject_copies", "subject_padding"]
+    verdict, items, _ = studied(mine, tmp_path / "b", "04", "sums_over_clips")
+    assert (
+        items["copies_change_nothing"]["verdict"] == "refuted"
+        and "Copies CHANGE" in verdict["answer"]
+    )
+    assert [verdict["metrics"][f"copies_{k}_loss"] for k in (2, 4, 8)] == pytest.approx(
+        [1, 3, 7], rel=1e-4
+    )
+    assert items["padding_changes_nothing"]["verdict"] == "supported"
+    _, items, _ = studied(mine, tmp_path / "c", "04", "counts_padding")
+    assert (
+        items["padding_changes_nothing"]["verdict"] == "refuted"
+        and items["copies_change_nothing"]["verdict"] == "supported"
+    )
+
+
+def test_a_learning_rate_that_is_too_small_is_beaten_by_ten_times_it(mine, tmp_path):
+    verdict, items, study = studied(mine, tmp_path / "out", "05", "slow", steps=60)
+    metrics = verdict["metrics"]
+    assert (
+        metrics["trainings"] == 3
+        and metrics["best_lr_factor"] == 10
+        and metrics["best"] < metrics["as_it_is"]
+    )
+    assert (
+        items["another_rate_learns_better"]["verdict"] == "supported"
+        and "learning rate × 10, has" in verdict["answer"]
+    )
+    assert "One seed, one batch" in verdict["answer"] and set(study.lab.courses) == {
+        "learning rate × 0.1",
+        "as it is",
+        "learning rate × 10",
+    }
+    assert pictures(tmp_path / "out", "05") == ["subject_sweep", "subject_sweep_curves"]
+    verdict, _, study = studied(mine, tmp_path / "quick", "05", "slow", steps=16, profile="quick")
+    assert (
+        verdict["metrics"]["trainings"] == 6
+        and "learning rate × 10 + weight decay 0" in study.lab.courses
+    )
+
+
+def test_an_absent_part_is_named_with_what_it_has_to_be(mine, tmp_path, capsys):
+    out = tmp_path / "out"
+    said = {}
+    for number in STUDIES:
+        verdict, items, _ = studied(mine, out, number, "bare")
+        said |= {
+            name: item["provenance"]
+            for name, item in items.items()
+            if item["verdict"] == "undecided"
+        }
+    assert (
+        said["copies_change_nothing"]
+        == "not applicable: supply Subject.duplicate = (batch, k) -> the batch with every clip k"
+        " times"
+    )
+    for id, field in (
+        ("padding_changes_nothing", "pad"),
+        ("overfit_free_running", "generate"),
+        ("text_used", "shuffle_text"),
+        ("generation_fed_as_training", "continue_from"),
+        ("copy_synthesis", "vocode"),
+        ("understood", "generate"),
+    ):
+        assert (
+            said[id].startswith("not applicable: supply Subject.")
+            and f"Subject.{field} = " in said[id]
+        )
+    assert (
+        "Not applicable without Subject.audio" in verdict["answer"]
+        and said["text_used"] in capsys.readouterr().out
+    )
+    # for want of a free-running error
+    assert "By TF L1 / best constant" in read_verdict(out / "verdicts" / "05.json")["answer"]
+
+
+def test_a_loss_that_is_not_finite_is_reported_by_every_notebook(mine, tmp_path):
+    answers = {
+        number: studied(mine, tmp_path / "out", number, "not_finite")[0]["answer"]
+        for number in STUDIES
+    }
+    assert "the gradient is not finite, and no optimiser step was seen" in answers["02"]
+    assert (
+        "The training broke: step 1: the loss is not finite: nan" in answers["03"]
+        and "left no model" in answers["07"]
+    )
+    assert "Subject.losses: a total of nan" in answers["04"] and "no sweep" in answers["05"]
+
+
+def test_parts_that_raise_leave_the_rest_standing(mine, tmp_path):
+    verdict, items, _ = studied(mine, tmp_path / "out", "04", "breaks_off")
+    assert verdict["answer"].startswith(
+        "mine.py:breaks_off: Copies could not be measured: KeyError"
+    )
+    assert (
+        items["copies_change_nothing"]["provenance"] == "could not be measured: KeyError: 'nothing'"
+    )
+    assert "Subject.pad: a batch with a loss of" in items["padding_changes_nothing"]["provenance"]
+    studied(mine, tmp_path / "out", "03", "breaks_off")
+    _, items, _ = studied(mine, tmp_path / "out", "07", "breaks_off")
+    assert "could not be measured: IndexError" in items["generation_fed_as_training"]["provenance"]
+    assert items["copy_synthesis"]["verdict"] == "supported"
+
+
+def test_mistakes_are_named_before_anything_is_measured(mine, tmp_path):
+    for name, complaint in (("missing", "no 'missing'"), ("number", "is a int")):
+        with pytest.raises(WorkbookError, match=complaint):
+            studied(mine, tmp_path / "out", "03", name)
+    with pytest.raises(SubjectError, match="Subject.predict_mel"):
+        studied(mine, tmp_path / "out", "03", "no_mel")
+    with pytest.raises(WorkbookError, match="judged 16 times"):
+        studied(mine, tmp_path / "out", "03", steps=5)
+    with pytest.raises(WorkbookError, match="Run notebook 03 first"):
+        studied(mine, tmp_path / "out", "07")
+    with pytest.raises(WorkbookError, match="subject = 'mine', but it must be package.module:name"):
+        Notebook("03", "Can it?", {"out": str(tmp_path / "out"), "subject": "mine"})

@@ -1,0 +1,303 @@
+"""A corpus of any size: looked at once, one clip at a time, and from then on read from the feature
+cache, batch by batch.
+
+In memory stay ids, keys and lengths; no mel outlives its batch. T frames, N phonemes, M mel bins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tts_core.config import AudioConfig
+from tts_core.errors import CacheError, WorkbookError
+from tts_core.speech.batch import Batch, collate
+from tts_core.speech.dataset import corpus_warnings
+from tts_core.speech.folder import Entry, Folder, Rejection, read_id_list, scan_folder
+from tts_core.speech.phonemes import Vocabulary
+from tts_core.training.corpus.feature_cache import FeatureCache
+from tts_core.training.corpus.processes import Place
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is kept of a clip between batches."""
+
+    entry: Entry
+    key: str  # of its features in the cache
+    n_frames: int  # T
+    alignment: str  # textgrid, forced or uniform
+
+
+@dataclass(frozen=True)
+class LoadedClip:
+    """What a batch is made of."""
+
+    id: str
+    phonemes: tuple[str, ...]  # N symbols
+    phoneme_ids: np.ndarray  # (N,) int64
+    durations: np.ndarray  # (N,) int64 frames
+    mel: Tensor  # (T, M) float32, ln units
+    alignment: str
+
+
+@dataclass(frozen=True)
+class TrainingCorpus:
+    folder: Folder
+    audio: AudioConfig
+    cache: FeatureCache
+    train: list[Item]
+    held_out: list[Item]
+    rejected: list[Rejection]
+    warnings: list[str]
+    vocabulary: Vocabulary
+    mel_mean: Tensor  # (M,) over all training frames, ln units
+    mel_std: Tensor  # (M,)
+    content_hash: str  # of ids and features of both parts, in order
+
+    def load(self, item: Item) -> LoadedClip:
+        """The clip, from the cache or, where its entry is gone or damaged, from its files. Raises
+        WorkbookError if those changed.
+        """
+        features = self.cache.get(item.key)
+        if features is None:
+            key, features = self.cache.features(item.entry, self.folder, self.audio)
+            if key != item.key:
+                raise WorkbookError(
+                    f"{item.entry.wav}: it, its TextGrid or its text changed during the training;"
+                    " put the old one back, or train anew in another --out"
+                )
+        return LoadedClip(
+            item.entry.id,
+            features.phonemes,
+            self.vocabulary.encode(features.phonemes),
+            features.durations,
+            features.mel,
+            features.alignment,
+        )
+
+    def batch(self, items: Iterable[Item]) -> Batch:
+        """The clips side by side, padded with this recipe's silence."""
+        return collate([self.load(item) for item in items], self.audio.silence)
+
+
+# --- looking at every clip once -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Seen:
+    item: Item
+    symbols: frozenset[str]
+    total: np.ndarray  # (M,) fp64 sum of its frames
+    squares: np.ndarray  # (M,) fp64 sum of their squares
+
+
+class _Survey(Dataset):
+    """index -> _Seen, Rejection or CacheError; a Dataset, so that torch's loader workers share the
+    work of a cold cache.
+    """
+
+    def __init__(
+        self, folder: Folder, entries: Sequence[Entry], audio: AudioConfig, cache: FeatureCache
+    ) -> None:
+        self.folder, self.entries, self.audio, self.cache = folder, entries, audio, cache
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> _Seen | Rejection | CacheError:
+        entry = self.entries[index]
+        try:
+            key, features = self.cache.features(entry, self.folder, self.audio)
+        except CacheError as error:
+            # raised by _survey, in every process: raised here it would end one, and the rest wait
+            # for it
+            return error
+        except (WorkbookError, OSError) as error:
+            reason = (
+                str(error)
+                if str(error).startswith(str(self.folder.root))
+                else f"{entry.wav}: {error}"
+            )
+            return Rejection(entry.id, entry.wav, reason)
+        mel = features.mel.numpy().astype(np.float64)
+        return _Seen(
+            Item(entry, key, len(mel), features.alignment),
+            frozenset(features.phonemes),
+            mel.sum(axis=0),
+            (mel**2).sum(axis=0),
+        )
+
+
+def _as_it_is(value):
+    return value
+
+
+def _survey(
+    folder: Folder,
+    entries: Sequence[Entry],
+    audio: AudioConfig,
+    cache: FeatureCache,
+    workers: int,
+    place: Place,
+) -> list[_Seen | Rejection]:
+    """One result per entry, in order; the processes of `place` share the entries out and hand each
+    other the results.
+
+    Raises CacheError, on every process, where one of them met it.
+    """
+    mine: list[_Seen | Rejection | CacheError] = []
+    for result in DataLoader(
+        _Survey(folder, entries[place.rank :: place.world], audio, cache),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+    ):
+        mine.append(result)
+        if isinstance(result, CacheError):
+            break
+    shares = place.gather(mine)
+    for share in shares:
+        if share and isinstance(share[-1], CacheError):
+            raise share[-1]
+    return [shares[index % place.world][index // place.world] for index in range(len(entries))]
+
+
+def _hold_out(
+    folder: Folder, train: Path | None, held_out: Path | None, n_clips: int
+) -> tuple[list[str], set[str]]:
+    """(ids to use, those of them that are held out): by the lists given, those in the folder, else
+    by a hash of the ids.
+    """
+    lists = {"train": train, "held_out": held_out}
+    for name, given in lists.items():
+        if given is None and (folder.root / f"{name}.txt").is_file():
+            lists[name] = folder.root / f"{name}.txt"
+    ids = (
+        [entry.id for entry in folder.entries]
+        if lists["train"] is None
+        else read_id_list(lists["train"])
+    )
+    if lists["held_out"] is None:  # a hash, so that most stay held out when clips are added
+        apart = set(sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:n_clips])
+    else:
+        apart = set(read_id_list(lists["held_out"]))
+    return list(dict.fromkeys([*ids, *sorted(apart)])), apart
+
+
+def open_corpus(
+    root: Path | str,
+    audio: AudioConfig,
+    cache: FeatureCache,
+    *,
+    language: str = "auto",
+    ids: Path | None = None,
+    held_out: Path | None = None,
+    held_out_clips: int = 16,
+    workers: int = 0,
+    place: Place = Place(),
+) -> TrainingCorpus:
+    """Look at every clip once, filling the cache, and divide them into training and held-out clips.
+
+    `ids`, `held_out`: files with ids; by default the folder's train.txt and held_out.txt, else all
+    clips, of which `held_out_clips` are held out. Broken clips go to `.rejected` with their reason.
+    Raises WorkbookError where either part has no usable clip, CacheError where the cache cannot be
+    written or the system fails.
+    """
+    folder = scan_folder(root, language)
+    wanted, apart = _hold_out(folder, ids, held_out, held_out_clips)
+    by_id = {entry.id: entry for entry in folder.entries}
+    rejected = list(folder.rejected)
+    known = by_id.keys() | {rejection.id for rejection in rejected}
+    rejected += [
+        Rejection(
+            name,
+            folder.root,
+            f"{folder.root}: the list of ids names {name!r}, metadata.csv does not",
+        )
+        for name in wanted
+        if name not in known
+    ]
+    seen = _survey(
+        folder, [by_id[name] for name in wanted if name in by_id], audio, cache, workers, place
+    )
+    rejected += [result for result in seen if isinstance(result, Rejection)]
+    usable = [result for result in seen if isinstance(result, _Seen)]
+    train = [result for result in usable if result.item.entry.id not in apart]
+    test = [result.item for result in usable if result.item.entry.id in apart]
+    if not train or not test:
+        raise WorkbookError(
+            f"{root}: {len(train)} usable clips to train on and {len(test)} to validate on; it"
+            " needs both: look at --ids, --held-out and --held-out-clips"
+            + "".join(f"; {rejection.reason}" for rejection in rejected[-3:])
+        )
+    vocabulary = (
+        Vocabulary.arpabet()
+        if folder.language == "en"
+        else Vocabulary.from_symbols(symbol for result in usable for symbol in result.symbols)
+    )
+    n_frames = sum(result.item.n_frames for result in train)
+    mean = sum(result.total for result in train) / n_frames
+    variance = sum(result.squares for result in train) / n_frames - mean**2
+    digest = hashlib.sha256(
+        "\n".join(
+            f"{part} {item.entry.id} {item.key}"
+            for part, items in (("train", [result.item for result in train]), ("held out", test))
+            for item in items
+        ).encode()
+    )
+    n_uniform = sum(result.item.alignment == "uniform" for result in usable)
+    return TrainingCorpus(
+        folder,
+        audio,
+        cache,
+        [result.item for result in train],
+        test,
+        rejected,
+        folder.warnings + corpus_warnings(folder, len(usable), n_uniform, len(rejected)),
+        vocabulary,
+        torch.from_numpy(mean).float(),
+        torch.from_numpy(np.sqrt(variance.clip(min=0))).float(),
+        digest.hexdigest(),
+    )
+
+
+# --- loading ahead --------------------------------------------------------------------------------
+
+
+class _Batches(Dataset):
+    """indices of training clips -> Batch."""
+
+    def __init__(self, corpus: TrainingCorpus) -> None:
+        self.corpus = corpus
+
+    def __getitem__(self, indices: list[int]) -> Batch:
+        return self.corpus.batch(self.corpus.train[index] for index in indices)
+
+
+def load_ahead(
+    corpus: TrainingCorpus, parts: Iterable[list[int]], workers: int = 2, ahead: int = 4
+) -> Iterator[Batch]:
+    """A batch for each list of clip indices, in order; `workers` processes hold up to `ahead`
+    batches each in readiness.
+
+    One pass over all steps of a run: no pause between epochs. Without workers each batch is made
+    when it is asked for.
+    """
+    return iter(
+        DataLoader(
+            _Batches(corpus),
+            sampler=parts,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            prefetch_factor=ahead if workers else None,
+        )
+    )

@@ -1,0 +1,242 @@
+"""Where text, history, memory and output are in a model that nobody described: found by running it
+with one thing changed.
+
+Shapes: B batch, T frames, M mel bins, N text positions, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tts_workbook.lab.isolation import private_copy, tensors_in
+from tts_workbook.lab.lab import Lab, once_per_lab
+from tts_workbook.lab.module_calls import (
+    Call,
+    changed_outputs,
+    output_changed,
+    outputs_changed,
+    text_embeddings,
+    with_noise,
+)
+from tts_workbook.subject.subject import Batch
+
+# a prediction that moves by less than this share of the target's spread has not moved
+MOVED = 1e-4
+NOISE_SEED = 7
+
+
+@dataclass(frozen=True)
+class History:
+    """A tensor of the batch that holds the target's frames and is fed to the decoder (or is the
+    target itself).
+    """
+
+    index: int  # among tensors_in(batch)
+    bins_first: bool  # (B, M, T) instead of (B, T, M)
+    shift: int  # its frame j is the target's frame j - shift
+
+    def changed(self, batch: Batch, change: Callable[[Tensor], None]) -> Batch:
+        """A copy of the batch with `change` applied in place to the frames (B, L, M)."""
+        twin = private_copy(batch)
+        tensor = tensors_in(twin)[self.index]
+        change(tensor.transpose(1, 2) if self.bins_first else tensor)
+        return twin
+
+
+def find_history(lab: Lab) -> list[History]:
+    """Tensors of the batch that are the target up to a per-bin scale and a shift of at most one
+    frame.
+    """
+    found = []
+    for index, tensor in enumerate(tensors_in(lab.batch)):
+        if tensor.ndim != 3 or not tensor.is_floating_point() or len(tensor) != len(lab.target):
+            continue
+        for bins_first in (False, True):
+            frames = (tensor.transpose(1, 2) if bins_first else tensor).float()
+            if frames.shape[2] != lab.target.shape[2]:
+                continue
+            for shift in (0, 1, -1):
+                if _is_target(frames, lab, shift):
+                    found.append(History(index, bins_first, shift))
+                    break
+    return found
+
+
+def _is_target(frames: Tensor, lab: Lab, shift: int) -> bool:
+    """Whether frame j of `frames` is a per-bin affine image of the target's frame j - shift."""
+    length = min(
+        frames.shape[1] - max(shift, 0),
+        lab.target.shape[1] - max(-shift, 0),
+        int(lab.lengths.min()) - 1,
+    )
+    if length < 4:
+        return False
+    given = frames[:, max(shift, 0) : max(shift, 0) + length].reshape(-1, frames.shape[2])
+    wanted = lab.target[:, max(-shift, 0) : max(-shift, 0) + length].reshape(-1, frames.shape[2])
+    given, wanted = given - given.mean(dim=0), wanted - wanted.mean(dim=0)
+    spread = wanted.square().sum(dim=0)
+    slope = (given * wanted).sum(dim=0) / spread.clamp(min=1e-9)
+    residual = (given - slope * wanted).square().sum() / given.square().sum().clamp(min=1e-12)
+    return bool(residual < 1e-3) and bool((slope.abs() > 1e-6).float().mean() > 0.5)
+
+
+def with_frames_changed(
+    lab: Lab, histories: list[History], frames: slice, seed: int = NOISE_SEED
+) -> Batch:
+    """The batch with noise of the target's own size on these frames of the target, wherever the
+    batch holds them.
+    """
+    batch = lab.batch
+    for history in histories:
+
+        def disturb(tensor: Tensor, shift: int = history.shift) -> None:
+            start, stop, _ = frames.indices(lab.target.shape[1])
+            start, stop = max(0, start + shift), min(tensor.shape[1], stop + shift)
+            noise = torch.randn(
+                tensor[:, start:stop].shape, generator=torch.Generator().manual_seed(seed)
+            )
+            tensor[:, start:stop] += (3.0 * tensor.float().std() * noise.to(tensor.device)).to(
+                tensor.dtype
+            )
+
+        batch = history.changed(batch, disturb)
+    return batch
+
+
+def movement(a: Tensor, b: Tensor, lab: Lab) -> Tensor:
+    """(B, T) largest change over the bins, in units of the target's spread, zero in the padding;
+    NaN counts as 1e9.
+    """
+    change = (a - b).abs().amax(dim=2) / (lab.frames.std() + 1e-12)
+    return torch.nan_to_num(change, nan=1e9, posinf=1e9).masked_fill(~lab.mask, 0.0)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Module names by what they carry, from runs of the fresh model."""
+
+    embeddings: tuple[str, ...]  # read the text
+    # depend on the text and not on the history: the encoder, in order of execution
+    text_side: tuple[str, ...]
+    # the last of them, whose output the decoder reads; empty where there is none
+    memory: str
+    memory_calls: tuple[int, ...]  # the calls of `memory` that matter
+    history_in: tuple[str, ...]  # first modules that the history enters
+    # of `Lab.fields`: last module with parameters that moves the prediction; empty if none
+    outputs: Mapping[str, str]
+    histories: tuple[History, ...]
+    calls: tuple[Call, ...]  # of the undisturbed prediction
+
+    @property
+    def output(self) -> str:
+        """The module whose output is the mel, behind a post-net where there is one."""
+        return self.outputs["mel"]
+
+
+@once_per_lab
+def anatomy(lab: Lab) -> Anatomy:
+    """The anatomy of the subject's model, found once per lab."""
+    model = lab.build()
+    modules = dict(model.named_modules())
+    calls = lab.calls(model)
+    embeddings = text_embeddings(model, calls)
+    histories = find_history(lab)
+    by_text = _changed_by_text(lab, model, embeddings, calls)
+    by_history = (
+        changed_outputs(calls, lab.calls(model, with_frames_changed(lab, histories, slice(None))))
+        if histories
+        else {}
+    )
+    # at its first step a recurrent decoder has heard nothing yet
+    hears = {calls[index].name for index in by_history}
+    text_side = [
+        index
+        for index, call in enumerate(calls)
+        if index in by_text and call.name and call.name not in hears
+    ]
+    leaves = {name for name, module in modules.items() if not any(True for _ in module.children())}
+    mel_side = [index for index in by_history if calls[index].name]
+    history_in = []
+    if mel_side:
+        first = next(
+            (index for index in sorted(mel_side) if calls[index].name in leaves), mel_side[0]
+        )
+        history_in = [calls[first].name]
+    memory = lab.subject.memory or _memory_name(calls, text_side, sorted(mel_side), lab)
+    return Anatomy(
+        tuple(embeddings),
+        tuple(dict.fromkeys(calls[index].name for index in text_side)),
+        memory,
+        tuple(index for index, call in enumerate(calls) if call.name == memory),
+        tuple(history_in),
+        {field: find_output(lab, model, calls, field) for field in lab.fields},
+        tuple(histories),
+        tuple(calls),
+    )
+
+
+def _changed_by_text(
+    lab: Lab, model: nn.Module, embeddings: list[str], calls: list[Call]
+) -> dict[int, float]:
+    """Calls that move when what the text embeddings give is disturbed."""
+    modules = dict(model.named_modules())
+    with outputs_changed(
+        (modules[name], lambda tensor: with_noise(tensor, NOISE_SEED)) for name in embeddings
+    ):
+        return changed_outputs(calls, lab.calls(model))
+
+
+def _memory_name(calls: list[Call], text_side: list[int], mel_side: list[int], lab: Lab) -> str:
+    """The text-only module that gives the (B, length, width) sequence which the outermost
+    history-dependent module is handed; the last text-only one where none is handed over as it is.
+    """
+    # the outermost first
+    decoder = sorted((calls[index] for index in mel_side), key=lambda call: call.name.count("."))
+    candidates = [
+        index
+        for index in text_side
+        if any(_is_sequence(tensor, lab) for tensor in calls[index].outputs)
+    ]
+    for call in decoder:
+        for index in reversed(candidates):
+            given = [tensor for tensor in calls[index].outputs if _is_sequence(tensor, lab)]
+            if any(_same(tensor, entered) for entered in call.inputs for tensor in given):
+                return calls[index].name
+    return calls[candidates[-1]].name if candidates else ""
+
+
+def _is_sequence(tensor: Tensor, lab: Lab) -> bool:
+    return (
+        tensor.ndim == 3
+        and tensor.is_floating_point()
+        and min(tensor.shape[1:]) > 1
+        and len(lab.target) in tensor.shape[:2]
+    )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
+
+
+def find_output(lab: Lab, model: nn.Module, calls: list[Call], field: str) -> str:
+    """The last leaf module with parameters and M outputs whose output moves the prediction."""
+    modules = dict(model.named_modules())
+    n_bins = lab.target.shape[2]
+    before = lab.predict(model, field=field)
+    for call in reversed(calls):
+        module = modules.get(call.name)
+        leaf = (
+            module is not None
+            and not any(True for _ in module.children())
+            and any(True for _ in module.parameters())
+        )
+        if not leaf or not any(n_bins in tensor.shape[1:] for tensor in call.outputs):
+            continue
+        with output_changed(module, lambda tensor: tensor + 1.0):
+            if float(movement(lab.predict(model, field=field), before, lab).max()) > MOVED:
+                return call.name
+    return ""

@@ -1,0 +1,101 @@
+"""Another way to write the same batch: do loss and gradient stay? Judged against what rounding
+alone does to both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from tts_workbook.lab.lab import Lab
+from tts_workbook.lab.tensor_math import difference
+from tts_workbook.measure.gradients import tensors_norm
+from tts_workbook.measure.optimizer_parity import nudged
+from tts_workbook.subject.subject import Batch, SubjectError
+
+FP32 = 1e-5  # what fp32 sums in another order may differ by, whatever the floor
+FLOORS = 10.0  # how many times what rounding does
+# beyond this no number format explains a difference; between the bars, 16-bit sums may
+LARGE = 0.02
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Relative to the batch as it is: |Δloss| / |loss| of the total, ‖Δgradient‖ / ‖gradient‖ over
+    all parameters.
+    """
+
+    loss: float
+    gradient: float
+
+    @property
+    def largest(self) -> float:
+        return max(self.loss, self.gradient)
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Several ways to write the batch, with the bar that they are held to."""
+
+    # copies of each clip, or frames of padding -> what it changes
+    changes: Mapping[int, Difference]
+    floor: Difference  # by weights that are off by a rounding
+
+    @property
+    def bar(self) -> float:
+        """The largest difference that is rounding."""
+        return max(FP32, FLOORS * self.floor.largest)
+
+    @property
+    def largest(self) -> float:
+        return max(change.largest for change in self.changes.values())
+
+    @property
+    def verdict(self) -> Literal["supported", "refuted", "undecided"]:
+        """Whether nothing changes; undecided where 16-bit sums could be the reason."""
+        if self.largest <= self.bar:
+            return "supported"
+        return "refuted" if self.largest > max(LARGE, self.bar) else "undecided"
+
+
+def compare_batches(lab: Lab, batches: Mapping[int, Batch], field: str) -> Equivalence:
+    """Total loss and gradient of each of `batches` against the lab's own, fresh weights, training
+    mode, no dropout.
+
+    Raises SubjectError where a loss is not finite or nothing has a gradient; `field` is the part
+    that made the batches.
+    """
+    model = lab.build()
+    loss, gradient = _total(lab, model, lab.batch)
+    size = tensors_norm(gradient.values())
+    if not (math.isfinite(loss) and math.isfinite(size) and size > 0):
+        raise SubjectError(
+            "losses",
+            f"a total of {loss} with a gradient of norm {size}",
+            "both finite, the gradient not zero",
+        )
+    changes = {}
+    for key, batch in batches.items():
+        other, other_gradient = _total(lab, model, batch)
+        if not math.isfinite(other):
+            raise SubjectError(
+                field, f"a batch with a loss of {other}", "the same clips, whose loss is finite"
+            )
+        changes[key] = Difference(
+            abs(other - loss) / max(abs(loss), 1e-12), difference(other_gradient, gradient)
+        )
+    rounded, rounded_gradient = _total(lab, nudged(model), lab.batch)
+    return Equivalence(
+        changes,
+        Difference(
+            abs(rounded - loss) / max(abs(loss), 1e-12), difference(rounded_gradient, gradient)
+        ),
+    )
+
+
+def _total(lab: Lab, model: nn.Module, batch: Batch) -> tuple[float, dict[str, Tensor]]:
+    return float(lab.losses(model, batch)["total"].detach()), lab.gradient(model, batch)

@@ -1,0 +1,130 @@
+"""Make a model predict a given mel, by what its last layers give: the loss then says what it thinks
+of that mel.
+
+Shapes: B batch, T frames, M mel bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from tts_workbook.lab.anatomy import anatomy
+from tts_workbook.lab.isolation import without_dropout
+from tts_workbook.lab.lab import Lab
+from tts_workbook.lab.module_calls import change_output, output_changed, trace
+
+# of the target's spread: how near the prediction has to come to what it was made to be
+CLOSE = 0.01
+# a last layer that moves the prediction by less than this per unit does not reach it
+FLAT = 1e-6
+
+
+@contextmanager
+def predicting(lab: Lab, model: nn.Module, prediction: Tensor) -> Iterator[bool]:
+    """Inside, `model` in eval mode predicts `prediction` (B, T, M) on the lab's batch; False where
+    that cannot be done.
+
+    What the last layer gives is shifted by (wanted - own) / slope, the slope measured by a probe:
+    exact where the prediction depends affinely on it. With a post-net, first the frames before it
+    are set, then the mel behind it.
+    """
+    with ExitStack() as stack:
+        yield all(_set(lab, model, prediction, field, stack) for field in lab.fields)
+
+
+def _set(lab: Lab, model: nn.Module, prediction: Tensor, field: str, stack: ExitStack) -> bool:
+    name = anatomy(lab).outputs[field]
+    if not name:
+        return False
+    module = dict(model.named_modules())[name]
+    with without_dropout(model):
+        own = lab.predict(model, field=field)
+        with output_changed(module, lambda output: output + 1.0):
+            slope = lab.predict(model, field=field) - own
+        shapes = [
+            call.outputs[0].shape
+            for call in trace(model, lambda: lab.predict(model, field=field))
+            if call.name == name
+        ]
+    shift = torch.where(slope.abs() > FLAT, (prediction - own) / slope, torch.zeros_like(own))
+    order = _order(lab, model, module, field, own, shapes)
+    if order is None or _part(shift[order], shapes, 0) is None:
+        return False
+    shift = shift[order]
+    counter = [0]
+
+    def shifted(output: Tensor) -> Tensor:
+        part = _part(shift, shapes, counter[0] % len(shapes))
+        counter[0] += 1
+        return (
+            output + part.to(output) if part is not None and part.shape == output.shape else output
+        )
+
+    stack.callback(change_output(module, shifted).remove)
+    counter[0] = 0
+    with without_dropout(model):
+        reached = lab.predict(model, field=field)
+    counter[0] = 0
+    return float((reached - prediction).abs()[lab.mask].mean()) < CLOSE * float(lab.frames.std())
+
+
+def _order(
+    lab: Lab, model: nn.Module, module: nn.Module, field: str, own: Tensor, shapes: list[torch.Size]
+) -> list[int] | None:
+    """The clip behind each row of the layer's output, or behind each of its calls: models may sort
+    their clips.
+    """
+    n_clips = len(own)
+    if n_clips == 1:
+        return [0]
+    by_call = len(shapes) == n_clips and all(shape[0] == 1 for shape in shapes)
+    order = []
+    for row in range(n_clips):
+        counter = [0]
+
+        def disturbed(output: Tensor, row=row, counter=counter) -> Tensor:
+            mine = counter[0] % len(shapes) == row
+            counter[0] += 1
+            if by_call:
+                return output + 1.0 if mine else output
+            if output.shape[0] != n_clips:
+                return output
+            output = output.clone()
+            output[row] += 1.0
+            return output
+
+        with without_dropout(model), output_changed(module, disturbed):
+            moved = ((lab.predict(model, field=field) - own).abs().amax(dim=2) * lab.mask).amax(
+                dim=1
+            )
+        clip = int(moved.argmax())
+        if float(moved[clip]) == 0.0 or clip in order:
+            return None
+        order.append(clip)
+    return order
+
+
+def _part(shift: Tensor, shapes: list[torch.Size], call: int) -> Tensor | None:
+    """What of `shift` (B, T, M) belongs to one call of the layer: all of it, one clip, or one
+    frame; None if none fits.
+    """
+    shape, (n_clips, n_frames, n_bins) = shapes[call], shift.shape
+    for flipped in (False, True):
+        whole = shift.transpose(1, 2) if flipped else shift
+        if len(shapes) == 1 and shape == whole.shape:
+            return whole
+        # one clip after another, without padding
+        if len(shapes) == n_clips and len(shape) == 3 and shape[0] == 1:
+            length = shape[2] if flipped else shape[1]
+            row = shift[call : call + 1, :length]
+            row = row.transpose(1, 2) if flipped else row
+            if row.shape == shape:
+                return row
+    # one frame after another
+    if len(shapes) == n_frames and shape[0] == n_clips and shape.numel() == n_clips * n_bins:
+        return shift[:, call].reshape(shape)
+    return None

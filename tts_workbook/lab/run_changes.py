@@ -1,0 +1,151 @@
+"""Changes to a training run that hold whatever the subject's train step does: learning rate, decay,
+clipping, precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tts_workbook.lab.interventions import HALVES, in_fp32, replaced
+from tts_workbook.lab.short_run import Change, all_parameters
+
+Optimizer = torch.optim.Optimizer
+Scaler = torch.amp.GradScaler
+
+
+def lr_times(factor: float) -> Change:
+    """Every step is taken at `factor` times the learning rate of its group, whatever schedule sets
+    that rate.
+
+    The rate is raised when the step begins and put back when it ends, so that schedulers find what
+    they left. A rate of 0 stays 0.
+    """
+
+    def change(optimizer: Optimizer) -> None:
+        raised: dict[int, tuple[Any, Any]] = {}  # group -> (as it was found, as it was raised)
+
+        def before(optimizer: Optimizer, *_: Any) -> None:
+            for index, group in enumerate(optimizer.param_groups):
+                # a hook that runs later may have written our own value back: it is raised already
+                if index not in raised or group["lr"] is not raised[index][1]:
+                    raised[index] = group["lr"], group["lr"] * factor
+                    group["lr"] = raised[index][1]
+
+        def after(optimizer: Optimizer, *_: Any) -> None:
+            for index, group in enumerate(optimizer.param_groups):
+                # else a hook that ran before this one has set it
+                if group["lr"] is raised[index][1]:
+                    group["lr"] = raised[index][0]
+
+        optimizer.register_step_pre_hook(before)
+        optimizer.register_step_post_hook(after)
+
+    return Change(f"learning rate × {factor:g}", optimizer=change)
+
+
+def no_weight_decay() -> Change:
+    """Weight decay 0 in every group at every step, also where the train step sets it anew."""
+
+    def change(optimizer: Optimizer) -> None:
+        def before(optimizer: Optimizer, *_: Any) -> None:
+            for group in optimizer.param_groups:
+                if "weight_decay" in group:
+                    group["weight_decay"] = 0.0
+
+        optimizer.register_step_pre_hook(before)
+
+    return Change("weight decay 0", optimizer=change)
+
+
+def unclipped(clip_norm: float | None = None) -> Change:
+    """The optimiser is given each gradient as the last backward pass left it, a loss scale undone:
+    whatever happens to it in between (clipping by norm or value, in the train step or by hand) is
+    without effect. With `clip_norm` they are then clipped at that global norm: plain SGD may need
+    it.
+    """
+    # id of a parameter -> (it, its gradient after the last backward pass)
+    left: dict[int, tuple[Tensor, Tensor]] = {}
+    # id of an optimiser -> what its gradients were divided by since then
+    scales: dict[int, float] = {}
+    handles: list[Any] = []
+
+    def keep(parameter: Tensor) -> None:
+        left[id(parameter)] = parameter, parameter.grad.detach().clone()
+
+    def give_back(optimizer: Optimizer, *_: Any) -> None:
+        scale = scales.pop(id(optimizer), 1.0)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and id(parameter) in left:
+                    with torch.no_grad():
+                        parameter.grad.copy_(left[id(parameter)][1] / scale)
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(
+                [parameter for group in optimizer.param_groups for parameter in group["params"]],
+                clip_norm,
+            )
+        left.clear()
+
+    def change(optimizer: Optimizer) -> None:
+        for group in optimizer.param_groups:
+            handles.extend(
+                parameter.register_post_accumulate_grad_hook(keep)
+                for parameter in group["params"]
+                if parameter.requires_grad
+            )
+        handles.append(optimizer.register_step_pre_hook(give_back))
+
+    @contextmanager
+    def around(_: Any) -> Iterator[None]:
+        unscale = Scaler.unscale_
+
+        def noted(scaler: Scaler, optimizer: Optimizer) -> None:
+            unscale(scaler, optimizer)
+            scales[id(optimizer)] = scaler.get_scale()
+
+        try:
+            with replaced(Scaler, unscale_=noted):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            handles.clear()
+            left.clear()
+            scales.clear()
+
+    return Change(
+        (
+            "gradients not clipped"
+            if clip_norm is None
+            else f"gradients clipped at norm {clip_norm:g} instead"
+        ),
+        optimizer=change,
+        around=around,
+    )
+
+
+def fp32_weights(casts: bool = False) -> Change:
+    """Weights and buffers in fp32; with `casts`, autocast is off and the subject's own casts to 16
+    bits are without effect.
+    """
+    return Change(
+        "weights in fp32" + (", no 16-bit casts" if casts else ""),
+        model=to_fp32,
+        around=(lambda model: in_fp32()) if casts else None,
+    )
+
+
+def to_fp32(model: nn.Module) -> nn.Module:
+    """The model itself with every 16-bit weight and buffer in fp32, those of unregistered modules
+    too.
+    """
+    model.float()
+    for _, parameter in all_parameters(model):
+        if parameter.dtype in HALVES:
+            parameter.data = parameter.data.float()
+    return model

@@ -1,0 +1,183 @@
+"""A short training run: the one factor that may differ in it, what is measured of it, and the plain
+step that can stand in.
+
+Shapes: B batch, T frames, M mel bins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from tts_core.errors import WorkbookError
+from tts_core.training.step import step_optimizer
+from tts_workbook.measure.gradients import tensors_norm
+from tts_workbook.subject.subject import Batch
+
+LEARNT = 0.5  # the overfit gate: teacher-forced L1 below half of the best constant
+
+
+@dataclass(frozen=True)
+class Change:
+    """One factor: what differs in a training run from the subject as it is. Unset parts stay the
+    subject's own.
+    """
+
+    name: str
+    # after it is built, before the optimiser is
+    model: Callable[[nn.Module], nn.Module | None] | None = None
+    optimizer: Callable[[torch.optim.Optimizer], None] | None = None  # after it is made
+    # wraps subject.losses; the plain step uses it
+    losses: Callable[[Callable], Callable] | None = None
+    batch: Callable[[Batch], Batch] | None = None
+    # the batch of each step, from 1 on, in place of the subject's one
+    batch_at: Callable[[int], Batch] | None = None
+    # a schedule, or a gradient's mending
+    before_step: Callable[[int, nn.Module, torch.optim.Optimizer], None] | None = None
+    # entered for the whole run, judgements included
+    around: Callable[[nn.Module], AbstractContextManager] | None = None
+    # the workbook's own step (fp32, clip 1.0) instead of the subject's
+    plain_step: bool = False
+
+
+@dataclass(frozen=True)
+class Course:
+    """A short training run."""
+
+    steps: tuple[int, ...]  # when it was judged
+    tf: tuple[float, ...]  # teacher-forced L1 over the best constant, eval mode
+    broke: str  # why it ended early; empty where it did not
+    update_ratio: float  # ‖Δw‖ / ‖w‖ of one step, median over the steps looked at
+    moved: float  # share of elements that a step changes, median
+    gradient_norm: float  # as the optimiser sees it, median
+    seconds: float
+    model: nn.Module = field(repr=False, compare=False)
+
+    @property
+    def outcome(self) -> float:
+        """Mean of the judged values, the early ones capped at 3: an area under the curve, always
+        finite.
+        """
+        values = [min(value, 3.0) if math.isfinite(value) else 3.0 for value in self.tf] or [3.0]
+        return sum(values) / len(values)
+
+    @property
+    def final(self) -> float:
+        """The last judged value; infinite where the run broke."""
+        return math.inf if self.broke or not self.tf else self.tf[-1]
+
+    @property
+    def learnt(self) -> bool:
+        """The overfit gate."""
+        return self.final < LEARNT
+
+
+class WatchedSteps:
+    """Measures what an optimiser really does, whatever the train step around it looks like."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.parameters = [parameter for _, parameter in all_parameters(model)]
+        self.optimizer, self.looking = optimizer, False
+        self.ratios: list[float] = []
+        self.shares: list[float] = []
+        self.norms: list[float] = []
+
+    def __enter__(self) -> WatchedSteps:
+        self.handle = self.optimizer.register_step_pre_hook(lambda *_: self._note())
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.handle.remove()
+
+    def _note(self) -> None:
+        if self.looking:
+            self.norms.append(
+                tensors_norm(
+                    [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+                )
+            )
+
+    def look(self, step: Callable[[], Any], closely: bool) -> None:
+        """Run `step`; `closely` also measures what it did to the weights."""
+        self.looking = closely
+        before = [parameter.detach().clone() for parameter in self.parameters] if closely else []
+        step()
+        if closely:
+            moves = [parameter.detach() - old for parameter, old in zip(self.parameters, before)]
+            self.ratios.append(tensors_norm(moves) / (tensors_norm(before) + 1e-12))
+            self.shares.append(
+                sum(int((move != 0).sum()) for move in moves)
+                / max(1, sum(move.numel() for move in moves))
+            )
+
+    update_ratio = property(lambda self: median(self.ratios))
+    moved = property(lambda self: median(self.shares))
+    gradient_norm = property(lambda self: median(self.norms))
+
+
+def plain_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    losses: Callable,
+    clip_norm: float | None = 1.0,
+) -> dict[str, float]:
+    """The workbook's step around any losses, in fp32: zero -> total -> backward -> clip -> step."""
+    optimizer.zero_grad(set_to_none=True)
+    terms = losses(model, batch)
+    if not torch.isfinite(terms["total"]):
+        raise WorkbookError(f"the loss is not finite: {float(terms['total'].detach())}")
+    terms["total"].backward()
+    step_optimizer(
+        model, optimizer, torch.amp.GradScaler(terms["total"].device.type, enabled=False), clip_norm
+    )
+    return {name: float(term.detach()) for name, term in terms.items()}
+
+
+def all_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Named parameters, with those of modules that hide in plain lists, dicts and attributes and so
+    are not registered.
+    """
+    named = list(model.named_parameters())
+    seen = {id(parameter) for _, parameter in named}
+    for path, module in list(model.named_modules()):
+        for name, value in vars(module).items():
+            if name.startswith("_") and name in ("_parameters", "_buffers", "_modules"):
+                continue
+            for key, hidden in _hidden(name, value):
+                parameters = (
+                    [("", hidden)]
+                    if isinstance(hidden, nn.Parameter)
+                    else list(hidden.named_parameters())
+                )
+                for inner, parameter in parameters:
+                    if id(parameter) not in seen:
+                        seen.add(id(parameter))
+                        named.append((".".join(filter(None, (path, key, inner))), parameter))
+    return named
+
+
+def _hidden(name: str, value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, nn.Module | nn.Parameter):
+        return [(name, value)]
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list | tuple)
+        else ()
+    )
+    return [
+        (f"{name}.{key}", part) for key, part in items if isinstance(part, nn.Module | nn.Parameter)
+    ]
+
+
+def median(values) -> float:
+    """Middle value; NaN of nothing."""
+    return sorted(values)[len(values) // 2] if values else math.nan

@@ -1,0 +1,53 @@
+"""Gradients of a whole model as vectors: dictionaries from parameter name to tensor.
+
+A name that one of two vectors lacks counts as zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container
+
+import torch
+from torch import Tensor
+
+from tts_workbook.measure.gradients import dot_product, tensors_norm
+
+Named = dict[str, Tensor]
+
+
+def only(gradient: Named, names: Container[str]) -> Named:
+    """The parts of a gradient under these names."""
+    return {name: gradient[name] for name in gradient if name in names}
+
+
+def inner(a: Named, b: Named) -> float:
+    """Inner product."""
+    return dot_product(a, b, sorted(a.keys() & b.keys()))
+
+
+def factor(a: Named, b: Named) -> float:
+    """How many times b is in a: ⟨a, b⟩ / ⟨b, b⟩; NaN where b is zero."""
+    size = inner(b, b)
+    return inner(a, b) / size if size else math.nan
+
+
+def cosine(a: Named, b: Named) -> float:
+    """Cosine between gradients; 0 where one is zero."""
+    size = math.sqrt(inner(a, a) * inner(b, b))
+    return inner(a, b) / size if size else 0.0
+
+
+def difference(a: Named, b: Named) -> float:
+    """‖a - b‖ / ‖b‖ over the names of both; infinite where only b is zero."""
+    gap = math.sqrt(
+        max(
+            0.0,
+            sum(
+                float((a.get(name, 0) - torch.as_tensor(b.get(name, 0))).double().square().sum())
+                for name in a.keys() | b.keys()
+            ),
+        )
+    )
+    size = tensors_norm(b.values())
+    return gap / size if size else (math.inf if gap else 0.0)

@@ -1,0 +1,244 @@
+"""What copies of a clip change: without dropout nothing, with dropout the noise of the gradient and
+not its mean.
+
+k copies of a batch have the same mean loss, so loss and gradient must be the same numbers up to
+rounding. A loss that sums, a mean over the wrong axis or a layer that counts its clips shows here.
+BatchNorm does not: copies leave mean and variance of a batch where they were; only clips that
+differ can show it.
+
+Key biases of attention are left out: softmax is blind to them, so their gradient is rounding and
+nothing else, and so is the relative difference of two of them. So is any other tensor whose
+gradient vanishes beside the whole one, such as a bias in front of a BatchNorm. What was left out is
+named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tts_core.config import LossConfig
+from tts_core.errors import WorkbookError
+from tts_core.speech.batch import Batch, duplicate
+from tts_core.training.losses import losses
+from tts_workbook.measure.gradients import tensors_norm
+from tts_workbook.measure.step_parity import comparable, relative_error, with_dropout
+
+COPIES = (1, 2, 8, 32)
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32}
+TENSOR_BAR = 1e-9  # fp64: largest relative difference of any one tensor
+GLOBAL_BAR = 1e-5  # fp32: relative difference of the whole gradient
+# times the precision of the type: a smaller share of the whole gradient's norm is rounding
+VANISHING = 100
+MEAN_BAR = 2.0  # standard errors within which two mean gradients count as the same
+
+LossTerms = Callable[[nn.Module, Batch, LossConfig], Mapping[str, Tensor]]  # with a "total"
+
+
+@dataclass(frozen=True)
+class Duplication:
+    """k copies of a batch beside the batch itself, without dropout. Differences are relative to the
+    batch itself.
+    """
+
+    k: int
+    dtype: torch.dtype
+    loss: float  # |difference| / |loss| of the total
+    gradient: float  # norm of the difference over norm, all tensors together
+    tensors: dict[str, float]  # the same for each parameter by itself
+    left_out: tuple[str, ...]  # parameters whose gradient is rounding alone
+
+    @property
+    def worst(self) -> str:
+        """The parameter that differs most."""
+        return max(self.tensors, key=self.tensors.__getitem__)
+
+    @property
+    def largest(self) -> float:
+        """Its difference."""
+        return self.tensors[self.worst]
+
+    @property
+    def deciding(self) -> float:
+        """What the bar is laid on: fp64 the loss and every tensor by itself, else the loss and the
+        whole gradient.
+        """
+        return max(self.loss, self.largest if self.dtype == torch.float64 else self.gradient)
+
+    @property
+    def bar(self) -> float:
+        return TENSOR_BAR if self.dtype == torch.float64 else GLOBAL_BAR
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the copies changed nothing beyond rounding."""
+        return self.deciding <= self.bar
+
+
+def in_dtype(batch: Batch, dtype: torch.dtype) -> Batch:
+    """The batch with its mels in `dtype`."""
+    return dataclasses.replace(batch, mel=batch.mel.to(dtype))
+
+
+def batch_gradient(
+    model: nn.Module, batch: Batch, loss_config: LossConfig, terms: LossTerms = losses
+) -> tuple[float, dict[str, Tensor]]:
+    """Total loss of `batch` and its gradient by parameter name, in the mode and precision that the
+    model is in.
+
+    The model's own gradients stay as they were; a parameter that the loss does not reach has zeros.
+    """
+    named = dict(model.named_parameters())
+    total = terms(model, batch, loss_config)["total"]
+    gradient = torch.autograd.grad(
+        total, list(named.values()), allow_unused=True, materialize_grads=True
+    )
+    return float(total.detach()), dict(zip(named, gradient, strict=True))
+
+
+def measure_duplication(
+    model: nn.Module,
+    batch: Batch,
+    k: int,
+    loss_config: LossConfig | None = None,
+    dtype: torch.dtype = torch.float64,
+    terms: LossTerms = losses,
+) -> Duplication:
+    """Loss and gradient of k copies of `batch` against the batch itself, in training mode with
+    every dropout off.
+
+    Works on a copy of `model` in `dtype`; the model and the caller's random state stay as they
+    were. `terms` stands for the workbook's losses where another model brings its own. Raises
+    WorkbookError for k < 1, and for a loss or gradient that is zero or not finite: nothing is
+    relative to that.
+    """
+    loss_config = loss_config or LossConfig()
+    still = with_dropout(model, 0.0).to(dtype).train()
+    batch = in_dtype(batch, dtype)
+    with torch.random.fork_rng():
+        loss, gradient = batch_gradient(still, batch, loss_config, terms)
+        copied_loss, copied = batch_gradient(still, duplicate(batch, k), loss_config, terms)
+    names = comparable(gradient)
+    size = _norm(gradient, names)
+    if not (math.isfinite(loss) and math.isfinite(size)) or loss == 0 or size == 0:
+        raise WorkbookError(
+            f"copies of {', '.join(batch.ids[:4])}: the loss is {loss}, its gradient has norm"
+            f" {size}; both must be finite and above zero to be compared with those of the copies"
+        )
+    names = [
+        name
+        for name in names
+        if _norm(gradient, [name]) > VANISHING * torch.finfo(dtype).eps * size
+    ]
+    return Duplication(
+        k,
+        dtype,
+        abs(copied_loss - loss) / abs(loss),
+        relative_error(copied, gradient, names),
+        {name: relative_error(copied, gradient, [name]) for name in names},
+        tuple(name for name in gradient if name not in names),
+    )
+
+
+@dataclass(frozen=True)
+class GradientNoise:
+    """Gradients of k copies of a batch over several draws of the dropout masks."""
+
+    k: int
+    draws: int
+    deviation: float  # root mean squared distance of a draw from the mean of all
+    mean: dict[str, Tensor]  # fp64, by parameter name, key biases left out
+
+    @property
+    def mean_norm(self) -> float:
+        """Norm of the true mean gradient: the noise that the mean of few draws still has is taken
+        off.
+        """
+        square = _norm(self.mean, self.mean) ** 2
+        return max(square - self.deviation**2 / self.draws, square / self.draws) ** 0.5
+
+    @property
+    def relative(self) -> float:
+        """Standard deviation of the gradient over its norm."""
+        return self.deviation / self.mean_norm
+
+
+def measure_gradient_noise(
+    model: nn.Module,
+    batch: Batch,
+    k: int,
+    draws: int,
+    dropout: float = 0.1,
+    loss_config: LossConfig | None = None,
+    seed: int = 0,
+    terms: LossTerms = losses,
+) -> GradientNoise:
+    """The spread of the gradient of k copies over `draws` seeded draws of dropout with probability
+    `dropout`.
+
+    Works on a copy of `model`, in its own precision; model and random state stay as they were. No
+    two draws, of one k or of two, share their masks. Raises WorkbookError for fewer than two draws,
+    and for a gradient that is not finite.
+    """
+    if draws < 2:
+        raise WorkbookError(f"draws = {draws}, but a spread needs two or more")
+    loss_config = loss_config or LossConfig()
+    noisy, copies = with_dropout(model, dropout).train(), duplicate(batch, k)
+    total: dict[str, Tensor] = {}
+    squares = 0.0
+    with torch.random.fork_rng():
+        for draw in range(draws):
+            torch.manual_seed(1_000_003 * (1000 * seed + k) + draw)
+            _, gradient = batch_gradient(noisy, copies, loss_config, terms)
+            for name in comparable(gradient):
+                total[name] = (
+                    total[name] + gradient[name].double()
+                    if name in total
+                    else gradient[name].double()
+                )
+            squares += _norm(gradient, comparable(gradient)) ** 2
+    mean = {name: tensor / draws for name, tensor in total.items()}
+    variance = (squares - draws * _norm(mean, mean) ** 2) / (draws - 1)
+    if not math.isfinite(variance):
+        raise WorkbookError(
+            f"copies of {', '.join(batch.ids[:4])} with dropout {dropout:g}: a gradient is not"
+            " finite; compare one step without dropout, and check the input mels for NaN"
+        )
+    return GradientNoise(k, draws, max(variance, 0.0) ** 0.5, mean)
+
+
+def standard_errors_apart(a: GradientNoise, b: GradientNoise) -> float:
+    """Distance of two mean gradients over its own standard error: about 1 where both estimate the
+    same mean.
+    """
+    apart = _norm({name: a.mean[name] - b.mean[name] for name in a.mean}, a.mean)
+    error = (a.deviation**2 / a.draws + b.deviation**2 / b.draws) ** 0.5
+    return 0.0 if apart == 0 else apart / max(error, 1e-300)
+
+
+def noise_exponent(noises: Mapping[int, float]) -> float:
+    """Slope of log noise against log k by least squares; -0.5 where the noise falls as 1/sqrt(k).
+
+    `noises`: k -> relative noise. Raises WorkbookError for fewer than two k and for noise that is
+    not above zero.
+    """
+    if len(noises) < 2 or min(noises.values()) <= 0:
+        raise WorkbookError(
+            f"noise by k = {dict(noises)}, but a slope needs two k or more and noise above zero"
+        )
+    x, y = (
+        torch.tensor(list(values), dtype=torch.float64).log()
+        for values in (noises.keys(), noises.values())
+    )
+    x, y = x - x.mean(), y - y.mean()
+    return float((x * y).sum() / x.square().sum())
+
+
+def _norm(tensors: Mapping[str, Tensor], names: Iterable[str]) -> float:
+    """Euclidean norm over the tensors in `names`."""
+    return tensors_norm([tensors[name] for name in names])

@@ -1,0 +1,59 @@
+"""What a mel recipe loses: copy-synthesis of a recording through it, with one and the same vocoder.
+
+Shapes: L samples, T frames, M mel bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from tts_core.config import AudioConfig
+from tts_core.speech.audio import griffin_lim, log_mel
+from tts_workbook.measure.intelligibility import stoi
+
+
+@dataclass(frozen=True)
+class CopySynthesis:
+    """A recording through one recipe and back."""
+
+    mel: Tensor  # (T, M) ln units, in the recipe
+    samples: np.ndarray  # (L',) what came back
+    stoi: float  # against the recording
+    at_ceiling: float  # share of the mel's values at the recipe's ceiling; 0 where it has none
+    at_floor: float  # share at its floor
+
+
+def recipes() -> dict[str, AudioConfig]:
+    """The standard recipe, the seed's, and the seed's with nothing but its ceiling removed."""
+    return {
+        "standard": AudioConfig(),
+        "seed's": AudioConfig.seed(),
+        "ceiling-free seed's": replace(AudioConfig.seed(), log_ceiling=None),
+    }
+
+
+def copy_synthesis(
+    samples: np.ndarray,
+    recipe: AudioConfig,
+    phase_seed: int = 0,
+    vocode: Callable[..., np.ndarray] = griffin_lim,
+) -> CopySynthesis:
+    """Samples (L,) at the recipe's rate -> log-mel -> samples again, with what was clamped on the
+    way.
+    """
+    mel = log_mel(samples, recipe)
+    back = vocode(mel, recipe, phase_seed=phase_seed)
+    at_ceiling = (
+        0.0 if recipe.log_ceiling is None else float((mel >= recipe.log_ceiling).float().mean())
+    )
+    return CopySynthesis(
+        mel,
+        back,
+        stoi(back, samples, recipe.sample_rate),
+        at_ceiling,
+        float((mel <= recipe.silence + 1e-4).float().mean()),
+    )

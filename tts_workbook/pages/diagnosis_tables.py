@@ -1,0 +1,77 @@
+"""A diagnosis in a notebook: its numbers beside their yardsticks, ranked causes, every answer; HTML
+without script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tts_workbook.faults.finding import LEVELS, Finding, Report
+from tts_workbook.lab.short_run import LEARNT
+from tts_workbook.pages.findings_tables import html_table
+from tts_workbook.pages.pages import format_number
+
+YARDSTICKS = {  # beside which a number of the headline is read
+    "best constant L1": (
+        "one spectrum for every frame, in the target's unit: the line that a collapsed model"
+        " sits on"
+    ),
+    "copy of the previous frame L1 / best constant": "needs no text at all",
+    "TF L1 / best constant": (
+        f"1: nothing is learnt; the overfit gate asks for less than {LEARNT:g}"
+    ),
+    "FR L1 / best constant": "beside TF: what self-feeding adds",
+    "text use": "1: the text is ignored",
+    "frames generated over frames wanted": "1: the right length",
+}
+
+
+def headline_html(report: Report) -> str:
+    """The verdict's numbers, each with its yardstick, and how long it took."""
+    rows = [
+        (name, value_text(value), YARDSTICKS.get(name, ""))
+        for name, value in report.headline.items()
+    ]
+    rows.append(("seconds", f"{report.seconds:.0f}", "for every check and its training runs"))
+    return html_table(("measured on the batch", "", "yardstick"), rows)
+
+
+def causes_html(found: Sequence[Finding]) -> str:
+    """Findings in the order given: cause and place, how sure, the numbers, the experiment that
+    decided, the fix.
+    """
+    rows = [
+        (
+            rank,
+            f"{one.cause}: {one.title}{f', at {one.where}' if one.where else ''}",
+            one.level,
+            numbers_text(one),
+            one.experiment,
+            one.fix,
+        )
+        for rank, one in enumerate(found, start=1)
+    ]
+    return (
+        html_table(("", "cause", "level", "evidence", "experiment", "fix"), rows)
+        if rows
+        else "<p>No cause was found.</p>"
+    )
+
+
+def answered_html(report: Report) -> str:
+    """How many causes have each answer, and which."""
+    rows = [
+        (level, len(report.at(level)), ", ".join(one.cause for one in report.at(level)) or "–")
+        for level in LEVELS
+    ]
+    return html_table(("answer", "causes", "which"), rows)
+
+
+def numbers_text(found: Finding) -> str:
+    """The evidence in one line."""
+    return "; ".join(f"{name} {value_text(value)}" for name, value in found.evidence.items())
+
+
+def value_text(value: float | str) -> str:
+    """Text as it is, numbers with four digits."""
+    return value if isinstance(value, str) else format_number(value)

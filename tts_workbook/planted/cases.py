@@ -1,0 +1,142 @@
+"""What the benchmark draws: short clips, a setting for each run, and architectures that build
+subjects from it.
+
+Shapes: T frames, M mel bins, N phonemes.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from tts_core.config import AudioConfig
+from tts_core.speech.audio import log_mel
+from tts_core.speech.bundled import bundled_voice
+from tts_core.speech.dataset import Clip, load_corpus
+from tts_workbook.subject.subject import Subject
+
+MAX_SECONDS = 1.4
+
+
+def cut(clip: Clip, start: int, max_frames: int, audio: AudioConfig) -> Clip:
+    """The phonemes of `clip` from number `start` on that fit into `max_frames`, as a clip of its
+    own.
+
+    Its mel is computed from its own samples, so that features of the audio equal the stored ones.
+    """
+    ends = np.cumsum(clip.durations)
+    first = int(ends[start - 1]) if start else 0
+    last = int(np.searchsorted(ends, first + max_frames, side="right"))
+    chosen = slice(start, max(last, start + 1))
+    durations = clip.durations[chosen]
+    n_frames = int(durations.sum())
+    samples = clip.samples[first * audio.hop_length : (first + n_frames) * audio.hop_length]
+    mel = log_mel(samples, audio)
+    durations = durations.copy()
+    durations[-1] += len(mel) - n_frames  # the centred transform has one frame more than hops
+    return replace(
+        clip,
+        id=f"{clip.id}-{start}",
+        phonemes=clip.phonemes[chosen],
+        phoneme_ids=clip.phoneme_ids[chosen],
+        durations=durations,
+        samples=samples,
+        mel=mel,
+    )
+
+
+@functools.cache
+def short_clips(
+    max_seconds: float = MAX_SECONDS, audio: AudioConfig = AudioConfig()
+) -> tuple[Clip, ...]:
+    """Every bundled English clip cut into pieces of at most `max_seconds`, at phoneme borders,
+    those with 8 phonemes or more.
+    """
+    frames = math.floor(max_seconds / audio.hop_seconds) - 1
+    pieces = []
+    for voice in ("librivox", "allison"):
+        for clip in load_corpus(bundled_voice(voice), audio).clips:
+            start = 0
+            while start < len(clip.durations):
+                piece = cut(clip, start, frames, audio)
+                if len(piece.phonemes) >= 8:
+                    pieces.append(piece)
+                start += len(piece.phonemes)
+    return tuple(pieces)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that is drawn for one run; a fault's twin has the same setting without the plant."""
+
+    seed: int
+    batch_size: int = 2
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    # None: what the architecture trains well with under this optimiser
+    lr: float | None = None
+    warmup: int = 0  # steps of linear warm-up
+    dropout: float = 0.0
+    bf16: bool = False  # bf16 autocast
+    tied: bool = False  # two modules share their weight, where the architecture can
+    frozen: bool = False  # a module is frozen on purpose and declared so
+    # `batch_size` for the batch, the others for `batches`
+    clips: tuple[Clip, ...] = field(default=(), repr=False)
+
+    @property
+    def random(self) -> random.Random:
+        """The stream that severities are drawn from: the same for the same seed."""
+        return random.Random(self.seed)
+
+    def log_uniform(self, low: float, high: float) -> float:
+        """A severity between `low` and `high`, uniform in its logarithm."""
+        return math.exp(self.random.uniform(math.log(low), math.log(high)))
+
+
+def draw_setting(
+    seed: int, n_clips: int = 12, max_seconds: float = MAX_SECONDS, **changes
+) -> Setting:
+    """A setting with clips of one voice, of at most `max_seconds`, chosen by `seed`."""
+    pieces = short_clips(max_seconds)
+    voices = sorted({piece.path.parent for piece in pieces})
+    voice = voices[seed % len(voices)]
+    chosen = random.Random(f"clips {seed}").sample(
+        [piece for piece in pieces if piece.path.parent == voice], n_clips
+    )
+    return Setting(seed=seed, clips=tuple(chosen), **changes)
+
+
+Build = Callable[[Setting], Subject]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of model: its clean subject, and a faulty twin for every fault that makes sense for
+    it.
+    """
+
+    name: str
+    clean: Build
+    # by catalogue id; differs from `clean` in the one planted defect
+    plants: Mapping[str, Build]
+    nonsense: Mapping[str, str]  # catalogue id -> why the fault cannot exist here
+    # faults that the catalogue does not hold
+    outside: Mapping[str, Build] = field(default_factory=dict)
+    # plants that go on top of any
+    layers: Mapping[str, Callable[[Build, Setting], Subject]] = field(default_factory=dict)
+    # build, a
+    # faulty one
+    # too: pairs
+    # of its clips: an architecture that is slow gets shorter ones
+    max_seconds: float = MAX_SECONDS
+    # of its training runs: fixed, so that a result does not hang on the machine's pace
+    steps: int = 200
+    # fields of Setting that a fault and its twin need
+    required: Callable[[str], Mapping[str, object]] = lambda cause: {}
+    # which options of Setting mean something here
+    variants: Sequence[str] = ("tied", "frozen")

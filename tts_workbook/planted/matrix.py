@@ -1,0 +1,469 @@
+"""The planted-fault benchmark: what each run of it is, and how the runs are scored.
+
+A *cell* is an architecture, a fault (or a clean setting, a fault outside the catalogue, a pair of
+faults) and a seed. Seeds 0 and 1 are for tuning, 2 and 3 are scored; the held-out architecture is
+only ever scored.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from tts_workbook.faults.catalogue import CATALOGUE
+from tts_workbook.planted.cases import Architecture, Setting, draw_setting
+from tts_workbook.subject.subject import Subject
+
+Kind = Literal["fault", "clean", "outside", "pair"]
+TUNING, SCORED = (0, 1), (2, 3)
+N_CLEAN = 45  # some of which may not pass the overfit gate: 40 have to be left
+N_BOOTSTRAP = 2000
+# look-alikes of FAULTS.md: what is confused within one is shown as a matrix of its own
+GROUPS = {
+    "on the best-constant line": (
+        "optimizer.weight_decay",
+        "data.text_audio_pairing",
+        "data.batch_varies",
+        "model.memory_scale",
+    ),
+    "above the line": (
+        "optimizer.lr_too_small",
+        "precision.low_precision_weights",
+        "optimizer.clip_too_tight",
+        "loop.no_step",
+    ),
+    "perfect teacher-forced": (
+        "model.no_causal_mask",
+        "model.no_right_shift",
+        "generation.exposure_gap",
+        "generation.layout",
+    ),
+    "ignores the text": ("model.text_ignored", "model.encoder_detached", "data.token_collapse"),
+    "sounds wrong": ("data.mel_recipe", "data.sample_rate", "generation.layout"),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the benchmark."""
+
+    architecture: str
+    kind: Kind
+    # catalogue id, name of an outside fault, number of a clean setting, or "id & id" of a pair
+    fault: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A file name."""
+        return f"{self.architecture}-{self.kind}-{self.fault.replace(' & ', '+')}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one cell gave."""
+
+    cell: Cell
+    confirmed: tuple[str, ...]  # causes, strongest first
+    suspected: tuple[str, ...]
+    healthy: bool
+    passed: bool  # the overfit gate
+    headline: Mapping[str, float]
+    baselines: Mapping[str, bool]  # name -> alarm
+    # what the plant measurably spoils against its clean twin; empty: masked
+    harm: str
+    seconds: float
+    error: str = ""  # the diagnosis itself broke
+
+    @property
+    def first(self) -> str:
+        """The cause that it names first; empty where it names none."""
+        return (self.confirmed or self.suspected or ("",))[0]
+
+    @property
+    def detected(self) -> bool:
+        """Whether it says that something is wrong: a finding, or no healthy verdict."""
+        return not self.healthy or bool(self.first)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "cell": asdict(self.cell)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Row:
+        lists = {name: tuple(values[name]) for name in ("confirmed", "suspected")}
+        return cls(**{**values, **lists, "cell": Cell(**values["cell"])})
+
+
+# --- the cells ------------------------------------------------------------------------------------
+
+
+def clean_settings(n: int = N_CLEAN) -> list[dict[str, Any]]:
+    """What varies over the clean runs: optimiser, warm-up, dropout, bf16, batch size, tying,
+    declared freezing.
+    """
+    settings = []
+    for number in range(n):
+        stream = random.Random(f"clean {number}")
+        settings.append(
+            {
+                "optimizer": ("adamw", "adam", "sgd")[(number + number // 3) % 3],
+                "warmup": stream.choice((0, 0, 20)),
+                "dropout": stream.choice((0.0, 0.1, 0.2, 0.3)),
+                "bf16": stream.random() < 0.25,
+                "batch_size": stream.choice((1, 2, 4, 8)),
+                "tied": stream.random() < 0.25,
+                "frozen": stream.random() < 0.25,
+            }
+        )
+    return settings
+
+
+def cells(
+    architectures: Mapping[str, Architecture],
+    held_out: Iterable[str],
+    seeds: Sequence[int],
+    kinds: Iterable[Kind] = ("fault", "clean", "outside", "pair"),
+    n_clean: int = N_CLEAN,
+    n_pairs: int = 20,
+) -> list[Cell]:
+    """Every cell, in an order in which an early stop leaves something of everything."""
+    kinds, names = set(kinds), list(architectures)
+    others = [
+        Cell(names[number % len(names)], "clean", str(number), 100 + number)
+        for number in range(n_clean)
+        if "clean" in kinds
+    ]
+    if "pair" in kinds:
+        others += [
+            Cell(name, "pair", pair, SCORED[0]) for name, pair in pairs(architectures, n_pairs)
+        ]
+    found: list[Cell] = []
+    for seed in seeds:
+        for name, architecture in architectures.items():
+            if name in held_out and seed not in SCORED:
+                continue
+            if "fault" in kinds:
+                found += [
+                    Cell(name, "fault", fault, seed)
+                    for fault in CATALOGUE
+                    if fault in architecture.plants
+                ]
+            if "outside" in kinds and seed in (TUNING[0], SCORED[0]):
+                found += [Cell(name, "outside", fault, seed) for fault in architecture.outside]
+        if seed in SCORED:
+            found, others = found + others, []
+    return found + others
+
+
+# The first of a pair: faults whose sign does not hang on a training that goes well.
+STANDING = (
+    "data.token_collapse",
+    "data.duration_sum",
+    "data.mel_recipe",
+    "data.sample_rate",
+    "data.stale_features",
+    "data.unnormalised_target",
+    "model.memory_scale",
+    "model.no_causal_mask",
+    "model.no_right_shift",
+    "model.padding_mask",
+    "model.text_ignored",
+    "model.encoder_detached",
+    "model.positions",
+    "model.dropout_always_on",
+    "model.output_range",
+    "loss.padding_included",
+    "loss.imbalance",
+    "loss.wrong_reduction",
+    "loss.detached",
+    "loss.logged_not_optimised",
+    "generation.layout",
+)
+
+
+def pairs(architectures: Mapping[str, Architecture], n: int) -> list[tuple[str, str]]:
+    """(architecture, "a & b"): one that stands whatever training does, with one of the training,
+    drawn at random.
+    """
+    stream = random.Random("pairs")
+    names = [name for name, architecture in architectures.items() if architecture.layers]
+    drawn: list[tuple[str, str]] = []
+    while names and len(drawn) < n:
+        name = names[len(drawn) % len(names)]
+        first = stream.choice([fault for fault in STANDING if fault in architectures[name].plants])
+        second = stream.choice(sorted(architectures[name].layers))
+        pair = name, f"{first} & {second}"
+        if pair not in drawn:
+            drawn.append(pair)
+    return drawn
+
+
+def setting_of(architecture: Architecture, cell: Cell) -> Setting:
+    """The setting of a cell and of its clean twin: what the fault needs in order to matter is part
+    of it.
+    """
+    if cell.kind == "clean":
+        return draw_setting(
+            cell.seed,
+            max_seconds=architecture.max_seconds,
+            **clean_settings(int(cell.fault) + 1)[int(cell.fault)],
+        )
+    needed: dict[str, Any] = {}
+    for fault in cell.fault.split(" & ") if cell.kind != "outside" else ():
+        needed |= architecture.required(fault)
+    return draw_setting(cell.seed, max_seconds=architecture.max_seconds, **needed)
+
+
+def build(architecture: Architecture, cell: Cell) -> Subject:
+    """The subject of a cell."""
+    setting = setting_of(architecture, cell)
+    if cell.kind == "clean":
+        return architecture.clean(setting)
+    if cell.kind == "pair":
+        first, second = cell.fault.split(" & ")
+        return architecture.layers[second](architecture.plants[first], setting)
+    return (architecture.plants if cell.kind == "fault" else architecture.outside)[cell.fault](
+        setting
+    )
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+
+def score(rows: Sequence[Row]) -> dict[str, Any]:
+    """Every figure of the benchmark over these rows, for the tuning and the scored half and for
+    each architecture.
+    """
+    halves = {
+        "tuning": [row for row in rows if row.cell.seed in TUNING],
+        "scored": [row for row in rows if row.cell.seed in SCORED],
+    }
+    by_architecture = {
+        name: [row for row in halves["scored"] if row.cell.architecture == name]
+        for name in dict.fromkeys(row.cell.architecture for row in rows)
+    }
+    return {
+        **{half: fault_scores(found) for half, found in halves.items()},
+        "by_architecture": {name: fault_scores(found) for name, found in by_architecture.items()},
+        "clean": clean_scores([row for row in rows if row.cell.kind == "clean"]),
+        "outside": outside_scores(
+            [row for row in rows if row.cell.kind == "outside" and row.cell.seed in SCORED]
+        ),
+        "pairs": pair_scores([row for row in rows if row.cell.kind == "pair"]),
+        "baselines": {
+            name: alarm_rates(rows, name)
+            for name in sorted({name for row in rows for name in row.baselines})
+        },
+        "confusion": {
+            group: confusion(
+                [row for row in halves["scored"] if row.cell.kind == "fault" and row.harm], causes
+            )
+            for group, causes in GROUPS.items()
+        },
+        "masked": sorted(
+            row.cell.name for row in rows if row.cell.kind == "fault" and not row.harm
+        ),
+    }
+
+
+def fault_scores(rows: Sequence[Row]) -> dict[str, Any]:
+    """Detection, root cause and macro-F1 over the plants that harm, with intervals clustered by
+    fault.
+    """
+    planted = [row for row in rows if row.cell.kind == "fault" and row.harm]
+    if not planted:
+        return {"n": 0}
+    silent = [row for row in planted if row.passed]
+    found = {
+        "n": len(planted),
+        "faults": len({row.cell.fault for row in planted}),
+        "detection": rate(planted, lambda row: row.detected),
+        "root_cause": rate(planted, right),
+        "named": rate(planted, lambda row: row.cell.fault in row.confirmed + row.suspected),
+        "cannot_tell": rate(planted, lambda row: not row.first),
+        "macro_f1": macro_f1(planted),
+        "silent": {
+            "n": len(silent),
+            **(
+                {
+                    "detection": rate(silent, lambda row: row.detected),
+                    "root_cause": rate(silent, right),
+                }
+                if silent
+                else {}
+            ),
+        },
+        "seconds": {
+            "median": sorted(row.seconds for row in planted)[len(planted) // 2],
+            "largest": max(row.seconds for row in planted),
+        },
+    }
+    found["by_fault"] = {
+        fault: sum(map(right, mine)) / len(mine) for fault, mine in by_fault(planted).items()
+    }
+    found["missed"] = sorted(
+        f"{row.cell.name}: {row.error or row.first or 'cannot tell'}"
+        for row in planted
+        if not right(row)
+    )
+    return found
+
+
+def right(row: Row) -> bool:
+    """Whether the first cause named is the planted one."""
+    return row.first == row.cell.fault
+
+
+def by_fault(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by planted fault."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row.cell.fault].append(row)
+    return dict(found)
+
+
+def rate(rows: Sequence[Row], test: Callable[[Row], bool]) -> dict[str, Any]:
+    """Share of rows that pass, with a 95 % interval by a bootstrap over faults: runs of one fault
+    are no independent witnesses.
+    """
+    return {
+        "value": sum(map(test, rows)) / len(rows),
+        "interval": clustered(rows, lambda sample: sum(map(test, sample)) / len(sample)),
+    }
+
+
+def clustered(rows: Sequence[Row], statistic: Callable[[Sequence[Row]], float]) -> list[float]:
+    """95 % percentile interval of a statistic, faults drawn with replacement."""
+    clusters, stream = list(by_fault(rows).values()), random.Random(0)
+    values = sorted(
+        statistic([row for cluster in stream.choices(clusters, k=len(clusters)) for row in cluster])
+        for _ in range(N_BOOTSTRAP)
+    )
+    return [values[int(0.025 * N_BOOTSTRAP)], values[int(0.975 * N_BOOTSTRAP) - 1]]
+
+
+def macro_f1(rows: Sequence[Row]) -> dict[str, Any]:
+    """Mean over the planted faults of the F1 of naming each first."""
+
+    def value(sample: Sequence[Row]) -> float:
+        planted, named = (
+            Counter(row.cell.fault for row in sample),
+            Counter(row.first for row in sample),
+        )
+        hits = Counter(row.cell.fault for row in sample if right(row))
+        return sum(2 * hits[fault] / (planted[fault] + named[fault]) for fault in planted) / len(
+            planted
+        )
+
+    return {"value": value(rows), "interval": clustered(rows, value)}
+
+
+def clean_scores(rows: Sequence[Row]) -> dict[str, Any]:
+    """False alarms per clean run, over those that pass the overfit gate, with the exact 95 % upper
+    bound.
+    """
+    gated = [row for row in rows if row.passed]
+    alarms = [row for row in gated if defects(row.confirmed)]
+    suspected = [row for row in gated if defects(row.suspected) and not defects(row.confirmed)]
+    return {
+        "n": len(gated),
+        "not_passed": sorted(row.cell.name for row in rows if not row.passed),
+        "alarms": len(alarms),
+        "suspicions": len(suspected),
+        "bound": upper_bound(len(alarms), len(gated)) if gated else None,
+        "which": sorted(f"{row.cell.name}: {', '.join(row.confirmed)}" for row in alarms),
+        "suspected": sorted(f"{row.cell.name}: {', '.join(row.suspected)}" for row in suspected),
+    }
+
+
+def defects(causes: Iterable[str]) -> list[str]:
+    """Those that the catalogue calls a defect: drift under self-feeding is none, and saying that it
+    is there is no alarm.
+    """
+    return [cause for cause in causes if cause not in CATALOGUE or CATALOGUE[cause].defect]
+
+
+def upper_bound(hits: int, n: int, level: float = 0.95) -> float:
+    """One-sided exact (Clopper-Pearson) upper bound of a rate: 0 of 40 means at most 7.2 %."""
+    low, high = hits / n, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = sum(math.comb(n, k) * middle**k * (1 - middle) ** (n - k) for k in range(hits + 1))
+        low, high = (middle, high) if below > 1 - level else (low, middle)
+    return high
+
+
+def outside_scores(rows: Sequence[Row]) -> dict[str, Any]:
+    """Faults that the catalogue does not hold: a confirmed cause is wrong there, "cannot tell" is
+    right.
+    """
+    return {
+        "n": len(rows),
+        "wrongly_confirmed": sorted(
+            f"{row.cell.name}: {', '.join(row.confirmed)}" for row in rows if defects(row.confirmed)
+        ),
+        "noticed": sum(row.detected for row in rows),
+    }
+
+
+def pair_scores(rows: Sequence[Row]) -> dict[str, Any]:
+    """Two planted at once: how often both, one or none is among the findings."""
+    found = Counter(
+        sum(fault in row.confirmed + row.suspected for fault in row.cell.fault.split(" & "))
+        for row in rows
+    )
+    return {
+        "n": len(rows),
+        "both": found[2],
+        "one": found[1],
+        "none": found[0],
+        "missed": sorted(
+            f"{row.cell.name}: {', '.join(row.confirmed + row.suspected) or 'cannot tell'}"
+            for row in rows
+            if any(
+                fault not in row.confirmed + row.suspected for fault in row.cell.fault.split(" & ")
+            )
+        ),
+    }
+
+
+def alarm_rates(rows: Sequence[Row], name: str) -> dict[str, float | None]:
+    """A baseline's alarms over harmful plants of the scored half and over clean runs; None where
+    there are none.
+    """
+    planted = [
+        row
+        for row in rows
+        if row.cell.kind == "fault"
+        and row.harm
+        and row.cell.seed in SCORED
+        and name in row.baselines
+    ]
+    clean = [
+        row for row in rows if row.cell.kind == "clean" and row.passed and name in row.baselines
+    ]
+    return {
+        "detection": (
+            sum(row.baselines[name] for row in planted) / len(planted) if planted else None
+        ),
+        "false_alarms": sum(row.baselines[name] for row in clean) / len(clean) if clean else None,
+    }
+
+
+def confusion(rows: Sequence[Row], causes: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Planted cause -> named cause -> how often; what lies outside the group is "other", nothing
+    "cannot tell".
+    """
+    table: dict[str, dict[str, int]] = {}
+    for cause in causes:
+        named = Counter(
+            row.first if row.first in causes else "other" if row.first else "cannot tell"
+            for row in rows
+            if row.cell.fault == cause
+        )
+        table[cause] = dict(named)
+    return table

@@ -1,0 +1,244 @@
+"""The index of planted faults that do not depend on the architecture, and how to plant them in
+another one.
+
+A plant turns a build and a setting into a faulty Subject: `plant(build, setting)`. `build(setting,
+**parts)` returns the clean subject of `setting` over `setting.clips`, and takes the keywords of
+`twin_parts.Parts`:
+
+- `mel_loss(prediction, target, lengths)`: what the mel term is computed with (`loss.*`);
+- `statistics(mels)`: mean and standard deviation that targets are standardised by
+  (`data.unnormalised_target`);
+- `extract(samples, hertz)`: today's feature extraction before standardisation, for
+  `Subject.features`.
+
+An architecture that carries its data as `ClipBatch` and builds on `twin_parts.Data` has all of them
+for nothing:
+
+    Architecture("mine", clean=build, plants={**generic_plants(build), "model.positions": my_plant},
+    nonsense={...})
+
+One that has batches of its own passes `only=` the plants it can serve: those of `optimizer`,
+`precision` and `loop` need no more than `build(setting)`, `loop.accumulation` a `split` of a batch
+into micro-batches, and most of `data` only the clips of the setting. `own` gives what a plant
+cannot know: see the keywords of each plant.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from tts_workbook.planted import plants_data, plants_training
+from tts_workbook.planted.cases import Build, Setting
+from tts_workbook.planted.twin_parts import mean_l1
+from tts_workbook.subject.subject import Subject
+
+Plant = Callable[[Build, Setting], Subject]
+
+GENERIC: Mapping[str, Plant] = {
+    **{
+        f"data.{name}": getattr(plants_data, name)
+        for name in (
+            "text_audio_pairing",
+            "token_collapse",
+            "mel_recipe",
+            "sample_rate",
+            "unnormalised_target",
+            "duration_sum",
+            "stale_features",
+            "silence",
+            "batch_varies",
+        )
+    },
+    **{
+        f"loss.{name}": getattr(plants_training, name)
+        for name in (
+            "padding_included",
+            "imbalance",
+            "wrong_reduction",
+            "detached",
+            "logged_not_optimised",
+        )
+    },
+    **{
+        f"optimizer.{name}": getattr(plants_training, name)
+        for name in (
+            "lr_too_small",
+            "lr_too_large",
+            "weight_decay",
+            "clip_too_tight",
+            "missing_parameters",
+        )
+    },
+    **{
+        f"precision.{name}": getattr(plants_training, name)
+        for name in ("low_precision_weights", "scaler_skips", "clip_before_unscale")
+    },
+    **{
+        f"loop.{name}": getattr(plants_training, name)
+        for name in ("no_zero_grad", "no_step", "accumulation", "weights_not_loaded")
+    },
+}
+
+# What the setting of a fault's run, and of its clean twin, has to be for the fault to matter; see
+# `required_setting`.
+REQUIRED_SETTING: Mapping[str, Mapping[str, Any]] = {
+    "optimizer.clip_too_tight": {"optimizer": "sgd"},  # Adam divides by the norm again
+    "precision.clip_before_unscale": {"optimizer": "sgd"},
+    "precision.low_precision_weights": {"lr": 1e-4},  # larger steps survive the rounding
+    "loss.padding_included": {"batch_size": 2},
+    # one clip alone is not padded, two may be of one length
+    "model.padding_mask": {"batch_size": 4},
+    "loop.accumulation": {"batch_size": 2},
+}
+LOW_RATES = {"tacotron2": 1e-3}  # 1e-4 learns too slowly to tell
+
+
+def required_setting(cause: str, architecture: str) -> dict[str, Any]:
+    """The fields of Setting that a fault's run and its clean twin need; a larger batch than the one
+    named serves too.
+    """
+    required = dict(REQUIRED_SETTING.get(cause, {}))
+    if "lr" in required:
+        required["lr"] = LOW_RATES.get(architecture, required["lr"])
+    return required
+
+
+def generic_plants(
+    build: Build,
+    *,
+    own: Mapping[str, Mapping[str, Any]] | None = None,
+    only: Collection[str] | None = None,
+) -> dict[str, Build]:
+    """The generic plants bound to an architecture: id -> (setting -> Subject). `own` holds keywords
+    by id, `only` selects.
+    """
+    own = own or {}
+    return {
+        cause: functools.partial(plant, build, **own.get(cause, {}))
+        for cause, plant in GENERIC.items()
+        if only is None or cause in only
+    }
+
+
+# Plants that need no more than `build(setting)`, and so go on top of any other one: the second of a
+# pair.
+LAYERS: Mapping[str, Plant] = {
+    cause: GENERIC[cause]
+    for cause in (
+        "optimizer.lr_too_small",
+        "optimizer.weight_decay",
+        "loop.no_zero_grad",
+        "loop.no_step",
+        "precision.scaler_skips",
+    )
+}
+
+
+# --- faults that the catalogue does not hold ------------------------------------------------------
+
+
+def noisy_gradients(build: Build, setting: Setting) -> Subject:
+    """Gradients drown in noise 30 to 300 times their size, as from a broken all-reduce."""
+    subject, factor = build(setting), setting.log_uniform(30, 300)
+
+    def train_step(
+        model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any
+    ) -> dict[str, float]:
+        optimizer.zero_grad(set_to_none=True)
+        terms = subject.losses(model, batch)
+        terms["total"].backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                size = parameter.grad.square().mean().sqrt()
+                parameter.grad.add_(factor * size * torch.randn_like(parameter.grad))
+        optimizer.step()
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+    return replace(subject, train_step=train_step)
+
+
+def schedule_ends(build: Build, setting: Setting) -> Subject:
+    """The schedule reaches a learning rate of zero after 5 to 15 steps and stays there."""
+    subject, last = build(setting), setting.random.randint(5, 15)
+
+    def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        optimizer = subject.make_optimizer(model)
+
+        def decay(optimizer, args, kwargs):
+            for group in optimizer.param_groups:
+                group["steps_made"] = group.get("steps_made", 0) + 1
+                group["lr"] = 0.0 if group["steps_made"] >= last else group["lr"]
+
+        optimizer.register_step_post_hook(decay)
+        return optimizer
+
+    return replace(subject, make_optimizer=make_optimizer)
+
+
+def target_lag(build: Build, setting: Setting) -> Subject:
+    """The mel term compares with frames 5 to 20 later, wrapped round: an off-by-many in the
+    target.
+    """
+    lag = setting.random.randint(5, 20)
+    return build(
+        setting,
+        mel_loss=lambda prediction, target, lengths: mean_l1(
+            prediction, target.roll(-lag, dims=1), lengths
+        ),
+    )
+
+
+def flipped_bins(build: Build, setting: Setting) -> Subject:
+    """Today's loss has the mel bins upside down in the target."""
+    return build(
+        setting,
+        mel_loss=lambda prediction, target, lengths: mean_l1(prediction, target.flip(2), lengths),
+    )
+
+
+def ascent(build: Build, setting: Setting) -> Subject:
+    """The mel term has the wrong sign, bounded by a tanh."""
+    return build(
+        setting,
+        mel_loss=lambda prediction, target, lengths: -mean_l1(prediction, target, lengths).tanh(),
+    )
+
+
+def alternate_signs(build: Build, setting: Setting) -> Subject:
+    """Every second step goes uphill."""
+    subject, uphill = build(setting), itertools.cycle([False, True])
+
+    def train_step(
+        model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any
+    ) -> dict[str, float]:
+        optimizer.zero_grad(set_to_none=True)
+        terms = subject.losses(model, batch)
+        (-terms["total"] if next(uphill) else terms["total"]).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+    return replace(subject, train_step=train_step)
+
+
+OUTSIDE: Mapping[str, Plant] = {
+    "noisy_gradients": noisy_gradients,
+    "schedule_ends": schedule_ends,
+    "target_lag": target_lag,
+    "flipped_bins": flipped_bins,
+    "ascent": ascent,
+    "alternate_signs": alternate_signs,
+}
+
+
+def outside_plants(build: Build) -> dict[str, Build]:
+    """The faults outside the catalogue bound to an architecture."""
+    return {name: functools.partial(plant, build) for name, plant in OUTSIDE.items()}

@@ -1,0 +1,93 @@
+"""What the reader of `tts-workbook run` sees: a live line on a terminal, one plain line every few
+seconds on a log.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+import time
+from typing import Any, TextIO
+
+from tts_workbook.viz.progress import seconds_text
+
+PLAIN_INTERVAL = 5.0  # seconds between two lines about the same notebook on a log
+QUIET_INTERVAL = 30.0  # seconds between two lines when there is nothing new to say
+
+
+class Console:
+    """Prints to `stream` (stdout). Progress comes as the events of `execute.py`, None being a clock
+    tick.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stdout
+        self._live = bool(getattr(self._stream, "isatty", lambda: False)())
+        self._name, self._what, self._said = "", "", ""
+        self._cells = 0
+        self._start = self._shown = 0.0
+
+    def say(self, text: str) -> None:
+        self._write(("\r\x1b[K" if self._live else "") + text + "\n")
+
+    def start(self, name: str, cells: int) -> None:
+        self._name, self._cells, self._what, self._said = name, cells, "starting", "starting"
+        self._start = self._shown = time.monotonic()
+        if not self._live:
+            self.say(f"{name}: starting")
+
+    def event(self, event: dict[str, Any] | None) -> None:
+        """Note what the notebook's process reported; None is a tick without news."""
+        if event is not None and event["kind"] == "progress":
+            self._what = event["line"]
+        elif event is not None and event["kind"] == "cell":
+            self._what = f"cell {event['index'] + 1} of {self._cells}: {event['first_line']}"
+        since = time.monotonic() - self._shown
+        if self._live:
+            if since >= 0.2:
+                self._draw()
+        elif since >= (QUIET_INTERVAL if self._what == self._said else PLAIN_INTERVAL):
+            still = (
+                f" ... still, after {self._elapsed()} in this notebook"
+                if self._what == self._said
+                else ""
+            )
+            self.say(f"{self._name}: {self._what}{still}")
+            self._shown, self._said = time.monotonic(), self._what
+
+    def end(self, how: str) -> None:
+        self.say(f"{self._name}: {how} after {self._elapsed()}")
+
+    def _elapsed(self) -> str:
+        return seconds_text(time.monotonic() - self._start)
+
+    def _draw(self) -> None:
+        self._shown = time.monotonic()
+        width = shutil.get_terminal_size().columns
+        line = f"{self._name} [{self._elapsed()}]: {self._what}"
+        self._write("\r\x1b[K" + line[: max(20, width - 1)])
+
+    def _write(self, text: str) -> None:
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        try:
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            self._stream.flush()
+        # nobody reads any more (`| head`); the run goes on, run.json and the report tell
+        except BrokenPipeError:
+            self._stream = open(os.devnull, "w", encoding="utf-8")
+
+
+def verdict_table(rows: list[dict[str, Any]]) -> str:
+    """Rows {number, name, status, seconds, answer, items} as text: one block per notebook, the
+    answer beneath it.
+    """
+    width = min(110, max(60, shutil.get_terminal_size((100, 20)).columns))
+    lines = []
+    for row in rows:
+        seconds = "" if row["seconds"] is None else seconds_text(row["seconds"])
+        lines.append(f"{row['name']:<26} {row['status']:<14} {seconds:>9}  {row['items']}".rstrip())
+        if row["answer"]:
+            lines.append(textwrap.indent(textwrap.fill(row["answer"], width - 4), "    "))
+    return "\n".join(lines)

@@ -1,0 +1,238 @@
+"""The run folder: what lies where, who may write to it, and how earlier results are kept.
+
+run.json            the record of the latest `tts-workbook run`
+notebooks/NN_*      executed notebooks that count           verdicts/NN.json   what they found
+state/NN.json       the key under which each counts         report.html        all of it on one
+page figures/ audio/ metrics/ checkpoints/ ...                   what the notebooks made
+failed/NN_*         executions that do not count            superseded/        results that were
+replaced later
+"""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from tts_core.atomic_files import read_json, sweep
+from tts_core.errors import WorkbookError
+from tts_workbook.runner.verdicts import read_verdict
+
+# set aside so that a full disk cannot keep the record from saying so
+RESERVE_BYTES = 256 * 1024
+NUMBERED = ("notebooks", "verdicts", "figures", "audio", "metrics", "state")
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+class RunFolder:
+    """An opened run folder; only one runner at a time. Use as a context manager, or call
+    `close()`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_folder(path)
+        sweep(path)
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir()
+        self._reserve = path / ".reserve"
+        self._reserve.write_bytes(os.urandom(RESERVE_BYTES))
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.free_reserve()
+        shutil.rmtree(self.partial, ignore_errors=True)
+        sweep(self.path)
+        os.close(self._lock)
+
+    def free_reserve(self) -> None:
+        self._reserve.unlink(missing_ok=True)
+
+    @property
+    def partial(self) -> Path:
+        """Where notebooks are while they run."""
+        return self.path / ".partial"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def verdict(self, number: str) -> Path:
+        return self.path / "verdicts" / f"{number}.json"
+
+    def notebook(self, name: str) -> Path:
+        return self.path / "notebooks" / f"{name}.ipynb"
+
+    def failed(self, name: str) -> Path:
+        return self.path / "failed" / f"{name}.ipynb"
+
+    def state_file(self, number: str) -> Path:
+        return self.path / "state" / f"{number}.json"
+
+    def state(self, number: str) -> dict[str, Any] | None:
+        return read_state(self.path, number)
+
+    def defect(self, number: str) -> str | None:
+        return find_defect(self.path, number)
+
+    def clear(self, number: str) -> None:
+        """Before `number` runs again: results that counted move to superseded/, leftovers of a
+        failure go.
+        """
+        state = self.state(number)
+        if state is not None:
+            stamp = time_stamp(state["finished"])
+            kept = unused(self.path / "superseded" / f"{number}-{stamp}")
+            for file in self._files_of(number):
+                target = kept / file.relative_to(self.path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
+        for file in [*self._files_of(number), *(self.path / "failed").glob(f"{number}_*")]:
+            file.unlink(missing_ok=True)
+
+    def _files_of(self, number: str) -> list[Path]:
+        return [
+            file
+            for part in NUMBERED
+            for pattern in (f"{number}_*", f"{number}.json*")
+            for file in (self.path / part).glob(pattern)
+        ]
+
+
+def read_state(folder: Path, number: str) -> dict[str, Any] | None:
+    """The state record of a notebook that counts, or None."""
+    try:
+        state = read_json(folder / "state" / f"{number}.json")
+        return state if {"name", "key", "token", "parts", "finished"} <= set(state) else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def find_defect(folder: Path, number: str) -> str | None:
+    """Why the recorded result of `number` cannot be used, in words; None when it is whole."""
+    state = read_state(folder, number)
+    if state is None:
+        return "it has not been run there"
+    try:
+        verdict = read_verdict(folder / "verdicts" / f"{number}.json")
+    except (OSError, WorkbookError) as error:
+        return f"its verdict cannot be read ({error})"
+    if verdict["provenance"].get("token") != state["token"]:
+        return "its verdict is from another execution"
+    if not (folder / "notebooks" / f"{state['name']}.ipynb").is_file():
+        return f"its executed notebook {state['name']}.ipynb is missing"
+    for name, size in verdict["provenance"].get("artefacts", {}).items():
+        file = folder / name
+        if not file.is_file() or file.stat().st_size != size:
+            return f"its file {name} is missing or has changed"
+    return None
+
+
+def refuse_foreign(path: Path) -> None:
+    """WorkbookError when `path` holds something that is not a run: nothing there is ours to
+    touch.
+    """
+    if path.exists() and not path.is_dir():
+        raise WorkbookError(f"{path} is a file; give --out a folder")
+    if (
+        path.is_dir()
+        and read_record(path) is None
+        and any(not entry.name.startswith(".") for entry in path.iterdir())
+    ):
+        raise WorkbookError(
+            f"{path} is not empty and holds no run (no run.json). Nothing was touched; choose"
+            " another --out."
+        )
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """run.json, or None when there is none that can be read."""
+    try:
+        record = read_json(folder / "run.json")
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def keep_previous(path: Path) -> Path | None:
+    """Move the run that `path` holds out of the way; returns its new place. `latest` becomes its
+    start time, any other name gets it appended. Raises WorkbookError when the folder holds
+    something else, or a run that still goes on.
+    """
+    refuse_foreign(path)
+    record = read_record(path)
+    if record is None:
+        return None
+    lock = lock_folder(path)
+    try:
+        stamp = time_stamp(str(record.get("started", "")))
+        kept = unused(path.with_name(stamp if path.name == "latest" else f"{path.name}-{stamp}"))
+        os.rename(path, kept)
+    except OSError as error:
+        raise WorkbookError(
+            f"the previous run in {path} cannot be moved aside ({error}). Choose another --out."
+        ) from None
+    finally:
+        os.close(lock)
+    return kept
+
+
+def time_stamp(moment: str) -> str:
+    """`2025-11-23T08:17:36+00:00` -> `20251123-081736`; the present time when `moment` is not a
+    time.
+    """
+    match = re.match(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)", moment) or re.match(
+        r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)", now()
+    )
+    return "{}{}{}-{}{}{}".format(*match.groups())
+
+
+def unused(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3 ... that does not exist."""
+    candidate, count = path, 1
+    while candidate.exists():
+        count += 1
+        candidate = path.with_name(f"{path.name}-{count}")
+    return candidate
+
+
+def lock_folder(path: Path, holder: str = "tts-workbook run", patience: float = 0) -> int:
+    """A descriptor: the folder is the caller's until the last copy of it is closed, by hand or
+    because its process ended.
+
+    Processes that the holder forked have copies. Those of a killed holder may outlive it: a
+    DataLoader's workers look for their parent every 5 s. Raises WorkbookError where another process
+    still holds the folder after `patience` seconds.
+    """
+    descriptor, deadline = (
+        os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644),
+        time.monotonic() + patience,
+    )
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except OSError:
+            if time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            os.close(descriptor)
+            pid = (read_record(path) or {}).get("pid", "unknown")
+            raise WorkbookError(
+                f"another {holder} (process {pid}) is writing to {path}. Wait for it, or choose "
+                "another --out."
+            ) from None

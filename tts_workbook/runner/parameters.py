@@ -1,0 +1,373 @@
+"""The workbook's parameters: one typed schema for every door.
+
+Doors: the command line (`--profile`, `-p name=value`), the environment (`TTS_WORKBOOK_<NAME>`) and
+the notebook's cell tagged `parameters`. A value means the same through each: text is read by the
+field's own reader, so `lr=1e-3` is a float and `gradient_checkpointing=false` is False everywhere;
+an unknown name or an ill-typed value is a WorkbookError before anything runs. Explicit beats
+environment beats notebook cell beats default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tts_core.errors import WorkbookError
+from tts_workbook.subject.addresses import WANTED, absolute_address, is_address
+
+ENVIRONMENT_PREFIX = "TTS_WORKBOOK_"
+PROFILES = ("smoke", "quick", "seed")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+# not a subject's
+OF_PRESETS = (
+    "data",
+    "clip",
+    "lr",
+    "precision",
+    "gradient_checkpointing",
+    "language",
+    "executor",
+    "scheduler",
+    "vocoder",
+)
+# as in trials/executors.py, which the command line need not load
+EXECUTORS = ("auto", "inline", "workers", "dask")
+
+
+# --- readers: (value, or text that stands for it) -> value; they raise ValueError(what is wanted) -
+
+
+def _choice(*choices: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in choices:
+            near = difflib.get_close_matches(str(value), choices, n=1)
+            raise ValueError(
+                "one of " + ", ".join(choices) + (f" (did you mean {near[0]}?)" if near else "")
+            )
+        return value
+
+    return read
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("text")
+    return value
+
+
+def _language(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"auto|[a-z]{2,3}(-[A-Za-z0-9]+)*", value):
+        raise ValueError("auto or a language code such as en or ru")
+    return value
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, str | Path) or "\0" in str(value):
+        raise ValueError("a path")
+    return str(value)
+
+
+def _address(value: Any) -> str:
+    if isinstance(value, str) and is_address(value):
+        return value
+    raise ValueError(WANTED)
+
+
+def _scheduler(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"([a-z]+://)?[^\s/]+:\d+", value):
+        raise ValueError("the address of a Dask scheduler, for example tcp://10.0.0.5:8786")
+    return value
+
+
+def _integer(minimum: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise ValueError(f"a whole number, at least {minimum}, for example {max(minimum, 500)}")
+        return value
+
+    return read
+
+
+def _positive_float(value: Any) -> float:
+    wanted = "a finite number above zero, for example 1e-3"
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(wanted)
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(wanted) from None
+    if not math.isfinite(number) or number <= 0:
+        raise ValueError(wanted)
+    return number
+
+
+def _boolean(value: Any) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    key = (
+        value.strip().lower()
+        if isinstance(value, str)
+        else str(int(value))
+        if isinstance(value, bool | int)
+        else ""
+    )
+    if key not in words:
+        raise ValueError("true or false (also 1, 0, yes, no)")
+    return words[key]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One parameter. `default` is what an empty or absent value stands for; "" for paths, which
+    depend on the door.
+    """
+
+    name: str
+    read: Callable[[Any], Any]
+    default: Any
+    help: str  # one line with the unit
+    is_path: bool = False
+    # False: what it points to has a hash of its own (data), or does not matter (out)
+    in_key: bool = True
+
+
+FIELDS = {
+    field.name: field
+    for field in (
+        Field(
+            "profile",
+            _choice(*PROFILES),
+            "quick",
+            "size and budget: smoke (seconds), quick (minutes), seed (the findings' size)",
+        ),
+        Field(
+            "data",
+            _path,
+            "",
+            "folder in LJSpeech layout; default: the bundled data_samples/librivox",
+            is_path=True,
+            in_key=False,
+        ),
+        Field(
+            "clip", _text, "", "id of the clip, or a unique end of it; default: the corpus default"
+        ),
+        Field(
+            "out",
+            _path,
+            "",
+            "run folder; default: runs/latest, in JupyterLab runs/lab",
+            is_path=True,
+            in_key=False,
+        ),
+        Field("seed", _integer(0), 0, "of weights, dropout and data order"),
+        Field("steps", _integer(1), None, "optimiser steps; default: the profile's"),
+        Field("lr", _positive_float, None, "learning rate; default: the profile's"),
+        Field("precision", _choice(*PRECISIONS), "auto", "auto, fp32, bf16 or fp16"),
+        Field(
+            "gradient_checkpointing", _boolean, False, "recompute activations in the backward pass"
+        ),
+        Field(
+            "threads",
+            _integer(1),
+            None,
+            "CPU threads; default: torch's own choice. The count changes the last bits",
+        ),
+        Field("language", _language, "auto", "of the transcripts: auto or a code such as en, ru"),
+        Field(
+            "executor",
+            _choice(*EXECUTORS),
+            "auto",
+            "where the trials of a sweep run: inline (one after the other), workers (one-thread"
+            " processes side by side), dask (Dask distributed), auto. The numbers are the same",
+            in_key=False,
+        ),
+        Field(
+            "scheduler",
+            _scheduler,
+            "",
+            "with executor dask: address of its scheduler; default: a cluster on this machine",
+            in_key=False,
+        ),
+        Field(
+            "vocoder",
+            _path,
+            "",
+            "folder of a Vocos checkpoint (config.yaml, *.safetensors) for notebook 07 to listen"
+            " through beside Griffin-Lim; default: none",
+            is_path=True,
+        ),
+        Field(
+            "subject",
+            _address,
+            "",
+            f"your own model, {WANTED}: the notebooks that take it then study that; default: our"
+            " presets",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Every parameter, checked; paths are absolute."""
+
+    data: Path
+    out: Path
+    profile: str = "quick"
+    clip: str = ""
+    seed: int = 0
+    steps: int | None = None
+    lr: float | None = None
+    precision: str = "auto"
+    gradient_checkpointing: bool = False
+    threads: int | None = None
+    language: str = "auto"
+    executor: str = "auto"
+    scheduler: str = ""
+    vocoder: str = ""
+    subject: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, in the order of the schema."""
+        return {
+            name: str(getattr(self, name)) if field.is_path else getattr(self, name)
+            for name, field in FIELDS.items()
+        }
+
+    @property
+    def digest(self) -> str:
+        """Hash of what decides the numbers (the data has a hash of its own), 12 hex digits."""
+        values = {name: value for name, value in self.to_dict().items() if FIELDS[name].in_key}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_value(name: str, value: Any, where: str) -> Any:
+    """`value` in the type of field `name`; an empty text (and None) is the field's default. Raises
+    WorkbookError.
+    """
+    field = FIELDS.get(name)
+    if field is None:
+        near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.5)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise WorkbookError(
+            f"{where}: there is no parameter {name!r}{hint}; there are {', '.join(FIELDS)}"
+        )
+    text = value.strip().lower() if isinstance(value, str) else None
+    if value is None or text == "" or (text == "none" and field.default is None):
+        return field.default
+    try:
+        return field.read(value)
+    except ValueError as error:
+        raise WorkbookError(f"{where}: {name} = {value!r}, but it must be {error}") from None
+
+
+def read_assignments(pairs: list[str], where: str = "-p") -> dict[str, str]:
+    """`["lr=1e-3", ...]` -> {"lr": "1e-3"}; names are checked, and giving one twice is an error."""
+    values: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip():
+            raise WorkbookError(f"{where} {pair!r}: write name=value, for example {where} lr=1e-3")
+        name = name.strip()
+        read_value(name, text, f"{where} {pair}")
+        if name in values:
+            raise WorkbookError(
+                f"{where}: {name} is given twice, as {values[name]!r} and {text!r}; keep one"
+            )
+        values[name] = text
+    return values
+
+
+def read_given(
+    explicit: Mapping[str, Any], environment: Mapping[str, str], base: Path
+) -> dict[str, Any]:
+    """What the caller said, typed: explicit values, then `TTS_WORKBOOK_<NAME>`; paths resolve
+    against `base`.
+
+    Only names that were given (and not left empty) are in the result, so that a notebook's own
+    default can follow.
+    """
+    given: dict[str, Any] = {}
+    for key, text in environment.items():
+        if key.startswith(ENVIRONMENT_PREFIX):
+            name = key.removeprefix(ENVIRONMENT_PREFIX).lower()
+            value = read_value(name, text, f"environment variable {key}")
+            if text.strip():
+                given[name] = value
+    for name, value in explicit.items():
+        typed = read_value(name, value, "command line")
+        if value is not None and str(value).strip():
+            given[name] = typed
+    return {name: _placed(name, value, base) for name, value in given.items()}
+
+
+def settle(
+    given: Mapping[str, Any], cell: Mapping[str, Any], default_out: Path, base: Path, where: str
+) -> Parameters:
+    """The parameters of one notebook: what was given, else what its cell says, else the schema's
+    default.
+
+    `base` resolves relative paths of the cell. Raises WorkbookError naming `where` for an unknown
+    or ill-typed value.
+    """
+    values = {name: field.default for name, field in FIELDS.items()}
+    values |= {**{name: read_value(name, value, where) for name, value in cell.items()}, **given}
+    values["data"] = _resolve(values["data"], base) if values["data"] else bundled_data()
+    values["out"] = _resolve(values["out"], base) if values["out"] else default_out
+    values |= {name: _placed(name, values[name], base) for name in ("vocoder", "subject")}
+    if values["scheduler"] and values["executor"] != "dask":
+        raise WorkbookError(
+            f"{where}: scheduler = {values['scheduler']!r} goes with executor = 'dask' alone, but"
+            f" executor is {values['executor']!r}"
+        )
+    return Parameters(**values)
+
+
+def settle_in_notebook(cell: Mapping[str, Any], environment: Mapping[str, str]) -> Parameters:
+    """For JupyterLab and nbval: a cell value that is not the default wins, else the environment,
+    else the default.
+
+    Relative paths resolve against the repository root, wherever the kernel was started.
+    """
+    root = repository_root()
+    where = "the notebook's parameters cell"
+    changed = {
+        name: value
+        for name, value in cell.items()
+        if read_value(name, value, where) != FIELDS[name].default
+    }
+    given = {**read_given({}, environment, root), **read_given(changed, {}, root)}
+    return settle(given, {}, root / "runs" / "lab", root, where)
+
+
+def repository_root() -> Path:
+    """The checkout that holds this package; the current folder when the package was installed
+    without one.
+    """
+    root = Path(__file__).resolve().parents[2]
+    return root if (root / "notebooks").is_dir() else Path.cwd()
+
+
+def bundled_data() -> Path:
+    return repository_root() / "data_samples" / "librivox"
+
+
+def _placed(name: str, value: Any, base: Path) -> Any:
+    """A path, or the file in a subject's address, made absolute; any other value as it is."""
+    if value and name == "subject":
+        return absolute_address(value, base)
+    return str(_resolve(value, base)) if value and FIELDS[name].is_path else value
+
+
+def _resolve(path: str | Path, base: Path) -> Path:
+    """Absolute, without following links; a leading ~/ is the home folder."""
+    return Path(os.path.abspath(base / os.path.expanduser(path)))

@@ -1,0 +1,195 @@
+"""Which notebooks there are, which earlier ones each reads, and the key under which an execution
+counts as done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from tts_core.errors import WorkbookError
+from tts_workbook.runner.cells import read_cell
+from tts_workbook.runner.order import FINDINGS, before, in_order
+from tts_workbook.runner.parameters import FIELDS, Parameters
+
+EVERY_EARLIER = "every earlier one"
+# Notebook -> the earlier ones whose verdicts, checkpoints or tables it reads. A notebook that is
+# not here reads none.
+UPSTREAM: dict[str, tuple[str, ...] | str] = {
+    "07": ("03",),
+    FINDINGS: EVERY_EARLIER,
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One notebook as its author wrote it."""
+
+    number: str  # "03"
+    name: str  # "03_overfit_one_clip"
+    path: Path
+
+    @cached_property
+    def cells(self) -> list:
+        try:
+            return nbformat.read(self.path, as_version=4).cells
+        except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
+            raise WorkbookError(f"{self.path}: not a notebook that can be read ({error})") from None
+
+    @cached_property
+    def declared(self) -> dict[str, Any]:
+        """The parameters cell: name -> the author's default. Empty when the notebook has no such
+        cell.
+        """
+        tagged = [
+            index
+            for index, cell in enumerate(self.cells)
+            if "parameters" in cell.metadata.get("tags", [])
+        ]
+        if len(tagged) > 1:
+            raise WorkbookError(
+                f"{self.path}: {len(tagged)} cells are tagged `parameters`; keep one"
+            )
+        return read_cell(self.cells[tagged[0]].source, str(self.path)) if tagged else {}
+
+    def injected_index(self, values: Mapping[str, Any]) -> int | None:
+        """Where papermill puts the cell with `values`: after the tagged one, or in place of an
+        earlier injection.
+        """
+        if not values:
+            return None
+        tags = [cell.metadata.get("tags", []) for cell in self.cells]
+        earlier = [index for index, names in enumerate(tags) if "injected-parameters" in names]
+        return (
+            earlier[0]
+            if earlier
+            else next(index for index, names in enumerate(tags) if "parameters" in names) + 1
+        )
+
+    def injected(self, parameters: Parameters) -> dict[str, Any]:
+        """What this notebook gets: the parameters that it declares, and no others."""
+        values = parameters.to_dict()
+        return {name: values[name] for name in FIELDS if name in self.declared}
+
+    @property
+    def digest(self) -> str:
+        """Hash of the cells' types, tags and sources; outputs do not count."""
+        content = [
+            [cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in self.cells
+        ]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def discover(folder: Path) -> dict[str, Source]:
+    """Number -> notebook, in the order in which they run: the files `NN_name.ipynb` of `folder`.
+    Raises WorkbookError when there are none.
+    """
+    found: dict[str, Source] = {}
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")) if folder.is_dir() else []:
+        number = path.stem[:2]
+        if number in found:
+            raise WorkbookError(
+                f"{folder}: two notebooks are number {number}: {found[number].path.name} and "
+                f"{path.name}"
+            )
+        found[number] = Source(number, path.stem, path)
+    if not found:
+        raise WorkbookError(
+            f"{folder}: no notebooks NN_name.ipynb here. Run from a checkout of the repository."
+        )
+    return {number: found[number] for number in in_order(found)}
+
+
+def upstream_of(number: str, available: Iterable[str]) -> tuple[str, ...]:
+    """The notebooks that `number` reads; of `every earlier one` those that are `available`."""
+    needs = UPSTREAM.get(number, ())
+    return tuple(before(number, available)) if needs == EVERY_EARLIER else tuple(needs)
+
+
+def select(sources: Mapping[str, Source], only: str | Iterable[str] | None) -> list[str]:
+    """Numbers to run, in order. `only` is "03,07", or an iterable of numbers, or None for all."""
+    if only is None:
+        for number in sources:
+            missing = [other for other in upstream_of(number, sources) if other not in sources]
+            if missing:
+                raise WorkbookError(
+                    f"notebook {number} reads notebook {missing[0]}, but there is none in "
+                    f"{sources[number].path.parent}"
+                )
+        return list(sources)
+    wanted = (
+        [part.strip() for part in only.split(",")]
+        if isinstance(only, str)
+        else [str(part) for part in only]
+    )
+    wanted = [part for part in wanted if part]
+    if not wanted:
+        raise WorkbookError("--only: name at least one notebook, for example --only 03,07")
+    numbers = set()
+    for part in wanted:
+        match = re.fullmatch(r"(\d{1,2})(_\w*)?(\.ipynb)?", part)
+        number = match[1].zfill(2) if match else part
+        if number not in sources:
+            raise WorkbookError(
+                f"--only {part}: there is no such notebook; there are {', '.join(sources)}"
+            )
+        numbers.add(number)
+    return [number for number in sources if number in numbers]
+
+
+def takers_of(name: str, sources: Mapping[str, Source]) -> list[str]:
+    """The notebooks that declare parameter `name`."""
+    return [number for number, source in sources.items() if name in source.declared]
+
+
+def key_parts(
+    source: Source,
+    parameters: Parameters,
+    package: str,
+    data: str,
+    upstream: Mapping[str, str],
+    subject: str = "",
+) -> dict[str, Any]:
+    """Everything that an execution depends on. Data and a subject's source count by their content,
+    `out` not at all.
+    """
+    values = {
+        name: value for name, value in source.injected(parameters).items() if FIELDS[name].in_key
+    }
+    parts = {
+        "cells": source.digest,
+        "parameters": values,
+        "package": package,
+        "data": data,
+        "upstream": dict(upstream),
+    }
+    return {**parts, "subject": subject} if subject and "subject" in source.declared else parts
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def changed_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """In words, what differs between two keys' parts."""
+    words = []
+    if old.get("parameters") != new["parameters"]:
+        before, after = old.get("parameters") or {}, new["parameters"]
+        names = [name for name in FIELDS if before.get(name) != after.get(name)]
+        words += [f"{name} {before.get(name)} -> {after.get(name)}" for name in names]
+    labels = {
+        "data": "the data",
+        "subject": "the subject's source",
+        "cells": "its cells",
+        "package": "the package's source",
+        "upstream": "what it reads",
+    }
+    return words + [label for part, label in labels.items() if old.get(part) != new.get(part)]

@@ -1,0 +1,208 @@
+"""The runner's side of one execution: starts `execute.py`, listens to it, and ends it with its
+kernel when asked to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from tts_workbook.runner.context import Context
+from tts_workbook.runner.parameters import ENVIRONMENT_PREFIX
+from tts_workbook.viz.progress import PROGRESS_MIME
+
+EXECUTE = Path(__file__).with_name("execute.py")
+LOG_TAIL = 8_000  # characters of the child's and kernel's stderr that are kept
+TICK = 0.5  # seconds between two calls of `on_event(None)` while nothing happens
+PATIENCE = 5.0  # seconds that the child gets to end itself
+
+
+@dataclass
+class Outcome:
+    """What was seen of one execution. `code` is the child's exit status, negative for a signal."""
+
+    code: int | None = None
+    finished: bool = False  # papermill itself saw nothing wrong
+    kernel_pid: int | None = None
+    # {"index": in the executed notebook, "first_line"}
+    last_cell: dict | None = None
+    # every error message of the kernel, hidden ones too
+    errors: list[dict] = field(default_factory=list)
+    tracebacks: list[dict] = field(default_factory=list)
+    dead_kernel: dict | None = None  # {"code": exit status of the kernel, ...}
+    failure: dict | None = None  # what papermill raised
+    log: str = ""
+
+    def take(self, event: dict) -> None:
+        """Note one event of the process."""
+        kind = event["kind"]
+        if kind == "kernel":
+            self.kernel_pid = event["pid"]
+        elif kind == "cell":
+            self.last_cell = event
+        elif kind == "error":
+            self.errors.append(event)
+        elif kind == "traceback":
+            self.tracebacks.append(event)
+        elif kind == "dead_kernel":
+            self.dead_kernel = self.dead_kernel or event
+        elif kind == "failed":
+            self.failure = event
+        elif kind == "finished":
+            self.finished = True
+
+
+def execute(
+    notebook: Path,
+    output: Path,
+    values: Mapping[str, Any],
+    context: Context,
+    threads: int | None,
+    on_event: Callable[[dict | None], None],
+) -> Outcome:
+    """Execute `notebook` with `values` injected, writing to `output` as cells complete; never
+    raises for what cells do.
+
+    Works in the notebook's own folder, as JupyterLab and nbval do. An exception that arrives
+    meanwhile (Ctrl-C) ends the child and the kernel before it goes on its way.
+    """
+    order = {
+        "notebook": str(notebook),
+        "output": str(output),
+        "parameters": dict(values),
+        "cwd": str(notebook.parent),
+        "progress_mime": PROGRESS_MIME,
+    }
+    # a short path: the kernel's sockets are in it
+    scratch = Path(tempfile.mkdtemp(prefix="tts-"))
+    outcome = Outcome()
+    read_end, write_end = os.pipe()
+    process = None
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(EXECUTE), str(write_end)],
+            pass_fds=[write_end],
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=child_environment(os.environ, context, threads, scratch),
+        )
+        os.close(write_end)
+        write_end = -1
+        messages: queue.Queue = queue.Queue()
+        events = os.fdopen(read_end, encoding="utf-8")
+        readers = [
+            threading.Thread(target=_read_events, args=(events, messages), daemon=True),
+            threading.Thread(target=_read_log, args=(process.stdout, outcome), daemon=True),
+        ]
+        read_end = -1
+        for reader in readers:
+            reader.start()
+        _order(process, order)
+        _listen(messages, outcome, on_event)
+        outcome.code = process.wait()
+        readers[1].join(timeout=PATIENCE)
+        return outcome
+    finally:
+        for descriptor in (read_end, write_end):
+            if descriptor >= 0:
+                os.close(descriptor)
+        if process is not None:
+            _end(process, outcome)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def child_environment(
+    environment: Mapping[str, str], context: Context, threads: int | None, scratch: Path
+) -> dict[str, str]:
+    """The caller's environment less the parameters' door, plus a private IPython profile and the
+    runner's context.
+    """
+    kept = {
+        name: value
+        for name, value in environment.items()
+        # kernels draw inline
+        if not name.startswith(ENVIRONMENT_PREFIX) and name != "MPLBACKEND"
+    }
+    kept.update(context.to_environment())
+    kept.update(JUPYTER_RUNTIME_DIR=str(scratch), IPYTHONDIR=str(scratch / "ipython"))
+    # Threads that wait for each other spin for long by default: beside other work on the same cores
+    # a step then takes 8 times as long. A short spin costs an idle machine nothing (both measured,
+    # LOG.md), and no result depends on it.
+    kept.setdefault("GOMP_SPINCOUNT", "10000")
+    if threads is not None:
+        kept["OMP_NUM_THREADS"] = kept["MKL_NUM_THREADS"] = str(threads)
+    return kept
+
+
+def _order(process: subprocess.Popen, order: dict) -> None:
+    try:
+        process.stdin.write(json.dumps(order) + "\n")
+        # and stays open: its closing tells the child that the runner is gone
+        process.stdin.flush()
+    except BrokenPipeError:  # the child died at once; its exit status says so
+        pass
+
+
+def _listen(
+    messages: queue.Queue, outcome: Outcome, on_event: Callable[[dict | None], None]
+) -> None:
+    """Until the child's end of the pipe closes."""
+    while True:
+        try:
+            event = messages.get(timeout=TICK)
+        except queue.Empty:
+            on_event(None)
+            continue
+        if event is None:
+            return
+        outcome.take(event)
+        on_event(event)
+
+
+def _read_events(pipe: IO[str], messages: queue.Queue) -> None:
+    with pipe:
+        for line in pipe:
+            if line.endswith("\n"):  # a killed child may leave half a line
+                messages.put(json.loads(line))
+    messages.put(None)
+
+
+def _read_log(pipe: IO[str], outcome: Outcome) -> None:
+    with pipe:
+        for line in pipe:
+            outcome.log = (outcome.log + line)[-LOG_TAIL:]
+
+
+def _end(process: subprocess.Popen, outcome: Outcome) -> None:
+    """No child, no kernel and none of its own children outlive this call."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    with contextlib.suppress(BrokenPipeError):  # the order that a dead child never read
+        process.stdin.close()
+    if not outcome.finished and outcome.kernel_pid is not None:
+        try:
+            # the kernel leads a process group of its own
+            os.killpg(outcome.kernel_pid, signal.SIGKILL)
+        except OSError:  # it is gone already
+            pass

@@ -1,0 +1,333 @@
+"""The honest runner: a notebook counts only when it demonstrably ran to its end; all else is said
+aloud and recorded.
+
+Each notebook runs in a process of its own under a temporary name. Only after validate.py found no
+fault does it get its final name, and only then is its key recorded, which is what `--resume` goes
+by.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tts_core.errors import WorkbookError
+from tts_workbook.pages import report
+from tts_workbook.runner import plan
+from tts_workbook.runner.attempt import Attempt
+from tts_workbook.runner.console import Console
+from tts_workbook.runner.folder import RunFolder, keep_previous, refuse_foreign
+from tts_workbook.runner.hashes import hash_data
+from tts_workbook.runner.parameters import (
+    OF_PRESETS,
+    Parameters,
+    read_given,
+    repository_root,
+    settle,
+)
+from tts_workbook.runner.record import Record
+from tts_workbook.runner.upstream import check_upstream, find_stale, usable
+from tts_workbook.source_hash import hash_source
+
+EXIT_CODES = {"complete": 0, "failed": 1, "interrupted": 130}
+
+
+@dataclass(frozen=True)
+class Result:
+    status: str  # complete, failed or interrupted
+    exit_code: int  # 0, 1, 130
+    out: Path
+    report: Path | None  # None when it could not be written
+
+
+def run(
+    explicit: Mapping[str, Any],
+    only: str | Iterable[str] | None = None,
+    resume: bool = False,
+    notebooks_dir: Path | None = None,
+    console: Console | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Result:
+    """Execute the notebooks of `notebooks_dir` in order. `explicit` is what the command line gave,
+    by parameter name.
+
+    Raises WorkbookError, before anything runs, for parameters, selections, data and folders that
+    cannot be.
+    """
+    console = console or Console()
+    root = repository_root()
+    sources = plan.discover(Path(notebooks_dir or root / "notebooks").absolute())
+    given = read_given(explicit, os.environ if environment is None else environment, Path.cwd())
+    selection = plan.select(sources, only)
+    if given.get("subject"):
+        selection = _with_subject(explicit, sources, selection if only is not None else None)
+    # Every notebook of a run has the same data, run folder and subject, whatever its cell says for
+    # JupyterLab.
+    latest = root / "runs" / "latest"
+    of_the_run = dict.fromkeys(("data", "out", "subject"))
+    settled = {
+        number: settle(given, {**source.declared, **of_the_run}, latest, root, str(source.path))
+        for number, source in sources.items()
+    }
+    parameters = settle(given, {}, latest, root, "command line")
+    _check_declared(explicit, sources, selection)
+    out = parameters.out
+    if out.is_relative_to(parameters.data):
+        raise WorkbookError(
+            f"--out {out} lies inside the data folder {parameters.data}; choose another place"
+        )
+    data, package = hash_data(parameters.data), hash_source()
+    refuse_foreign(out)
+    subject = _inspect(given["subject"]) if given.get("subject") else {"hash": ""}
+    warnings = (
+        []
+        if only is None
+        else check_upstream(
+            sources, selection, settled, given, out, data["hash"], package, subject["hash"]
+        )
+    )
+    kept = keep_previous(out) if only is None and not resume else None
+    if kept is not None:
+        console.say(f"the previous run is kept in {kept}")
+    with _open(out) as folder, _signals_interrupt():
+        record = Record(folder, parameters, given, selection, resume, data, package, subject)
+        record.content["warnings"] += warnings
+        for warning in warnings:
+            console.say(f"note: {warning}")
+        return _Run(sources, selection, settled, folder, record, console, resume).go()
+
+
+def _open(out: Path) -> RunFolder:
+    try:
+        return RunFolder(out)
+    except OSError as error:
+        raise WorkbookError(
+            f"the run folder {out} cannot be written ({error}). Make room, or choose another --out."
+        ) from None
+
+
+def _check_declared(
+    explicit: Mapping[str, Any], sources: Mapping[str, plan.Source], selection: list[str]
+) -> None:
+    """A parameter that no notebook of this run takes would be ignored in silence."""
+    reached = {
+        *selection,
+        *(other for number in selection for other in plan.upstream_of(number, sources)),
+    }
+    for name, value in explicit.items():
+        if value is None or value == "" or name in ("data", "out"):
+            continue
+        takers = plan.takers_of(name, sources)
+        if not reached & set(takers):
+            raise WorkbookError(
+                f"{name} = {value!r}: none of the notebooks {', '.join(selection)} takes this"
+                " parameter" + (f"; {', '.join(takers)} would" if takers else "")
+            )
+
+
+def _with_subject(
+    explicit: Mapping[str, Any], sources: Mapping[str, plan.Source], selection: list[str] | None
+) -> list[str]:
+    """The notebooks that study a subject: all that take one, or those of `selection`, none of which
+    may lack it.
+    """
+    takers = plan.takers_of("subject", sources)
+    lacking = [number for number in selection or () if number not in takers]
+    if lacking or not takers:
+        raise WorkbookError(
+            f"subject: notebook {', '.join(lacking or sources)} cannot study a model of yours;"
+            f" these can: {', '.join(takers) or 'none'}. Name them with --only, or leave --only out"
+        )
+    for name in OF_PRESETS:
+        if explicit.get(name) not in (None, ""):
+            raise WorkbookError(
+                f"{name} = {explicit[name]!r} does not reach a subject, which brings its own batch,"
+                " losses, optimiser and precision; leave it out, or change it in the subject"
+            )
+    return selection or takers
+
+
+def _inspect(address: str) -> dict[str, Any]:
+    # loads torch, which a run of the presets leaves to its kernels
+    from tts_workbook.subject.loading import inspect_subject
+
+    return inspect_subject(address)
+
+
+class _Run:
+    """One call of `run`, after everything was checked that can be checked without running."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, plan.Source],
+        selection: list[str],
+        settled: Mapping[str, Parameters],
+        folder: RunFolder,
+        record: Record,
+        console: Console,
+        resume: bool,
+    ) -> None:
+        self.sources, self.selection, self.settled = sources, selection, settled
+        self.folder, self.record, self.console, self.resume = folder, record, console, resume
+        self.data_hash, self.package_hash = (
+            record.content["data"]["hash"],
+            record.content["package_hash"],
+        )
+        self.subject_hash = record.content["subject"]["hash"]
+
+    def go(self) -> Result:
+        """Run the selected notebooks in order, whatever happens leave a record that says so."""
+        number: str | None = None
+        try:
+            self._begin()
+            for number in self.selection:
+                fault = self._one(number)
+                if fault is not None:
+                    return self._stop("failed", number, fault.cause)
+            number = None
+            stale = find_stale(
+                self.sources,
+                self.settled,
+                self.folder.path,
+                self.data_hash,
+                self.package_hash,
+                self.subject_hash,
+            )
+            for other, changed in stale.items():
+                self.record.notebook(
+                    other, self.sources[other].name, status="stale", changed=changed
+                )
+            self.record.finish("complete")
+            return self._result("complete")
+        except KeyboardInterrupt as interrupt:
+            return self._stop("interrupted", number, f"interrupted by {interrupt or 'Ctrl-C'}")
+        except OSError as error:
+            return self._stop("failed", number, f"the runner itself was stopped: {error}")
+        except Exception as error:
+            self._stop("failed", number, f"a defect in the runner: {type(error).__name__}: {error}")
+            raise
+
+    def _begin(self) -> None:
+        # an older report must not stand for this run
+        self.folder.report.unlink(missing_ok=True)
+        for number, source in self.sources.items():
+            if number in self.selection:
+                self.record.notebook(number, source.name, status="waiting", seconds=None)
+            elif self.folder.defect(number) is None:
+                self._note_done_earlier(number)
+        self.record.save()
+
+    def _note_done_earlier(self, number: str) -> None:
+        state = self.folder.state(number)
+        self.record.notebook(
+            number,
+            self.sources[number].name,
+            status="done earlier",
+            seconds=state["seconds"],
+            key=state["key"],
+        )
+
+    def _one(self, number: str) -> Any:
+        """Run one notebook, or find it done. Returns the fault for which it does not count, or
+        None.
+        """
+        source = self.sources[number]
+        needed = plan.upstream_of(number, usable(self.folder.path, self.sources))
+        upstream = {other: self.folder.state(other)["key"] for other in needed}
+        parts = plan.key_parts(
+            source,
+            self.settled[number],
+            self.package_hash,
+            self.data_hash,
+            upstream,
+            self.subject_hash,
+        )
+        if self.resume and self._is_done(number, parts):
+            self._note_done_earlier(number)
+            self.console.say(
+                f"{source.name}: done already, with the same cells, parameters, package, data,"
+                " upstream"
+            )
+            return None
+        fault = Attempt(
+            source, self.settled[number], parts, self.folder, self.record, self.console
+        ).make()
+        self.console.end("done" if fault is None else "FAILED")
+        return fault
+
+    def _is_done(self, number: str, parts: dict[str, Any]) -> bool:
+        state = self.folder.state(number)
+        if state is None:
+            return False
+        changed = (
+            plan.changed_parts(state["parts"], parts) if state["key"] != plan.key_of(parts) else []
+        )
+        reason = f"changed: {', '.join(changed)}" if changed else self.folder.defect(number)
+        if reason is not None:
+            self.console.say(f"{self.sources[number].name}: runs again, {reason}")
+        return reason is None
+
+    def _stop(self, status: str, number: str | None, cause: str) -> Result:
+        """Say what happened, in run.json and aloud; leave nothing cut short that could pass for a
+        result.
+        """
+        name = self.sources[number].name if number else None
+        entry = self.record.content["notebooks"].get(number, {})
+        if number is not None and self.folder.state(number) is None:
+            self.folder.verdict(number).unlink(missing_ok=True)
+            self.folder.notebook(name).unlink(missing_ok=True)
+            if entry.get("status") != "failed":
+                entry.update(status=status, cause=cause)
+        self.record.content["failure"] = {
+            "notebook": number,
+            "name": name,
+            "cell": entry.get("cell"),
+            "cause": cause,
+        }
+        try:
+            self.record.finish(status)
+        # run.json then still says running, with the id of a process that is gone
+        except OSError as error:
+            self.console.say(f"run.json could not be written: {error}")
+        self.console.say(f"{status.upper()}: {name or 'the run'}: {cause}")
+        return self._result(status)
+
+    def _result(self, status: str) -> Result:
+        self.folder.free_reserve()
+        try:
+            report.build(self.folder.path)
+        except (OSError, WorkbookError) as error:
+            self.console.say(f"no report: {error}")
+            return Result(status, EXIT_CODES[status] or 1, self.folder.path, None)
+        return Result(status, EXIT_CODES[status], self.folder.path, self.folder.report)
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP raise one KeyboardInterrupt; later ones are ignored while the run
+    is being closed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(number: int, frame: Any) -> None:
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before: dict[int, Callable | int | None] = {
+        number: signal.signal(number, interrupt) for number in numbers
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,276 @@
+"""From results to effects: arms paired with their base by clip and seed, tested, and shown for each
+clip too.
+
+Margins were written into notebooks/LOG.md before the runs: what is smaller explains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tts_core.errors import WorkbookError
+from tts_workbook.trials.run import Result
+from tts_workbook.trials.statistics import (
+    Contrast,
+    LeaveTime,
+    by_group,
+    contrast,
+    holm,
+    interaction,
+    rank_differences,
+    sign_test_p,
+)
+
+# Smallest difference that matters, in the unit of the measure.
+MARGINS = {
+    "outcome": 0.05,
+    "tf_over_constant": 0.05,
+    "fr_over_constant": 0.10,
+    "fr_seed_layout_over_constant": 0.10,
+    "text_use": 0.10,
+    "stoi": 0.05,
+    "wer": 0.125,
+}
+
+Pair = tuple[str, int]  # clip id, seed
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one change does to one measure, over pairs."""
+
+    arm: str
+    base: str
+    measure: str
+    contrast: Contrast  # of arm minus base
+    by_clip: dict[str, float]  # mean difference per clip
+    pairs: tuple[Pair, ...]
+    arm_mean: float
+    base_mean: float
+    # pairs without the measure (a training that failed): not in the contrast
+    missing: int
+    p_adjusted: float | None = None  # Holm, over the effects that were computed together
+
+
+def by_pair(results: Iterable[Result], arm: str) -> dict[Pair, Result]:
+    """The arm's results by (clip id, seed)."""
+    return {
+        (result.trial.clips[0].id, result.trial.experiment.fit.seed): result
+        for result in results
+        if result.trial.name == arm
+    }
+
+
+def arm_values(results: Iterable[Result], arm: str, measure: str) -> list[float]:
+    """What the arm's runs have of a measure. Raises WorkbookError where none has it."""
+    found = [
+        result.measures[measure]
+        for result in by_pair(results, arm).values()
+        if result.measures.get(measure) is not None
+    ]
+    if not found:
+        raise WorkbookError(f"no run of arm {arm!r} has {measure!r}; `make evidence` computes it")
+    return found
+
+
+def effect(
+    results: Sequence[Result],
+    arm: str,
+    base: str,
+    measure: str = "outcome",
+    direction: str = "either",
+) -> Effect:
+    """The paired effect of `arm` against `base`. Raises WorkbookError where no pair has both,
+    naming the arms that exist.
+    """
+    first, second = by_pair(results, base), by_pair(results, arm)
+    shared = [pair for pair in first if pair in second]
+    values = {
+        pair: (first[pair].measures.get(measure), second[pair].measures.get(measure))
+        for pair in shared
+    }
+    defined = {pair: both for pair, both in values.items() if None not in both}
+    if not defined:
+        there = sorted({result.trial.name for result in results})
+        raise WorkbookError(
+            f"no pair of {arm!r} and {base!r} with {measure!r}; recorded arms: {', '.join(there)}"
+        )
+    return paired_effect(
+        arm,
+        base,
+        measure,
+        {pair: one[0] for pair, one in defined.items()},
+        {pair: one[1] for pair, one in defined.items()},
+        direction,
+        len(shared) - len(defined),
+    )
+
+
+def paired_effect(
+    arm: str,
+    base: str,
+    measure: str,
+    before: Mapping[Pair, float],
+    after: Mapping[Pair, float],
+    direction: str = "either",
+    missing: int = 0,
+) -> Effect:
+    """The effect from values by pair; both mappings have the same pairs."""
+    pairs = tuple(before)
+    differences = [after[pair] - before[pair] for pair in pairs]
+    return Effect(
+        arm,
+        base,
+        measure,
+        contrast(differences, MARGINS[measure], direction),
+        by_group(differences, [clip for clip, _ in pairs]),
+        pairs,
+        sum(after.values()) / len(pairs),
+        sum(before.values()) / len(pairs),
+        missing,
+    )
+
+
+def effects(
+    results: Sequence[Result],
+    against: Mapping[str, str],
+    measure: str = "outcome",
+    direction: str = "either",
+) -> dict[str, Effect]:
+    """Effects of several arms (arm -> its base), largest first, with p adjusted over them
+    (Holm).
+    """
+    found = {arm: effect(results, arm, base, measure, direction) for arm, base in against.items()}
+    adjusted = holm({arm: one.contrast.p for arm, one in found.items()})
+    order = sorted(found, key=lambda arm: -abs(found[arm].contrast.mean))
+    return {arm: replace(found[arm], p_adjusted=adjusted[arm]) for arm in order}
+
+
+def layout_effect(results: Sequence[Result], arm: str, measure: str = "fr") -> Effect:
+    """The harm of the seed's generation layout on one arm: the same trained models, both layouts.
+
+    `measure` "fr" (over best constant), "stoi" or "wer".
+    """
+    train, seed = {
+        "fr": ("fr_over_constant", "fr_seed_layout_over_constant"),
+        "stoi": ("stoi", "stoi_seed_layout"),
+        "wer": ("wer", "wer_seed_layout"),
+    }[measure]
+    chosen = {
+        pair: result.measures
+        for pair, result in by_pair(results, arm).items()
+        if result.measures.get(train) is not None and result.measures.get(seed) is not None
+    }
+    if not chosen:
+        raise WorkbookError(
+            f"arm {arm!r} has no {train} in both layouts; `make evidence` computes it"
+        )
+    return paired_effect(
+        f"{arm}, seed layout",
+        arm,
+        train,
+        {pair: one[train] for pair, one in chosen.items()},
+        {pair: one[seed] for pair, one in chosen.items()},
+    )
+
+
+def interaction_effect(
+    results: Sequence[Result], base: str, first: str, second: str, both: str, measure: str
+) -> Effect:
+    """The interaction of two changes: what `first` does where `second` is on, minus what it does
+    where it is off.
+    """
+    arms = {name: by_pair(results, name) for name in (base, first, second, both)}
+    pairs = [
+        pair
+        for pair in arms[base]
+        if all(pair in arm and arm[pair].measures.get(measure) is not None for arm in arms.values())
+    ]
+    if not pairs:
+        raise WorkbookError(
+            f"no pair with all of {base!r}, {first!r}, {second!r}, {both!r}; `make evidence`"
+            " computes them"
+        )
+    cells = [
+        [arms[name][pair].measures[measure] for pair in pairs]
+        for name in (base, second, first, both)
+    ]
+    differences = dict(zip(pairs, interaction(*cells)))
+    return paired_effect(
+        f"{first} x {second}", base, measure, dict.fromkeys(pairs, 0.0), differences
+    )
+
+
+@dataclass(frozen=True)
+class Departure:
+    """When the runs of one arm left the best-constant line, beside those of its base. Ranked, never
+    averaged.
+    """
+
+    arm: str
+    times: tuple[LeaveTime, ...]
+    later: int  # pairs in which the arm left later than the base
+    earlier: int
+    untold: int  # equal, or both beyond the budget
+    p: float  # exact sign test
+
+
+def departure(results: Sequence[Result], arm: str, base: str) -> Departure:
+    """The ranked comparison of the times at which the loss left the line for good."""
+    first, second = by_pair(results, base), by_pair(results, arm)
+    pairs = [pair for pair in first if pair in second]
+    times = {
+        name: tuple(leave_time(found[pair]) for pair in pairs)
+        for name, found in (("arm", second), ("base", first))
+    }
+    signs = rank_differences(times["arm"], times["base"])
+    return Departure(
+        arm, times["arm"], signs.count(1), signs.count(-1), signs.count(0), sign_test_p(signs)
+    )
+
+
+def leave_time(result: Result) -> LeaveTime:
+    """When this run left the best-constant line, censored at its budget."""
+    step = result.measures.get("leave_step")
+    return LeaveTime(None if step is None else int(step), result.trial.steps)
+
+
+BASE_DOSES = {
+    "memory_scale": "1",
+    "lr": "7e-05",
+    "dropout": "0",
+    "precision": "fp32",
+    "initialisation": "default",
+}
+
+
+def dose_panels(results: Sequence[Result]) -> dict[str, dict[str, dict[str, list]]]:
+    """Factor -> dose -> {"leave": step or None, "plateau": steps, "final": over the best constant}
+    per run, the base among the doses of every factor.
+    """
+    panels: dict[str, dict[str, dict[str, list]]] = {}
+    for factor, base_dose in BASE_DOSES.items():
+        doses = {base_dose: [result for result in results if result.trial.name == "base"]}
+        for result in results:
+            name, _, dose = result.trial.name.partition(" ")
+            if name == factor:
+                doses.setdefault(dose, []).append(result)
+        order = sorted(doses, key=_dose_order)
+        panels[factor] = {
+            dose: {
+                "leave": [result.measures["leave_step"] for result in doses[dose]],
+                "plateau": [result.measures["plateau_steps"] for result in doses[dose]],
+                "final": [result.measures["final_over_constant"] for result in doses[dose]],
+            }
+            for dose in order
+        }
+    return panels
+
+
+def _dose_order(dose: str) -> tuple[float, str]:
+    """Numbers by value; names after them, as they come."""
+    try:
+        return float(dose), ""
+    except ValueError:
+        return float("inf"), dose

@@ -1,0 +1,281 @@
+"""Learning rate x weight decay (x preset x seed): a grid of frozen trials, its tables, and its best
+cell.
+
+A cell is one preset, learning rate and weight decay; its value is the mean over the seeds. A cell
+in which any seed's training became non-finite has no value: it is shown as failed, and never the
+best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from tts_core.config import PRESETS, SEED_LR, preset
+from tts_core.errors import WorkbookError
+from tts_core.speech.dataset import Clip
+from tts_core.speech.phonemes import Vocabulary
+from tts_workbook.trials.arms import change
+from tts_workbook.trials.run import Result
+from tts_workbook.trials.trial import Trial, make_trial
+
+READS = 1.1  # text use above which the text counts as read, as in the overfit gate
+FR_LIMIT = 0.5  # of the best constant: a free-running error above it is no speech
+# Theory 3 of the findings: 7e-5, the same for a batch of 32 (7e-5 * sqrt(32) = 4e-4), and 5e-4.
+# The last two are what a sound model takes.
+LEARNING_RATES = (SEED_LR, 4e-4, 5e-4, 1e-3, 3e-3)
+WEIGHT_DECAYS = (0.0, 0.01, 0.1)  # theory 4 compares the first two
+SWEEP_STEPS = {"smoke": 6, "quick": 200, "seed": 400}
+
+
+class Cell(NamedTuple):
+    """One place of the grid."""
+
+    preset: str
+    lr: float
+    weight_decay: float
+
+    @property
+    def label(self) -> str:
+        return f"{self.preset}, lr {self.lr:g}, weight decay {self.weight_decay:g}"
+
+
+Table = Mapping[Cell, Sequence[Result]]  # one result per seed
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is varied, and the size of every training. Build the usual one with `default_sweep`."""
+
+    presets: tuple[str, ...] = ("healthy", "seed")
+    lrs: tuple[float, ...] = LEARNING_RATES
+    weight_decays: tuple[float, ...] = WEIGHT_DECAYS
+    seeds: tuple[int, ...] = (0,)
+    profile: str = "quick"
+    steps: int = SWEEP_STEPS["quick"]  # of every training
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("presets", "lrs", "weight_decays", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise WorkbookError(
+                    f"Sweep.{name} = {values!r}, but it must hold one value or more, none twice"
+                )
+        if unknown := sorted(set(self.presets) - set(PRESETS)):
+            raise WorkbookError(
+                f"Sweep.presets: there is no {', '.join(unknown)}; presets are {', '.join(PRESETS)}"
+            )
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Preset by preset, learning rate by learning rate."""
+        return [Cell(*place) for place in product(self.presets, self.lrs, self.weight_decays)]
+
+
+def default_sweep(
+    profile: str, seed: int = 0, steps: int | None = None, precision: str = "auto"
+) -> Sweep:
+    """The grid of a profile, one seed: 5 x 3 for each of two presets, in `smoke` 2 x 2 and a few
+    steps.
+    """
+    if profile not in SWEEP_STEPS:
+        raise WorkbookError(
+            f"profile = {profile!r}, but it must be one of {', '.join(SWEEP_STEPS)}"
+        )
+    grid = (
+        {"lrs": (SEED_LR, 1e-3), "weight_decays": WEIGHT_DECAYS[:2]} if profile == "smoke" else {}
+    )
+    return Sweep(
+        seeds=(seed,),
+        profile=profile,
+        steps=steps or SWEEP_STEPS[profile],
+        precision=precision,
+        **grid,
+    )
+
+
+def sweep_trials(sweep: Sweep, clips: Sequence[Clip], vocabulary: Vocabulary) -> list[Trial]:
+    """One frozen trial per seed and cell, seed by seed: a run cut short leaves whole grids."""
+    trials = []
+    for seed in sweep.seeds:
+        for cell in sweep.cells:
+            experiment = preset(
+                cell.preset,
+                vocabulary.get_vocab_size(),
+                sweep.profile,
+                steps=sweep.steps,
+                lr=cell.lr,
+                seed=seed,
+                precision=sweep.precision,
+            )
+            experiment = change(experiment, {"optimizer.weight_decay": cell.weight_decay})
+            trials.append(make_trial(clips, vocabulary, experiment, name=cell.label))
+    return trials
+
+
+def by_cell(sweep: Sweep, results: Sequence[Result]) -> dict[Cell, list[Result]]:
+    """The results of `sweep_trials`, in its order, by cell. Raises WorkbookError where they are not
+    its results.
+    """
+    cells = sweep.cells * len(sweep.seeds)
+    if len(results) != len(cells):
+        raise WorkbookError(f"{len(results)} results, but the sweep has {len(cells)} trials")
+    table: dict[Cell, list[Result]] = {cell: [] for cell in sweep.cells}
+    for cell, result in zip(cells, results, strict=True):
+        options = result.trial.experiment.optimizer
+        if (options.lr, options.weight_decay) != (cell.lr, cell.weight_decay):
+            raise WorkbookError(
+                f"the result in the place of {cell.label} was trained with lr {options.lr:g},"
+                f" weight decay {options.weight_decay:g}; hand over the results in the order of"
+                " sweep_trials"
+            )
+        table[cell].append(result)
+    return table
+
+
+def value(results: Sequence[Result], measure: str) -> float | None:
+    """Mean of a measure (see `run.MEASURES`) over the seeds of a cell; None where one of them
+    failed or has none.
+    """
+    values = [result.measures.get(measure) for result in results]
+    if any(result.failed for result in results) or None in values or not values:
+        return None
+    return sum(values) / len(values)
+
+
+def grid(table: Table, preset_name: str, measure: str) -> np.ndarray:
+    """(learning rates, weight decays) of one preset, both rising; NaN marks a cell that failed.
+
+    Raises WorkbookError for a preset that is not in the table, and where a cell of the grid is
+    missing from it.
+    """
+    lrs, decays = axes_of(table, preset_name)
+    places = [[Cell(preset_name, lr, decay) for decay in decays] for lr in lrs]
+    if missing := [place.label for row in places for place in row if place not in table]:
+        raise WorkbookError(f"the grid of {preset_name} is not complete: {missing[0]} is missing")
+    values = [[value(table[place], measure) for place in row] for row in places]
+    return np.array([[math.nan if one is None else one for one in row] for row in values])
+
+
+def axes_of(table: Table, preset_name: str) -> tuple[list[float], list[float]]:
+    """The rising learning rates and weight decays of one preset."""
+    cells = [cell for cell in table if cell.preset == preset_name]
+    if not cells:
+        raise WorkbookError(
+            f"there is no preset {preset_name!r} in the table; there are "
+            f"{', '.join(dict.fromkeys(cell.preset for cell in table)) or 'none'}"
+        )
+    return sorted({cell.lr for cell in cells}), sorted({cell.weight_decay for cell in cells})
+
+
+def best(table: Table, by: str = "fr_l1", preset_name: str | None = None) -> Cell | None:
+    """The cell with the lowest `by`, of one preset or of all; None where every cell failed.
+
+    Equal values: the lower learning rate, then the lower weight decay, then the earlier preset.
+    Errors in ln units of two mel recipes do not compare: over presets use one divided by the best
+    constant, such as fr_over_constant.
+    """
+    ranked = [
+        (one, cell.lr, cell.weight_decay, index, cell)
+        for index, (cell, results) in enumerate(table.items())
+        if preset_name in (None, cell.preset) and (one := value(results, by)) is not None
+    ]
+    return min(ranked)[-1] if ranked else None
+
+
+def reading(table: Table, preset_name: str, fr_limit: float = FR_LIMIT) -> list[Cell]:
+    """The cells that read their text (text use above 1.1) and free-run below `fr_limit` of the best
+    constant.
+    """
+    kept = []
+    for cell, results in table.items():
+        use, error = value(results, "text_use"), value(results, "fr_over_constant")
+        if (
+            cell.preset == preset_name
+            and use is not None
+            and error is not None
+            and use > READS
+            and error < fr_limit
+        ):
+            kept.append(cell)
+    return kept
+
+
+class Spread(NamedTuple):
+    """What weight decay alone does to a measure, where it does most."""
+
+    size: float  # largest minus smallest value of the row
+    preset: str
+    lr: float
+    # the values rise, or fall, with the decay; if not, instability cannot be told from an effect
+    ordered: bool
+
+
+def decay_spread(table: Table, measure: str = "outcome") -> Spread | None:
+    """The largest difference that weight decay alone makes, over presets and learning rates; None
+    without two values.
+    """
+    spreads = []
+    for name, lr in dict.fromkeys((cell.preset, cell.lr) for cell in table):
+        row = sorted(
+            (cell.weight_decay, one)
+            for cell, results in table.items()
+            if (cell.preset, cell.lr) == (name, lr) and (one := value(results, measure)) is not None
+        )
+        values = [one for _, one in row]
+        if len(values) > 1:
+            ordered = values == sorted(values) or values == sorted(values, reverse=True)
+            spreads.append(Spread(max(values) - min(values), name, lr, ordered))
+    return max(spreads, key=lambda spread: spread.size) if spreads else None
+
+
+def choice_cost(
+    table: Table, preset_name: str, by: str = "tf_over_constant", judged: str = "fr_over_constant"
+) -> float | None:
+    """How much more `judged` error the cell with the lowest `by` has than the best cell; None if
+    every cell failed.
+    """
+    chosen, wanted = best(table, by, preset_name), best(table, judged, preset_name)
+    if chosen is None or wanted is None:
+        return None
+    return value(table[chosen], judged) - value(table[wanted], judged)
+
+
+def measured(result: Result) -> str:
+    """One line about one training: its name and what it reached, or why it failed."""
+    steps, m = len(result.curves["over_constant"]), result.measures
+    if result.failed:
+        return (
+            f"{result.trial.name}: FAILED after {steps} of {result.trial.steps} steps:"
+            f" {result.failed}"
+        )
+    if None in (m["tf_over_constant"], m["fr_over_constant"], m["text_use"]):
+        return f"{result.trial.name}: FAILED at its last step: what the model says is not finite"
+    return (
+        f"{result.trial.name}: TF {m['tf_over_constant']:.2f}, FR {m['fr_over_constant']:.2f} of"
+        f" best constant, text use {m['text_use']:.2f}"
+    )
+
+
+def curves(table: Table) -> dict[str, list[dict]]:
+    """Preset -> for `plot_sweep_curves`, per training: learning rate, weight decay, curve, and
+    whether it failed.
+    """
+    found: dict[str, list[dict]] = {}
+    for cell, results in table.items():
+        found.setdefault(cell.preset, []).extend(
+            {
+                "lr": cell.lr,
+                "weight_decay": cell.weight_decay,
+                "over_constant": result.curves["over_constant"],
+                "failed": bool(result.failed),
+            }
+            for result in results
+        )
+    return found
