@@ -16,17 +16,27 @@ LAST = notebooks/08_findings.ipynb
 ALONE = tests/notebooks tests/browser tests/tts_workbook/trials/test_dask_executor.py tests/tts_workbook/diagnosis/test_smoke_matrix.py
 SMOKE = GOMP_SPINCOUNT=10000 TTS_WORKBOOK_PROFILE=smoke TTS_WORKBOOK_OUT=$(CURDIR)/runs/nbval
 
-.PHONY: workbook test lab evidence bench bench-diagnosis clean
+# Notebooks are committed without outputs; `make lint` says which are not.
+NOTEBOOKS = $(wildcard notebooks/*.ipynb)
+
+.PHONY: workbook lint test lab evidence bench bench-diagnosis clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed, $(PYTHON) is older; try: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[notebooks,test]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[notebooks,test,lint]'
 	touch $(STAMP)
 
 workbook: $(STAMP)
 	$(BIN)/tts-workbook run --profile $(PROFILE) $(if $(DATA),--data "$(DATA)") $(if $(CLIP),--clip "$(CLIP)") $(if $(OUT),--out "$(OUT)")
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/nbstripout --keep-id --verify $(NOTEBOOKS)
 
 test: $(STAMP)
 	rm -rf runs/nbval
