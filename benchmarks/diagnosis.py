@@ -57,7 +57,7 @@ HELD_OUT = ("gru",)
 SMOKE_STEPS = 64  # of a training run there
 CELLS_PER_PROCESS = 12
 OWN = threading.local()
-# of tts_core/diagnosis: for notebooks and the command line, no part of a diagnosis
+# of these rooms: for notebooks and the command line, no part of a diagnosis
 BESIDE = ("module_audit.py", "triage.py")
 SMOKE_FAULTS = (
     "data.token_collapse",
@@ -81,11 +81,10 @@ def source() -> str:
     """Hash of what a cell depends on: the diagnosis, what it stands on, and the held-out
     architecture.
     """
-    folders = [
-        ROOT / "tts_core" / name for name in ("diagnosis", "model", "probes", "speech", "training")
-    ]
+    rooms = ("diagnosis", "faults", "lab", "measure", "planted", "subject")
+    folders = [ROOT / "tts_core", *(ROOT / "tts_workbook" / room for room in rooms)]
     files = [file for folder in folders for file in folder.rglob("*.py") if file.name not in BESIDE]
-    files += [ROOT / "tts_core" / "config.py", *(ROOT / "tests" / "diagnosis").glob("gru_*.py")]
+    files += (ROOT / "tests" / "tts_workbook" / "diagnosis").glob("gru_*.py")
     contents = [
         f"{file.relative_to(ROOT)}\0{file.read_text(encoding='utf-8')}" for file in sorted(files)
     ]
@@ -213,7 +212,7 @@ def twin_signs(cell: Cell, setting, steps: int) -> dict[str, float]:
 
 def gradient_alarm(lab) -> bool:
     """A watch on the gradient norm of the first step: not finite, above 100, or below 1e-6."""
-    from tts_workbook.measure.gradients import tensors_norm
+    from tts_workbook.subject.tensor_math import tensors_norm
 
     try:
         norm = tensors_norm(lab.gradient(lab.build()).values())
@@ -232,7 +231,7 @@ def torchtest_alarm(subject) -> bool | None:
         return None
     import torch
 
-    from tts_workbook.lab.isolation import private_copy, unchanged_randomness
+    from tts_workbook.subject.isolation import private_copy, unchanged_randomness
 
     class Whole(torch.nn.Module):
         """The subject's model as torchtest wants one: called with a tensor, answering with one."""

@@ -1,19 +1,18 @@
-"""A model that is not ours behind a Subject: torchaudio's Tacotron 2, small, on the words "he
-might" of the bundled voice.
+"""A model that is not ours behind a Subject: torchaudio's Tacotron 2, small, on the words
+"he might" of the bundled voice.
 
-    tts-workbook diagnose examples/tacotron2_subject.py:subject
+tts-workbook diagnose examples/tacotron2_subject.py:subject
 """
 
 import torch
 from torch.nn import functional as F
+
+from tts_workbook import Subject  # isort: skip  before torchaudio: it makes the import work
 from torchaudio.models import Tacotron2
 
 from tts_core.config import AudioConfig
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import load_corpus
-
-# before torchaudio: it makes `import torchaudio` work beside any torch
-from tts_workbook import Subject
 
 clip = load_corpus(bundled_voice(), AudioConfig(), only="0930").clips[0]
 # (1, M, T): 0.65 s, the first 6 phonemes

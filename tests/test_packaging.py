@@ -51,6 +51,7 @@ def test_distribution_package_script_and_extras():
     assert set(PROJECT["optional-dependencies"]) == {
         "notebooks",
         "test",
+        "lint",
         "bench",
         "cluster",
         "phonemes",

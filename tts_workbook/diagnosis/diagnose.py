@@ -23,9 +23,9 @@ import tts_workbook.faults.checks.stopping  # noqa: F401
 from tts_workbook.faults.catalogue import CATALOGUE
 from tts_workbook.faults.checks.registry import CHECKS
 from tts_workbook.faults.finding import Finding, Report, merged
-from tts_workbook.lab.isolation import unchanged_randomness
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.headline import headline
+from tts_workbook.subject.isolation import unchanged_randomness
 from tts_workbook.subject.subject import Subject, check_subject
 
 
@@ -81,6 +81,6 @@ def investigate(lab: Lab, on_progress: Callable[[str], None] = lambda line: None
                 if cause not in {entry.cause for entry in found}
             ]
         )
-        numbers = headline(lab)
+        numbers = headline(lab, lab.trained)
     courses = {name: list(zip(course.steps, course.tf)) for name, course in lab.courses.items()}
     return Report(entries, numbers, lab.learns, time.perf_counter() - started, courses)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from tts_core.errors import WorkbookError
 from tts_core.model.modes import evaluating
-from tts_workbook.lab.isolation import unchanged_randomness
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.headline import generated, headline
+from tts_workbook.subject.isolation import unchanged_randomness
 from tts_workbook.subject.subject import Subject, SubjectError, check_subject
 
 
@@ -70,7 +70,7 @@ def triage(subject: Subject, seed: int = 0) -> Triage:
                 "the very names and shapes of build_model().state_dict(); `diagnose` says what of"
                 " it loads",
             )
-        numbers = headline(lab)
+        numbers = headline(lab, lab.trained)
         mels, missing = _mels(lab, lab.trained)
         sounds = {}
         if subject.audio is not None:

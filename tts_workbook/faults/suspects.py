@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from tts_workbook.faults.checks.activity import odd_weights, reinitialise, stacks_of
 from tts_workbook.faults.checks.balance import shared_terms, without_term
 from tts_workbook.faults.checks.order import content_share
-from tts_workbook.lab.anatomy import anatomy, with_frames_changed
-from tts_workbook.lab.isolation import unchanged_randomness, without_dropout
 from tts_workbook.lab.lab import Lab
-from tts_workbook.lab.module_calls import change_output, outputs_changed, rms, with_noise
-from tts_workbook.lab.observed_steps import observe_steps
 from tts_workbook.lab.run_changes import lr_times, no_weight_decay, unclipped
 from tts_workbook.lab.short_run import Change
+from tts_workbook.measure.anatomy import anatomy, with_frames_changed
+from tts_workbook.measure.observed_steps import observe_steps
+from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
+from tts_workbook.subject.module_calls import change_output, outputs_changed, rms, with_noise
 
 LOUD_MEMORY = 2.0  # RMS of the memory; a normalised one has 1, one behind tanh gates less
 FACTOR_BEHIND = 2.0

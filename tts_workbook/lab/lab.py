@@ -7,28 +7,22 @@ Shapes: B batch, T frames, M bins.
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tts_core.errors import WorkbookError
-from tts_core.metrics.baselines import best_constant_l1
-from tts_core.model.modes import evaluating
-from tts_core.speech.batch import lengths_to_mask
-from tts_workbook.lab.interventions import kept_scalers, without_checkpointing
-from tts_workbook.lab.isolation import private_copy, unchanged_randomness, without_dropout
-from tts_workbook.lab.module_calls import Call, trace
-from tts_workbook.lab.short_run import Change, Course, WatchedSteps, all_parameters, plain_step
-from tts_workbook.subject.subject import Batch, Subject, SubjectError, check_target
+from tts_workbook.lab.short_run import Change, Course, WatchedSteps
+from tts_workbook.subject.interventions import kept_scalers
+from tts_workbook.subject.isolation import private_copy, unchanged_randomness
+from tts_workbook.subject.opened import OpenSubject
+from tts_workbook.subject.subject import Subject
+from tts_workbook.subject.training_step import plain_step
 
 N_JUDGED = 16  # times that a course is judged
 SECONDS = {"fast": 8.0, "full": 40.0}  # for one course
@@ -47,7 +41,7 @@ class BudgetSpent(WorkbookError):
     """
 
 
-class Lab:
+class Lab(OpenSubject):
     """Where the experiments of one diagnosis run. Nothing of the caller's is trained, moved or
     overwritten.
     """
@@ -67,39 +61,14 @@ class Lab:
                 f"steps is {steps}; a course is judged {N_JUDGED} times and needs as many steps at"
                 " least"
             )
-        self.subject = replace(subject, batch=private_copy(subject.batch))
-        self.budget, self.seed, self.on_course, self.steps = budget, seed, on_course, steps
+        super().__init__(subject, seed)
+        self.budget, self.on_course, self.steps = budget, on_course, steps
         self.started = time.perf_counter()
-        self.batch: Batch = self.subject.batch
-        target, self.lengths = check_target(self.subject, self.batch)
-        self.target = target.float()
-        self.mask = lengths_to_mask(self.lengths, target.shape[1])
-        self.frames = self.target[self.mask]  # (valid frames, M)
-        self.best_constant = best_constant_l1(self.frames)
-        if not torch.isfinite(self.frames).all() or self.best_constant == 0.0:
-            raise SubjectError(
-                "target_mel",
-                f"a best-constant error of {self.best_constant}",
-                "finite valid frames that are not all alike",
-            )
         self.courses: dict[str, Course] = {}
         # causes that the checks before have confirmed
         self.confirmed: list[str] = []
         # why the loss is not about the target, where a check has found that
         self.misled = ""
-        self.remembered: dict[Callable, Any] = {}  # of `once_per_lab`
-
-    # --- models -----------------------------------------------------------------------------------
-
-    def build(self, seed: int | None = None) -> nn.Module:
-        """A fresh model of its own, in training mode."""
-        with unchanged_randomness(self.seed if seed is None else seed):
-            return copy.deepcopy(self.subject.build_model()).train()
-
-    @functools.cached_property
-    def model(self) -> nn.Module:
-        """A fresh model for audits that do not train; use it and leave it as it was."""
-        return self.build()
 
     @functools.cached_property
     def trained(self) -> nn.Module:
@@ -112,107 +81,6 @@ class Lab:
         # what is missing is a finding of its own
         model.load_state_dict(self.checkpoint_state, strict=False)
         return model
-
-    @functools.cached_property
-    def checkpoint_state(self) -> Mapping[str, Tensor]:
-        """The tensors of `Subject.checkpoint`."""
-        source = self.subject.checkpoint
-        if isinstance(source, Mapping):
-            return source
-        from safetensors.torch import load_file
-
-        path = Path(source)
-        try:
-            return load_file(path)
-        except Exception as error:
-            raise SubjectError(
-                "checkpoint", f"{path}: {error}", "a safetensors file, or a state dict"
-            ) from error
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """What `predict` can be asked for: "frames" differs from "mel" only where the subject has a
-        post-net.
-        """
-        return ("frames", "mel") if self.subject.predict_frames is not None else ("mel",)
-
-    # --- predictions ------------------------------------------------------------------------------
-
-    def predict(
-        self, model: nn.Module, batch: Batch | None = None, field: str = "frames"
-    ) -> Tensor:
-        """(B, T, M) fp32 in eval mode, from the same random state each time. `frames` is before a
-        post-net, `mel` after.
-        """
-        function = self.subject.predict_frames if field == "frames" else None
-        with unchanged_randomness(self.seed), evaluating(model):
-            return (
-                (function or self.subject.predict_mel)(
-                    model, self.batch if batch is None else batch
-                )
-                .detach()
-                .float()
-            )
-
-    @functools.cached_property
-    def predicts_numbers(self) -> bool:
-        """Whether what the fresh model predicts is finite on every valid frame."""
-        return bool(
-            torch.stack(
-                [
-                    self.predict(self.model, field=field)[self.mask].isfinite().all()
-                    for field in self.fields
-                ]
-            ).all()
-        )
-
-    def error(self, mel: Tensor) -> float:
-        """L1 over the valid frames that both have, (B, T', M) against the target, over the best
-        constant.
-        """
-        n_frames = min(mel.shape[1], self.target.shape[1])
-        difference = (
-            (mel[:, :n_frames].float() - self.target[:, :n_frames])
-            .abs()[self.mask[:, :n_frames]]
-            .mean()
-        )
-        return float(difference) / self.best_constant
-
-    def calls(self, model: nn.Module, batch: Batch | None = None) -> list[Call]:
-        """The module calls of one teacher-forced prediction."""
-        with without_dropout(model):
-            return trace(model, lambda: self.predict(model, batch, "mel"))
-
-    # --- gradients --------------------------------------------------------------------------------
-
-    def losses(self, model: nn.Module, batch: Batch | None = None) -> dict[str, Tensor]:
-        """The subject's terms in training mode without dropout, with their graph."""
-        model.train()
-        with unchanged_randomness(self.seed), without_dropout(model), torch.enable_grad():
-            return dict(self.subject.losses(model, self.batch if batch is None else batch))
-
-    def gradient(
-        self, model: nn.Module, batch: Batch | None = None, term: str = "total"
-    ) -> dict[str, Tensor]:
-        """Gradient of a term at each parameter that it reaches, without dropout and without
-        activation checkpointing (which has a check of its own). The model's own .grad is left
-        alone.
-        """
-        with without_checkpointing():
-            value = self.losses(model, batch)[term]
-            trained = {
-                name: parameter
-                for name, parameter in all_parameters(model)
-                if parameter.requires_grad
-            }
-            if not value.requires_grad:
-                return {}
-            gradients = torch.autograd.grad(value, list(trained.values()), allow_unused=True)
-        return {
-            name: gradient.detach()
-            for name, gradient in zip(trained, gradients)
-            if gradient is not None
-        }
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -354,18 +222,3 @@ class Lab:
             time.perf_counter() - started,
             model,
         )
-
-
-Measured = TypeVar("Measured")
-
-
-def once_per_lab(measure: Callable[[Lab], Measured]) -> Callable[[Lab], Measured]:
-    """A measurement of a lab that is made when it is first asked for, and remembered in the lab."""
-
-    @functools.wraps(measure)
-    def remembered(lab: Lab) -> Measured:
-        if measure not in lab.remembered:
-            lab.remembered[measure] = measure(lab)
-        return lab.remembered[measure]
-
-    return remembered

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tts_workbook.lab.interventions import HALVES, in_fp32, replaced
-from tts_workbook.lab.short_run import Change, all_parameters
+from tts_workbook.lab.short_run import Change
+from tts_workbook.subject.interventions import HALVES, in_fp32, replaced
+from tts_workbook.subject.training_step import all_parameters
 
 Optimizer = torch.optim.Optimizer
 Scaler = torch.amp.GradScaler

@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from tts_core.errors import WorkbookError
-from tts_core.training.step import step_optimizer
-from tts_workbook.measure.gradients import tensors_norm
 from tts_workbook.subject.subject import Batch
+from tts_workbook.subject.tensor_math import tensors_norm
+from tts_workbook.subject.training_step import all_parameters
 
 LEARNT = 0.5  # the overfit gate: teacher-forced L1 below half of the best constant
 
@@ -119,63 +118,6 @@ class WatchedSteps:
     update_ratio = property(lambda self: median(self.ratios))
     moved = property(lambda self: median(self.shares))
     gradient_norm = property(lambda self: median(self.norms))
-
-
-def plain_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    losses: Callable,
-    clip_norm: float | None = 1.0,
-) -> dict[str, float]:
-    """The workbook's step around any losses, in fp32: zero -> total -> backward -> clip -> step."""
-    optimizer.zero_grad(set_to_none=True)
-    terms = losses(model, batch)
-    if not torch.isfinite(terms["total"]):
-        raise WorkbookError(f"the loss is not finite: {float(terms['total'].detach())}")
-    terms["total"].backward()
-    step_optimizer(
-        model, optimizer, torch.amp.GradScaler(terms["total"].device.type, enabled=False), clip_norm
-    )
-    return {name: float(term.detach()) for name, term in terms.items()}
-
-
-def all_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Named parameters, with those of modules that hide in plain lists, dicts and attributes and so
-    are not registered.
-    """
-    named = list(model.named_parameters())
-    seen = {id(parameter) for _, parameter in named}
-    for path, module in list(model.named_modules()):
-        for name, value in vars(module).items():
-            if name.startswith("_") and name in ("_parameters", "_buffers", "_modules"):
-                continue
-            for key, hidden in _hidden(name, value):
-                parameters = (
-                    [("", hidden)]
-                    if isinstance(hidden, nn.Parameter)
-                    else list(hidden.named_parameters())
-                )
-                for inner, parameter in parameters:
-                    if id(parameter) not in seen:
-                        seen.add(id(parameter))
-                        named.append((".".join(filter(None, (path, key, inner))), parameter))
-    return named
-
-
-def _hidden(name: str, value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, nn.Module | nn.Parameter):
-        return [(name, value)]
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list | tuple)
-        else ()
-    )
-    return [
-        (f"{name}.{key}", part) for key, part in items if isinstance(part, nn.Module | nn.Parameter)
-    ]
 
 
 def median(values) -> float:

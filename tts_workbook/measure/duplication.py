@@ -26,8 +26,8 @@ from tts_core.config import LossConfig
 from tts_core.errors import WorkbookError
 from tts_core.speech.batch import Batch, duplicate
 from tts_core.training.losses import losses
-from tts_workbook.measure.gradients import tensors_norm
 from tts_workbook.measure.step_parity import comparable, relative_error, with_dropout
+from tts_workbook.subject.tensor_math import tensors_norm
 
 COPIES = (1, 2, 8, 32)
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32}

@@ -8,7 +8,6 @@ head.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +19,7 @@ from tts_core.training.losses import losses
 from tts_core.training.precision import choose_precision
 from tts_core.training.state import start_training
 from tts_core.training.step import train_step
+from tts_workbook.subject.tensor_math import tensors_norm
 
 MAX_SKIPPED_STEPS = 20  # a loss scale of 65,536 halved so often is below 1
 
@@ -46,22 +46,6 @@ def audited_modules(model: nn.Module) -> dict[str, list[str]]:
         for name in names
     }
     return {name: parameters for name, parameters in owned.items() if parameters}
-
-
-def tensors_norm(tensors: Sequence[torch.Tensor]) -> float:
-    """Euclidean norm over all elements of all tensors, in fp64; 0 for none."""
-    return (
-        float(torch.stack([tensor.double().square().sum() for tensor in tensors]).sum().sqrt())
-        if tensors
-        else 0.0
-    )
-
-
-def dot_product(
-    a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], names: Sequence[str]
-) -> float:
-    """Inner product over the tensors in `names`, in fp64."""
-    return float(sum((a[name].double() * b[name].double()).sum() for name in names))
 
 
 @dataclass(frozen=True)

@@ -8,49 +8,48 @@ import torch
 
 from tts_core.metrics.text_use import N_PERMUTATIONS
 from tts_core.model.modes import evaluating
-from tts_workbook.lab.isolation import unchanged_randomness, without_dropout
-from tts_workbook.lab.lab import Lab
+from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
+from tts_workbook.subject.opened import OpenSubject
 
 
-def headline(lab: Lab) -> dict[str, float]:
-    """TF, FR (over the best constant), text use and the baselines; what the subject does not supply
+def headline(opened: OpenSubject, model: torch.nn.Module) -> dict[str, float]:
+    """Of a trained model: TF, FR (over the best constant), text use and the baselines; what the subject does not supply
     is left out.
 
     FR is judged over the frames that both have, and its length stands beside it.
     """
-    model = lab.trained
     numbers = {
-        "best constant L1": lab.best_constant,
-        "copy of the previous frame L1 / best constant": copy_previous(lab),
-        "TF L1 / best constant": lab.error(lab.predict(model, field="mel")),
+        "best constant L1": opened.best_constant,
+        "copy of the previous frame L1 / best constant": copy_previous(opened),
+        "TF L1 / best constant": opened.error(opened.predict(model, field="mel")),
     }
-    if lab.subject.generate is not None:
-        mel = generated(lab, model)
-        numbers["FR L1 / best constant"] = lab.error(mel)
-        if mel.shape[1] != lab.target.shape[1]:
-            numbers["frames generated over frames wanted"] = mel.shape[1] / lab.target.shape[1]
-    if lab.subject.shuffle_text is not None:
-        numbers["text use"] = text_use(lab, model)
+    if opened.subject.generate is not None:
+        mel = generated(opened, model)
+        numbers["FR L1 / best constant"] = opened.error(mel)
+        if mel.shape[1] != opened.target.shape[1]:
+            numbers["frames generated over frames wanted"] = mel.shape[1] / opened.target.shape[1]
+    if opened.subject.shuffle_text is not None:
+        numbers["text use"] = text_use(opened, model)
     return numbers
 
 
-def generated(lab: Lab, model: torch.nn.Module) -> torch.Tensor:
+def generated(opened: OpenSubject, model: torch.nn.Module) -> torch.Tensor:
     """(B, T', M) free-running, eval mode, from the same random state each time."""
-    with unchanged_randomness(lab.seed), evaluating(model):
-        return lab.subject.generate(model, lab.batch).detach().float()
+    with unchanged_randomness(opened.seed), evaluating(model):
+        return opened.subject.generate(model, opened.batch).detach().float()
 
 
-def text_use(lab: Lab, model: torch.nn.Module) -> float:
+def text_use(opened: OpenSubject, model: torch.nn.Module) -> float:
     """TF L1 with the phonemes permuted (mean of 8 seeded permutations) over TF L1 with the right
     ones; 1.0: text ignored.
     """
     with without_dropout(model):
-        right = lab.error(lab.predict(model, field="mel"))
+        right = opened.error(opened.predict(model, field="mel"))
         wrong = [
-            lab.error(
-                lab.predict(
+            opened.error(
+                opened.predict(
                     model,
-                    lab.subject.shuffle_text(lab.batch, torch.Generator().manual_seed(seed)),
+                    opened.subject.shuffle_text(opened.batch, torch.Generator().manual_seed(seed)),
                     "mel",
                 )
             )
@@ -59,7 +58,10 @@ def text_use(lab: Lab, model: torch.nn.Module) -> float:
     return sum(wrong) / len(wrong) / right
 
 
-def copy_previous(lab: Lab) -> float:
+def copy_previous(opened: OpenSubject) -> float:
     """L1 of repeating the previous true frame, over the best constant."""
-    both = lab.mask[:, 1:]
-    return float((lab.target[:, 1:] - lab.target[:, :-1]).abs()[both].mean()) / lab.best_constant
+    both = opened.mask[:, 1:]
+    return (
+        float((opened.target[:, 1:] - opened.target[:, :-1]).abs()[both].mean())
+        / opened.best_constant
+    )

@@ -22,12 +22,8 @@ from tts_core.speech.batch import Batch
 from tts_core.training.precision import choose_precision
 from tts_core.training.state import start_training
 from tts_core.training.step import train_step
-from tts_workbook.measure.gradients import (
-    audited_modules,
-    dot_product,
-    module_norms,
-    term_gradients,
-)
+from tts_workbook.measure.gradients import audited_modules, module_norms, term_gradients
+from tts_workbook.subject.tensor_math import dot_product
 
 TERMS = ("mel", "duration", "stop")
 PAIRS = tuple(combinations(TERMS, 2))

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from tts_workbook.faults.checks.losses import span, term_gradients
 from tts_workbook.faults.checks.parameters import declared
-from tts_workbook.lab.interventions import kept_scalers
-from tts_workbook.lab.isolation import private_copy, unchanged_randomness
-from tts_workbook.lab.lab import Lab
-from tts_workbook.lab.observed_steps import observe_steps
-from tts_workbook.lab.short_run import all_parameters, plain_step
-from tts_workbook.measure.gradients import dot_product, tensors_norm
+from tts_workbook.measure.observed_steps import observe_steps
+from tts_workbook.subject.interventions import kept_scalers
+from tts_workbook.subject.isolation import private_copy, unchanged_randomness
+from tts_workbook.subject.opened import OpenSubject
+from tts_workbook.subject.tensor_math import dot_product, tensors_norm
+from tts_workbook.subject.training_step import all_parameters, plain_step
 
 MOST_MODULES = 36  # rows of a figure
 
@@ -76,10 +76,10 @@ class ModuleAudit:
         ]
 
 
-def audit_modules(lab: Lab) -> ModuleAudit:
+def audit_modules(opened: OpenSubject) -> ModuleAudit:
     """One forward pass per loss, and one train step of a model of its own."""
-    gradients = term_gradients(lab)
-    parameters = dict(all_parameters(lab.model))
+    gradients = term_gradients(opened)
+    parameters = dict(all_parameters(opened.model))
     modules = grouped(parameters)
     norm = {name: _norms(modules, gradient) for name, gradient in gradients.items()}
     alive = [
@@ -94,7 +94,7 @@ def audit_modules(lab: Lab) -> ModuleAudit:
     trained = [
         name
         for name, parameter in parameters.items()
-        if parameter.requires_grad and not declared(name, lab.subject.frozen)
+        if parameter.requires_grad and not declared(name, opened.subject.frozen)
     ]
     return ModuleAudit(
         modules,
@@ -109,7 +109,7 @@ def audit_modules(lab: Lab) -> ModuleAudit:
             if not gradients["total"].get(name, parameters[name].new_zeros(1)).any()
         ),
         len(trained),
-        _update_ratio(lab, modules),
+        _update_ratio(opened, modules),
     )
 
 
@@ -166,23 +166,23 @@ def _cosines(
     return found
 
 
-def _update_ratio(lab: Lab, modules: Mapping[str, list[str]]) -> PerModule:
+def _update_ratio(opened: OpenSubject, modules: Mapping[str, list[str]]) -> PerModule:
     """Train a fresh model until its optimiser has stepped once, as the subject does it, dropout and
     all.
     """
-    seen = observe_steps(lab)
+    seen = observe_steps(opened)
     if seen.step is None:
         return {}
-    model = lab.build()
+    model = opened.build()
     before = {name: parameter.detach().clone() for name, parameter in all_parameters(model)}
-    with unchanged_randomness(lab.seed), kept_scalers():
-        optimizer = lab.subject.make_optimizer(model)
+    with unchanged_randomness(opened.seed), kept_scalers():
+        optimizer = opened.subject.make_optimizer(model)
         for _ in range(seen.steps[0].call):
             model.train()
-            if lab.subject.train_step is None:
-                plain_step(model, optimizer, private_copy(lab.batch), lab.subject.losses)
+            if opened.subject.train_step is None:
+                plain_step(model, optimizer, private_copy(opened.batch), opened.subject.losses)
             else:
-                lab.subject.train_step(model, optimizer, private_copy(lab.batch))
+                opened.subject.train_step(model, optimizer, private_copy(opened.batch))
     moved = {name: parameter.detach() - before[name] for name, parameter in all_parameters(model)}
     size, change = _norms(modules, before), _norms(modules, moved)
     return {path: change[path] / size[path] for path in modules if size[path] > 0}

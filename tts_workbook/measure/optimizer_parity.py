@@ -19,8 +19,8 @@ from tts_core.speech.batch import Batch
 from tts_core.training.loop import fit
 from tts_core.training.losses import losses
 from tts_core.training.state import start_training
-from tts_workbook.measure.gradients import tensors_norm
 from tts_workbook.measure.step_parity import comparable, relative_error
+from tts_workbook.subject.tensor_math import tensors_norm
 
 Clearing = Literal["none", "zeros", "nothing"]
 

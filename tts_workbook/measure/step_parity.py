@@ -21,7 +21,8 @@ from tts_core.speech.batch import Batch
 from tts_core.training.precision import DTYPES, choose_precision
 from tts_core.training.state import start_training
 from tts_core.training.step import StepReport, train_step
-from tts_workbook.measure.gradients import MAX_SKIPPED_STEPS, audited_modules, dot_product
+from tts_workbook.measure.gradients import MAX_SKIPPED_STEPS, audited_modules
+from tts_workbook.subject.tensor_math import dot_product
 
 FLOORS = ("gradient rounded", "output rounded", "weights rounded")
 WEIGHT_ROUNDINGS = 5

@@ -15,14 +15,14 @@ import torch
 from tts_core.config import AudioConfig
 from tts_core.model.modes import evaluating
 from tts_core.speech.audio import log_mel, resample
-from tts_workbook.lab.anatomy import anatomy, movement, with_frames_changed
-from tts_workbook.lab.isolation import private_copy, unchanged_randomness, without_dropout
 from tts_workbook.lab.lab import Lab
-from tts_workbook.lab.short_run import all_parameters
-from tts_workbook.measure.gradients import tensors_norm
+from tts_workbook.measure.anatomy import anatomy, movement, with_frames_changed
 from tts_workbook.measure.headline import headline
 from tts_workbook.measure.intelligibility import stoi
+from tts_workbook.subject.isolation import private_copy, unchanged_randomness, without_dropout
 from tts_workbook.subject.subject import Batch, Subject
+from tts_workbook.subject.tensor_math import tensors_norm
+from tts_workbook.subject.training_step import all_parameters
 
 # sign -> how far it has to lie from the twin's to be harm (absolute), and the direction that is
 # harm
@@ -61,7 +61,7 @@ def signs(lab: Lab) -> dict[str, float]:
     """
     course = lab.course()
     found = {"mean TF L1 / best constant": course.outcome}
-    found |= {name: value for name, value in headline(lab).items() if name in BARS}
+    found |= {name: value for name, value in headline(lab, lab.trained).items() if name in BARS}
     for name, fields, measure in MEASURES:
         if lab.subject.has(*fields):
             try:

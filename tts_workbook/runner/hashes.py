@@ -4,13 +4,11 @@ user's own model.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from tts_core.errors import WorkbookError
 from tts_core.file_hashes import hash_files, visible_files
-from tts_workbook.subject.addresses import source_files
 
 
 def hash_data(folder: Path) -> dict[str, Any]:
@@ -27,18 +25,3 @@ def hash_data(folder: Path) -> dict[str, Any]:
     if not found["files"]:
         raise WorkbookError(f"the data folder {folder} is empty. {remedy}")
     return found
-
-
-def hash_subject(address: str, folder: Path, checkpoint: Path | None = None) -> dict[str, Any]:
-    """{"hash", "files", "bytes"} of the source that `address` names and imports from its own
-    folder, and of its checkpoint.
-    """
-    root, files = source_files(address, folder)
-    found = hash_files(root, files)
-    if checkpoint is None or not checkpoint.is_file():
-        return found
-    weights = hash_files(checkpoint.parent, [checkpoint])
-    return {
-        "hash": hashlib.sha256((found["hash"] + weights["hash"]).encode()).hexdigest(),
-        **{name: found[name] + weights[name] for name in ("files", "bytes")},
-    }

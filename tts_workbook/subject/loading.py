@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tts_core.errors import WorkbookError
-from tts_workbook.lab.isolation import unchanged_randomness
-from tts_workbook.lab.lab import Lab
-from tts_workbook.runner.hashes import hash_subject
+from tts_core.file_hashes import hash_files
+from tts_workbook.subject.addresses import source_files
+from tts_workbook.subject.isolation import unchanged_randomness
+from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.subject import Subject, check_subject
 
 
@@ -38,7 +40,7 @@ def load_subject(address: str, checkpoint: str | None = None) -> Subject:
     if not isinstance(found, Subject):
         raise WorkbookError(
             f"subject {address!r}: it is a {type(found).__name__}; wanted a"
-            " tts_workbook.diagnosis.Subject, or a function without arguments that returns one"
+            " tts_workbook.Subject, or a function without arguments that returns one"
         )
     if checkpoint is None:
         return found
@@ -67,14 +69,29 @@ def inspect_subject(address: str) -> dict[str, Any]:
             f" ({place.filename}, line {place.lineno}). Nothing was run"
         ) from error
     with unchanged_randomness(0):
-        lab = Lab(subject)
-        check_subject(lab.subject)
+        opened = OpenSubject(subject)
+        check_subject(opened.subject)
         weights = (
             Path(subject.checkpoint) if isinstance(subject.checkpoint, str | PathLike) else None
         )
         if weights is not None:
-            lab.checkpoint_state  # raises where it cannot be read
+            opened.checkpoint_state  # raises where it cannot be read
     return {"address": address, **hash_subject(address, Path.cwd(), weights)}
+
+
+def hash_subject(address: str, folder: Path, checkpoint: Path | None = None) -> dict[str, Any]:
+    """{"hash", "files", "bytes"} of the source that `address` names and imports from its own
+    folder, and of its checkpoint.
+    """
+    root, files = source_files(address, folder)
+    found = hash_files(root, files)
+    if checkpoint is None or not checkpoint.is_file():
+        return found
+    weights = hash_files(checkpoint.parent, [checkpoint])
+    return {
+        "hash": hashlib.sha256((found["hash"] + weights["hash"]).encode()).hexdigest(),
+        **{name: found[name] + weights[name] for name in ("files", "bytes")},
+    }
 
 
 def _module(place: str, address: str):

@@ -16,7 +16,7 @@ from tts_core.config import AudioConfig
 from tts_core.speech.audio import log_mel
 from tts_workbook.faults.checks.registry import CHECKS
 from tts_workbook.lab.lab import Lab
-from tts_workbook.lab.seen_clips import pairing
+from tts_workbook.measure.seen_clips import pairing
 from tts_workbook.planted import ours, plants_data
 from tts_workbook.planted.cases import draw_setting, short_clips
 from tts_workbook.planted.ours_twin import build

@@ -6,8 +6,8 @@ import pytest
 
 from tts_workbook.faults.checks import activity, losses, model, order  # noqa: F401  they register
 from tts_workbook.faults.checks.registry import CHECKS
-from tts_workbook.lab.anatomy import anatomy
 from tts_workbook.lab.lab import Lab
+from tts_workbook.measure.anatomy import anatomy
 from tts_workbook.planted import ours, tacotron
 from tts_workbook.planted.cases import draw_setting
 

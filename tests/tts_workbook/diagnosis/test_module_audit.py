@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.tts_workbook.diagnosis.tiny_subject import Tiny, lab, losses, make_batch
-from tts_workbook.lab.equivalence import compare_batches
-from tts_workbook.measure.gradients import tensors_norm
+from tts_workbook.measure.equivalence import compare_batches
 from tts_workbook.measure.module_audit import audit_modules, grouped
 from tts_workbook.subject.subject import SubjectError
+from tts_workbook.subject.tensor_math import tensors_norm
 
 
 def two_terms(model, batch):

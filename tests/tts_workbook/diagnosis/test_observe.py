@@ -8,18 +8,17 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tests.tts_workbook.diagnosis.tiny_subject import Tiny, lab, losses, make_batch, sgd
-from tts_workbook.lab.interventions import (
+from tts_workbook.lab.run_changes import fp32_weights, lr_times, no_weight_decay, unclipped
+from tts_workbook.lab.short_run import Change
+from tts_workbook.measure.observed_steps import n_checkpointed, observe, observe_steps, reference
+from tts_workbook.subject.interventions import (
     in_fp32,
     kept_scalers,
     masks_in_range,
     without_batch_statistics,
     without_checkpointing,
 )
-from tts_workbook.lab.observed_steps import n_checkpointed, observe, observe_steps, reference
-from tts_workbook.lab.run_changes import fp32_weights, lr_times, no_weight_decay, unclipped
-from tts_workbook.lab.short_run import Change
-from tts_workbook.lab.tensor_math import cosine, difference, factor
-from tts_workbook.measure.gradients import tensors_norm
+from tts_workbook.subject.tensor_math import cosine, difference, factor, tensors_norm
 
 
 def step_with(clip=None, scaler=None, unscale=True, autocast=None, zero="start"):

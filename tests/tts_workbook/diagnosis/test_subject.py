@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from tts_workbook.lab.isolation import (
+from tts_workbook.lab.lab import Lab
+from tts_workbook.planted import ours
+from tts_workbook.planted.cases import draw_setting
+from tts_workbook.subject.isolation import (
     mapped,
     private_copy,
     tensors_in,
     unchanged_randomness,
     without_dropout,
 )
-from tts_workbook.lab.lab import Lab
-from tts_workbook.lab.short_run import all_parameters
-from tts_workbook.planted import ours
-from tts_workbook.planted.cases import draw_setting
 from tts_workbook.subject.subject import SubjectError, check_subject
+from tts_workbook.subject.training_step import all_parameters
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,8 @@ number = 3
 def write_subject(folder: Path) -> Path:
     """`folder`/mine.py with the subjects above and `folder`/parts.py beside it; returns mine.py."""
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(ROOT / "tests" / "diagnosis" / "tiny_subject.py", folder / "parts.py")
+    shutil.copy(
+        ROOT / "tests" / "tts_workbook" / "diagnosis" / "tiny_subject.py", folder / "parts.py"
+    )
     (folder / "mine.py").write_text(SOURCE)
     return folder / "mine.py"

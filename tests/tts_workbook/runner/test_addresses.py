@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tts_core.errors import WorkbookError
-from tts_workbook.runner.hashes import hash_subject
 from tts_workbook.runner.parameters import read_given, repository_root, settle, settle_in_notebook
 from tts_workbook.subject.addresses import absolute_address, is_address, short_address, source_files
+from tts_workbook.subject.loading import hash_subject
 
 
 def write(folder, files):

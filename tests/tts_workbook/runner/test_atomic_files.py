@@ -45,8 +45,8 @@ def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path):
     target = tmp_path / "verdict.json"
     atomic_files.write_text(target, "old")
     program = (
-        "import os, sys; from tts_workbook.runner import atomic\nos.replace = lambda *_:"
-        " os.kill(os.getpid(), 9)\natomic.write_text(sys.argv[1], 'new' * 1000)"
+        "import os, sys; from tts_core import atomic_files\nos.replace = lambda *_:"
+        " os.kill(os.getpid(), 9)\natomic_files.write_text(sys.argv[1], 'new' * 1000)"
     )
     assert subprocess.run([sys.executable, "-c", program, str(target)]).returncode == -9
     assert target.read_text() == "old"

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
-from tts_workbook.lab.isolation import unchanged_randomness, without_dropout
 from tts_workbook.lab.lab import Lab
-from tts_workbook.lab.module_calls import rms
 from tts_workbook.lab.short_run import Change
+from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
+from tts_workbook.subject.module_calls import rms
 
 # share of a layer's units that are zero on every valid frame; clean ReLU layers stay below 0.4
 DEAD_SHARE = 0.6

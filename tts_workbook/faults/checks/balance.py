@@ -13,11 +13,11 @@ from torch import Tensor
 from tts_workbook.faults.checks.losses import span, term_gradients
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
-from tts_workbook.lab.isolation import private_copy, unchanged_randomness, without_dropout
-from tts_workbook.lab.lab import Lab, once_per_lab
-from tts_workbook.lab.short_run import all_parameters, plain_step
-from tts_workbook.lab.tensor_math import Named, difference, only
-from tts_workbook.measure.gradients import tensors_norm
+from tts_workbook.lab.lab import Lab
+from tts_workbook.subject.isolation import private_copy, unchanged_randomness, without_dropout
+from tts_workbook.subject.opened import once_per_subject
+from tts_workbook.subject.tensor_math import Named, difference, only, tensors_norm
+from tts_workbook.subject.training_step import all_parameters, plain_step
 
 # a term's weighted gradient over the mel's from which on the mel may be without any say; sound ones
 # have 1 to 130
@@ -39,7 +39,7 @@ class SharedTerm:
     shared: frozenset[str]  # names of the parameters
 
 
-@once_per_lab
+@once_per_subject
 def weighted_terms(lab: Lab) -> tuple[str, dict[str, float], dict[str, Named]]:
     """Name of the mel term ("" where there is none, or a gradient is not finite), weights of the
     terms in total, and their gradients at fresh weights.

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
-from tts_workbook.lab.isolation import private_copy, tensors_in
 from tts_workbook.lab.lab import Lab
-from tts_workbook.lab.module_calls import text_embeddings
-from tts_workbook.lab.seen_clips import (
+from tts_workbook.lab.short_run import Change
+from tts_workbook.measure.seen_clips import (
     clips_of,
     distinct_clips,
     is_variant,
@@ -24,7 +23,8 @@ from tts_workbook.lab.seen_clips import (
     seen_batches,
     silent_ends,
 )
-from tts_workbook.lab.short_run import Change
+from tts_workbook.subject.isolation import private_copy, tensors_in
+from tts_workbook.subject.module_calls import text_embeddings
 from tts_workbook.subject.subject import Batch, SubjectError
 
 # Pairing: of honest short clips the z is 5 or more from 6 clips on (with durations; of one voice 8

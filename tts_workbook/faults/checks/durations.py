@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from tts_core.model.modes import evaluating
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
-from tts_workbook.lab.isolation import unchanged_randomness, without_dropout
 from tts_workbook.lab.lab import Lab
-from tts_workbook.lab.module_calls import Call, output_changed, recorded_calls
-from tts_workbook.lab.seen_clips import SeenClip, clips_of, distinct_clips
+from tts_workbook.measure.seen_clips import SeenClip, clips_of, distinct_clips
+from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
+from tts_workbook.subject.module_calls import Call, output_changed, recorded_calls
 
 # frames that Σ durations may miss: centred transforms have one more than hops
 FRAME_SLACK = 1

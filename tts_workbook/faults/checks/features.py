@@ -14,10 +14,11 @@ from torch import Tensor
 
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
-from tts_workbook.lab.isolation import unchanged_randomness
-from tts_workbook.lab.lab import Lab, once_per_lab
-from tts_workbook.lab.seen_clips import SeenClip, true_clips
+from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.copy_synthesis import Comparison, compare, line_per_bin
+from tts_workbook.measure.seen_clips import SeenClip, true_clips
+from tts_workbook.subject.isolation import unchanged_randomness
+from tts_workbook.subject.opened import once_per_subject
 from tts_workbook.subject.subject import SubjectError
 
 # clips whose features are computed again, and that go through the vocoder
@@ -118,7 +119,7 @@ def stale_features(lab: Lab) -> Iterable[Finding]:
     ]
 
 
-@once_per_lab
+@once_per_subject
 def differences(lab: Lab) -> list[Difference]:
     """Of the first clips. Computed once per lab."""
     with unchanged_randomness(lab.seed):
@@ -310,7 +311,7 @@ def _ratio_of_rates(ratio: float) -> bool:
     return any(abs(ratio * a / b - 1) < 0.012 for a in RATES for b in RATES if a != b)
 
 
-@once_per_lab
+@once_per_subject
 def _heard(lab: Lab) -> Heard:
     """The targets vocoded; today's features in their place where the targets are a stale cache of
     them. Once per lab.

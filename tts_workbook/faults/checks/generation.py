@@ -18,11 +18,12 @@ from tts_core.model.modes import evaluating
 from tts_workbook.faults.catalogue import CATALOGUE
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
-from tts_workbook.lab.anatomy import find_history, movement, with_frames_changed
-from tts_workbook.lab.isolation import unchanged_randomness, without_dropout
-from tts_workbook.lab.lab import BudgetSpent, Lab, once_per_lab
+from tts_workbook.lab.lab import BudgetSpent, Lab
 from tts_workbook.lab.short_run import LEARNT
+from tts_workbook.measure.anatomy import find_history, movement, with_frames_changed
 from tts_workbook.measure.headline import generated
+from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
+from tts_workbook.subject.opened import once_per_subject
 
 # of the best constant, mean over a frame: bf16 autocast with a cache stays below 0.004
 PARITY = 0.01
@@ -164,7 +165,7 @@ def layout(lab: Lab) -> Iterable[Finding]:
     ]
 
 
-@once_per_lab
+@once_per_subject
 def layout_of(lab: Lab) -> Layout:
     """On the trained model if its predictions are finite and decide, else on a fresh one. Computed
     once per lab.

@@ -15,15 +15,15 @@ from tts_core.model.modes import evaluating
 from tts_core.speech.batch import lengths_to_mask
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
-from tts_workbook.lab.anatomy import anatomy, movement
-from tts_workbook.lab.isolation import unchanged_randomness, without_dropout
-from tts_workbook.lab.lab import Lab, once_per_lab
-from tts_workbook.lab.module_calls import output_changed, with_noise
-from tts_workbook.lab.prediction import predicting
-from tts_workbook.lab.tensor_math import Named, inner
-from tts_workbook.measure.gradients import tensors_norm
+from tts_workbook.lab.lab import Lab
+from tts_workbook.measure.anatomy import anatomy, movement
 from tts_workbook.measure.optimizer_parity import nudged
+from tts_workbook.measure.prediction import predicting
+from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
+from tts_workbook.subject.module_calls import output_changed, with_noise
+from tts_workbook.subject.opened import once_per_subject
 from tts_workbook.subject.subject import Batch
+from tts_workbook.subject.tensor_math import Named, inner, tensors_norm
 
 # relative: what rounding, bf16 autocast and another order of summation may do to a loss
 SAME = 1e-3
@@ -332,7 +332,7 @@ def rounding_floor(lab: Lab) -> float:
         return float(movement(lab.predict(lab.model), lab.predict(off), lab).max())
 
 
-@once_per_lab
+@once_per_subject
 def term_gradients(lab: Lab) -> dict[str, Named]:
     """Term ("total" too) -> its gradient at fresh weights, without dropout."""
     model = lab.build()

@@ -15,10 +15,16 @@ from tts_workbook.faults.checks.activity import odd_weights, reinitialise
 from tts_workbook.faults.checks.parameters import declared
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
-from tts_workbook.lab.anatomy import MOVED, anatomy, movement, with_frames_changed
-from tts_workbook.lab.isolation import unchanged_randomness, without_dropout
 from tts_workbook.lab.lab import Lab
-from tts_workbook.lab.module_calls import Call, output_changed, outputs_changed, trace, with_noise
+from tts_workbook.measure.anatomy import MOVED, anatomy, movement, with_frames_changed
+from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
+from tts_workbook.subject.module_calls import (
+    Call,
+    output_changed,
+    outputs_changed,
+    trace,
+    with_noise,
+)
 
 LOCAL = 48  # frames: a look-ahead no longer than this may be an undeclared post-net
 # wrong text that moves the prediction by less, in target deviations, does not reach it

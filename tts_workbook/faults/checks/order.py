@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
-from tts_workbook.lab.anatomy import MOVED, Anatomy, anatomy, movement
-from tts_workbook.lab.isolation import without_dropout
 from tts_workbook.lab.lab import Lab
-from tts_workbook.lab.module_calls import Call, output_changed, outputs_changed, with_noise
+from tts_workbook.measure.anatomy import MOVED, Anatomy, anatomy, movement
+from tts_workbook.subject.isolation import without_dropout
+from tts_workbook.subject.module_calls import Call, output_changed, outputs_changed, with_noise
 
 EQUIVARIANT = 1e-4  # relative: outputs that are swapped exactly, up to rounding
 # relative: one place's input that moves another place's output by more is mixed in

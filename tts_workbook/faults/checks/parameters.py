@@ -12,9 +12,10 @@ from torch import nn
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
 from tts_workbook.lab.lab import Lab
-from tts_workbook.lab.observed_steps import observe_steps, reference
-from tts_workbook.lab.short_run import Change, all_parameters
-from tts_workbook.measure.gradients import tensors_norm
+from tts_workbook.lab.short_run import Change
+from tts_workbook.measure.observed_steps import observe_steps, reference
+from tts_workbook.subject.tensor_math import tensors_norm
+from tts_workbook.subject.training_step import all_parameters
 
 GAIN = 0.1  # in best constants, of the mean curve: what a paired run has to gain
 

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
-from tts_workbook.lab.interventions import HALVES, in_fp32, masks_in_range
-from tts_workbook.lab.isolation import mapped, tensors_in
 from tts_workbook.lab.lab import LONGER, Lab
-from tts_workbook.lab.observed_steps import observe, observe_steps, reference
 from tts_workbook.lab.run_changes import fp32_weights, to_fp32
-from tts_workbook.lab.short_run import Change, all_parameters
-from tts_workbook.measure.gradients import tensors_norm
+from tts_workbook.lab.short_run import Change
+from tts_workbook.measure.observed_steps import observe, observe_steps, reference
+from tts_workbook.subject.interventions import HALVES, in_fp32, masks_in_range
+from tts_workbook.subject.isolation import mapped, tensors_in
+from tts_workbook.subject.tensor_math import tensors_norm
+from tts_workbook.subject.training_step import all_parameters
 
 BETTER = 0.1  # in best constants, of the mean curve: what the fp32 twin has to gain
 AGAIN = 0.05  # what it has to gain in a longer run, where updates are swallowed

@@ -12,13 +12,21 @@ from torch import nn
 
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
-from tts_workbook.lab.interventions import without_batch_statistics
-from tts_workbook.lab.lab import Lab, once_per_lab
-from tts_workbook.lab.observed_steps import MARKED, SeenStep, observe, observe_steps, reference
+from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import median
-from tts_workbook.lab.tensor_math import Named, cosine, difference, factor, inner, only
-from tts_workbook.measure.gradients import tensors_norm
+from tts_workbook.measure.observed_steps import MARKED, SeenStep, observe, observe_steps, reference
+from tts_workbook.subject.interventions import without_batch_statistics
+from tts_workbook.subject.opened import once_per_subject
 from tts_workbook.subject.subject import Batch
+from tts_workbook.subject.tensor_math import (
+    Named,
+    cosine,
+    difference,
+    factor,
+    inner,
+    only,
+    tensors_norm,
+)
 
 # gradient of the second step over that of the first, same weights; 2 where the first is still there
 GROWN = 1.5
@@ -340,7 +348,7 @@ def _forward_passes(lab: Lab, step: SeenStep) -> float:
     return median([step.forwards[name] / n for name, n in _forwards_of_losses(lab).items()])
 
 
-@once_per_lab
+@once_per_subject
 def _forwards_of_losses(lab: Lab) -> Counter[str]:
     """Calls of each module in one evaluation of the losses."""
     calls, model = Counter(), lab.build()

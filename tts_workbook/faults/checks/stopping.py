@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from tts_core.model.modes import evaluating
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
-from tts_workbook.lab.isolation import unchanged_randomness, without_dropout
 from tts_workbook.lab.lab import Lab
-from tts_workbook.lab.module_calls import output_changed, recorded_calls
 from tts_workbook.lab.short_run import LEARNT
+from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
+from tts_workbook.subject.module_calls import output_changed, recorded_calls
 
 FIRES = 0.5  # where generation stops
 # a stop head that has learnt anything gives the last frame this many times the rate of the others

@@ -4,11 +4,11 @@ gradient?
 
 from __future__ import annotations
 
-from tts_workbook.lab.anatomy import movement
-from tts_workbook.lab.equivalence import Equivalence, compare_batches
-from tts_workbook.lab.isolation import without_dropout
+from tts_workbook.measure.anatomy import movement
+from tts_workbook.measure.equivalence import Equivalence, compare_batches
 from tts_workbook.runner.subject_study.study import Study, Verdict
 from tts_workbook.runner.verdicts import Item
+from tts_workbook.subject.isolation import without_dropout
 from tts_workbook.viz import plot_duplication
 
 REASON = "it compares copies and batches of our presets; your model's own are above"

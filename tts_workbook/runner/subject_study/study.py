@@ -11,11 +11,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from tts_workbook.lab.isolation import unchanged_randomness
 from tts_workbook.lab.lab import N_JUDGED, Lab
 from tts_workbook.lab.short_run import Change, Course
 from tts_workbook.runner.notebook import Item, Notebook
 from tts_workbook.subject.addresses import short_address
+from tts_workbook.subject.isolation import unchanged_randomness
 from tts_workbook.subject.loading import load_subject
 from tts_workbook.subject.subject import Subject, check_subject
 from tts_workbook.viz.frontend import under_runner

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tts_workbook.lab.observed_steps import observe_steps
 from tts_workbook.lab.run_changes import lr_times, no_weight_decay
 from tts_workbook.lab.short_run import Change, Course
 from tts_workbook.measure.headline import generated, text_use
+from tts_workbook.measure.observed_steps import observe_steps
 from tts_workbook.runner.subject_study.study import Study, Verdict
 from tts_workbook.trials.rulings import MARGINS
 from tts_workbook.viz import plot_courses, plot_sweep

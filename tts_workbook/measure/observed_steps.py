@@ -17,18 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tts_workbook.lab.interventions import (
+from tts_workbook.subject.interventions import (
     counted_checkpointing,
     kept_scalers,
     replaced,
     without_checkpointing,
 )
-from tts_workbook.lab.isolation import private_copy, unchanged_randomness, without_dropout
-from tts_workbook.lab.lab import Lab, once_per_lab
-from tts_workbook.lab.short_run import all_parameters, plain_step
-from tts_workbook.lab.tensor_math import Named, cosine, factor, only
-from tts_workbook.measure.gradients import tensors_norm
+from tts_workbook.subject.isolation import private_copy, unchanged_randomness, without_dropout
+from tts_workbook.subject.opened import OpenSubject, once_per_subject
 from tts_workbook.subject.subject import Batch
+from tts_workbook.subject.tensor_math import Named, cosine, factor, only, tensors_norm
+from tts_workbook.subject.training_step import all_parameters, plain_step
 
 # two of which one is not the end of an accumulation begun elsewhere; the third finds a marker
 N_STEPS = 3
@@ -130,32 +129,32 @@ class Observation:
         return self.step.update_ratio if self.step else math.nan
 
 
-@once_per_lab
-def observe_steps(lab: Lab) -> Observation:
+@once_per_subject
+def observe_steps(opened: OpenSubject) -> Observation:
     """The subject's train step on its batch, without dropout; run once and remembered."""
-    return observe(lab)
+    return observe(opened)
 
 
-@once_per_lab
-def reference(lab: Lab) -> Named:
+@once_per_subject
+def reference(opened: OpenSubject) -> Named:
     """Gradient of `total` on the whole batch at the same weights, without dropout and without
     checkpointing.
     """
-    return {name: gradient.float() for name, gradient in lab.gradient(lab.build()).items()}
+    return {name: gradient.float() for name, gradient in opened.gradient(opened.build()).items()}
 
 
-@once_per_lab
-def n_checkpointed(lab: Lab) -> int:
+@once_per_subject
+def n_checkpointed(opened: OpenSubject) -> int:
     """Calls of activation checkpointing in one evaluation of the losses and in the observed calls
     of the train step.
     """
     with without_checkpointing() as calls:
-        lab.losses(lab.build())
-    return len(calls) + observe_steps(lab).n_checkpointed
+        opened.losses(opened.build())
+    return len(calls) + observe_steps(opened).n_checkpointed
 
 
 def observe(
-    lab: Lab,
+    opened: OpenSubject,
     *,
     model: nn.Module | None = None,
     batch: Batch | None = None,
@@ -173,13 +172,13 @@ def observe(
     marker of the gradient's size: zeroing wipes it out. `plain`: the workbook's step instead of the
     subject's; `loss_scale` is forced upon every scaler. What the step raises is kept as text.
     """
-    model = lab.build() if model is None else model
-    batch = lab.batch if batch is None else batch
-    with unchanged_randomness(lab.seed):
-        optimizer = lab.subject.make_optimizer(model)
-    step = lab.subject.train_step
+    model = opened.build() if model is None else model
+    batch = opened.batch if batch is None else batch
+    with unchanged_randomness(opened.seed):
+        optimizer = opened.subject.make_optimizer(model)
+    step = opened.subject.train_step
     if step is None or plain:
-        step = functools.partial(plain_step, losses=lab.subject.losses)
+        step = functools.partial(plain_step, losses=opened.subject.losses)
     watch, steps, errors, leftover, first_pile = _Watch(model, optimizer), [], [], False, 0.0
     n_calls, marker, longest = 0, {}, max(max_calls, PILED_CALLS if max_calls == MAX_CALLS else 0)
     with (
@@ -200,7 +199,7 @@ def observe(
             watch.restore()
             model.train()
             try:
-                with unchanged_randomness(lab.seed):
+                with unchanged_randomness(opened.seed):
                     step(model, optimizer, private_copy(batch))
             except Exception as error:  # the subject's code may raise anything
                 errors.append(f"{type(error).__name__}: {error}")

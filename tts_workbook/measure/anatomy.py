@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tts_workbook.lab.isolation import private_copy, tensors_in
-from tts_workbook.lab.lab import Lab, once_per_lab
-from tts_workbook.lab.module_calls import (
+from tts_workbook.subject.isolation import private_copy, tensors_in
+from tts_workbook.subject.module_calls import (
     Call,
     changed_outputs,
     output_changed,
@@ -22,6 +21,7 @@ from tts_workbook.lab.module_calls import (
     text_embeddings,
     with_noise,
 )
+from tts_workbook.subject.opened import OpenSubject, once_per_subject
 from tts_workbook.subject.subject import Batch
 
 # a prediction that moves by less than this share of the target's spread has not moved
@@ -47,36 +47,36 @@ class History:
         return twin
 
 
-def find_history(lab: Lab) -> list[History]:
+def find_history(opened: OpenSubject) -> list[History]:
     """Tensors of the batch that are the target up to a per-bin scale and a shift of at most one
     frame.
     """
     found = []
-    for index, tensor in enumerate(tensors_in(lab.batch)):
-        if tensor.ndim != 3 or not tensor.is_floating_point() or len(tensor) != len(lab.target):
+    for index, tensor in enumerate(tensors_in(opened.batch)):
+        if tensor.ndim != 3 or not tensor.is_floating_point() or len(tensor) != len(opened.target):
             continue
         for bins_first in (False, True):
             frames = (tensor.transpose(1, 2) if bins_first else tensor).float()
-            if frames.shape[2] != lab.target.shape[2]:
+            if frames.shape[2] != opened.target.shape[2]:
                 continue
             for shift in (0, 1, -1):
-                if _is_target(frames, lab, shift):
+                if _is_target(frames, opened, shift):
                     found.append(History(index, bins_first, shift))
                     break
     return found
 
 
-def _is_target(frames: Tensor, lab: Lab, shift: int) -> bool:
+def _is_target(frames: Tensor, opened: OpenSubject, shift: int) -> bool:
     """Whether frame j of `frames` is a per-bin affine image of the target's frame j - shift."""
     length = min(
         frames.shape[1] - max(shift, 0),
-        lab.target.shape[1] - max(-shift, 0),
-        int(lab.lengths.min()) - 1,
+        opened.target.shape[1] - max(-shift, 0),
+        int(opened.lengths.min()) - 1,
     )
     if length < 4:
         return False
     given = frames[:, max(shift, 0) : max(shift, 0) + length].reshape(-1, frames.shape[2])
-    wanted = lab.target[:, max(-shift, 0) : max(-shift, 0) + length].reshape(-1, frames.shape[2])
+    wanted = opened.target[:, max(-shift, 0) : max(-shift, 0) + length].reshape(-1, frames.shape[2])
     given, wanted = given - given.mean(dim=0), wanted - wanted.mean(dim=0)
     spread = wanted.square().sum(dim=0)
     slope = (given * wanted).sum(dim=0) / spread.clamp(min=1e-9)
@@ -85,16 +85,16 @@ def _is_target(frames: Tensor, lab: Lab, shift: int) -> bool:
 
 
 def with_frames_changed(
-    lab: Lab, histories: list[History], frames: slice, seed: int = NOISE_SEED
+    opened: OpenSubject, histories: list[History], frames: slice, seed: int = NOISE_SEED
 ) -> Batch:
     """The batch with noise of the target's own size on these frames of the target, wherever the
     batch holds them.
     """
-    batch = lab.batch
+    batch = opened.batch
     for history in histories:
 
         def disturb(tensor: Tensor, shift: int = history.shift) -> None:
-            start, stop, _ = frames.indices(lab.target.shape[1])
+            start, stop, _ = frames.indices(opened.target.shape[1])
             start, stop = max(0, start + shift), min(tensor.shape[1], stop + shift)
             noise = torch.randn(
                 tensor[:, start:stop].shape, generator=torch.Generator().manual_seed(seed)
@@ -107,12 +107,12 @@ def with_frames_changed(
     return batch
 
 
-def movement(a: Tensor, b: Tensor, lab: Lab) -> Tensor:
+def movement(a: Tensor, b: Tensor, opened: OpenSubject) -> Tensor:
     """(B, T) largest change over the bins, in units of the target's spread, zero in the padding;
     NaN counts as 1e9.
     """
-    change = (a - b).abs().amax(dim=2) / (lab.frames.std() + 1e-12)
-    return torch.nan_to_num(change, nan=1e9, posinf=1e9).masked_fill(~lab.mask, 0.0)
+    change = (a - b).abs().amax(dim=2) / (opened.frames.std() + 1e-12)
+    return torch.nan_to_num(change, nan=1e9, posinf=1e9).masked_fill(~opened.mask, 0.0)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Anatomy:
     memory: str
     memory_calls: tuple[int, ...]  # the calls of `memory` that matter
     history_in: tuple[str, ...]  # first modules that the history enters
-    # of `Lab.fields`: last module with parameters that moves the prediction; empty if none
+    # of `OpenSubject.fields`: last module with parameters that moves the prediction; empty if none
     outputs: Mapping[str, str]
     histories: tuple[History, ...]
     calls: tuple[Call, ...]  # of the undisturbed prediction
@@ -137,17 +137,19 @@ class Anatomy:
         return self.outputs["mel"]
 
 
-@once_per_lab
-def anatomy(lab: Lab) -> Anatomy:
-    """The anatomy of the subject's model, found once per lab."""
-    model = lab.build()
+@once_per_subject
+def anatomy(opened: OpenSubject) -> Anatomy:
+    """The anatomy of the subject's model, found once per opened."""
+    model = opened.build()
     modules = dict(model.named_modules())
-    calls = lab.calls(model)
+    calls = opened.calls(model)
     embeddings = text_embeddings(model, calls)
-    histories = find_history(lab)
-    by_text = _changed_by_text(lab, model, embeddings, calls)
+    histories = find_history(opened)
+    by_text = _changed_by_text(opened, model, embeddings, calls)
     by_history = (
-        changed_outputs(calls, lab.calls(model, with_frames_changed(lab, histories, slice(None))))
+        changed_outputs(
+            calls, opened.calls(model, with_frames_changed(opened, histories, slice(None)))
+        )
         if histories
         else {}
     )
@@ -166,31 +168,33 @@ def anatomy(lab: Lab) -> Anatomy:
             (index for index in sorted(mel_side) if calls[index].name in leaves), mel_side[0]
         )
         history_in = [calls[first].name]
-    memory = lab.subject.memory or _memory_name(calls, text_side, sorted(mel_side), lab)
+    memory = opened.subject.memory or _memory_name(calls, text_side, sorted(mel_side), opened)
     return Anatomy(
         tuple(embeddings),
         tuple(dict.fromkeys(calls[index].name for index in text_side)),
         memory,
         tuple(index for index, call in enumerate(calls) if call.name == memory),
         tuple(history_in),
-        {field: find_output(lab, model, calls, field) for field in lab.fields},
+        {field: find_output(opened, model, calls, field) for field in opened.fields},
         tuple(histories),
         tuple(calls),
     )
 
 
 def _changed_by_text(
-    lab: Lab, model: nn.Module, embeddings: list[str], calls: list[Call]
+    opened: OpenSubject, model: nn.Module, embeddings: list[str], calls: list[Call]
 ) -> dict[int, float]:
     """Calls that move when what the text embeddings give is disturbed."""
     modules = dict(model.named_modules())
     with outputs_changed(
         (modules[name], lambda tensor: with_noise(tensor, NOISE_SEED)) for name in embeddings
     ):
-        return changed_outputs(calls, lab.calls(model))
+        return changed_outputs(calls, opened.calls(model))
 
 
-def _memory_name(calls: list[Call], text_side: list[int], mel_side: list[int], lab: Lab) -> str:
+def _memory_name(
+    calls: list[Call], text_side: list[int], mel_side: list[int], opened: OpenSubject
+) -> str:
     """The text-only module that gives the (B, length, width) sequence which the outermost
     history-dependent module is handed; the last text-only one where none is handed over as it is.
     """
@@ -199,22 +203,22 @@ def _memory_name(calls: list[Call], text_side: list[int], mel_side: list[int], l
     candidates = [
         index
         for index in text_side
-        if any(_is_sequence(tensor, lab) for tensor in calls[index].outputs)
+        if any(_is_sequence(tensor, opened) for tensor in calls[index].outputs)
     ]
     for call in decoder:
         for index in reversed(candidates):
-            given = [tensor for tensor in calls[index].outputs if _is_sequence(tensor, lab)]
+            given = [tensor for tensor in calls[index].outputs if _is_sequence(tensor, opened)]
             if any(_same(tensor, entered) for entered in call.inputs for tensor in given):
                 return calls[index].name
     return calls[candidates[-1]].name if candidates else ""
 
 
-def _is_sequence(tensor: Tensor, lab: Lab) -> bool:
+def _is_sequence(tensor: Tensor, opened: OpenSubject) -> bool:
     return (
         tensor.ndim == 3
         and tensor.is_floating_point()
         and min(tensor.shape[1:]) > 1
-        and len(lab.target) in tensor.shape[:2]
+        and len(opened.target) in tensor.shape[:2]
     )
 
 
@@ -222,11 +226,11 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
 
 
-def find_output(lab: Lab, model: nn.Module, calls: list[Call], field: str) -> str:
+def find_output(opened: OpenSubject, model: nn.Module, calls: list[Call], field: str) -> str:
     """The last leaf module with parameters and M outputs whose output moves the prediction."""
     modules = dict(model.named_modules())
-    n_bins = lab.target.shape[2]
-    before = lab.predict(model, field=field)
+    n_bins = opened.target.shape[2]
+    before = opened.predict(model, field=field)
     for call in reversed(calls):
         module = modules.get(call.name)
         leaf = (
@@ -237,6 +241,6 @@ def find_output(lab: Lab, model: nn.Module, calls: list[Call], field: str) -> st
         if not leaf or not any(n_bins in tensor.shape[1:] for tensor in call.outputs):
             continue
         with output_changed(module, lambda tensor: tensor + 1.0):
-            if float(movement(lab.predict(model, field=field), before, lab).max()) > MOVED:
+            if float(movement(opened.predict(model, field=field), before, opened).max()) > MOVED:
                 return call.name
     return ""

@@ -6,14 +6,26 @@ A name that one of two vectors lacks counts as zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Collection, Container, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from tts_workbook.measure.gradients import dot_product, tensors_norm
-
 Named = dict[str, Tensor]
+
+
+def tensors_norm(tensors: Collection[Tensor]) -> float:
+    """Euclidean norm over all elements of all tensors, in fp64; 0 for none."""
+    return (
+        float(torch.stack([tensor.double().square().sum() for tensor in tensors]).sum().sqrt())
+        if tensors
+        else 0.0
+    )
+
+
+def dot_product(a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: Sequence[str]) -> float:
+    """Inner product over the tensors in `names`, in fp64."""
+    return float(sum((a[name].double() * b[name].double()).sum() for name in names))
 
 
 def only(gradient: Named, names: Container[str]) -> Named:

@@ -12,10 +12,10 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from tts_workbook.lab.anatomy import anatomy
-from tts_workbook.lab.isolation import without_dropout
-from tts_workbook.lab.lab import Lab
-from tts_workbook.lab.module_calls import change_output, output_changed, trace
+from tts_workbook.measure.anatomy import anatomy
+from tts_workbook.subject.isolation import without_dropout
+from tts_workbook.subject.module_calls import change_output, output_changed, trace
+from tts_workbook.subject.opened import OpenSubject
 
 # of the target's spread: how near the prediction has to come to what it was made to be
 CLOSE = 0.01
@@ -24,8 +24,8 @@ FLAT = 1e-6
 
 
 @contextmanager
-def predicting(lab: Lab, model: nn.Module, prediction: Tensor) -> Iterator[bool]:
-    """Inside, `model` in eval mode predicts `prediction` (B, T, M) on the lab's batch; False where
+def predicting(opened: OpenSubject, model: nn.Module, prediction: Tensor) -> Iterator[bool]:
+    """Inside, `model` in eval mode predicts `prediction` (B, T, M) on the opened's batch; False where
     that cannot be done.
 
     What the last layer gives is shifted by (wanted - own) / slope, the slope measured by a probe:
@@ -33,25 +33,27 @@ def predicting(lab: Lab, model: nn.Module, prediction: Tensor) -> Iterator[bool]
     are set, then the mel behind it.
     """
     with ExitStack() as stack:
-        yield all(_set(lab, model, prediction, field, stack) for field in lab.fields)
+        yield all(_set(opened, model, prediction, field, stack) for field in opened.fields)
 
 
-def _set(lab: Lab, model: nn.Module, prediction: Tensor, field: str, stack: ExitStack) -> bool:
-    name = anatomy(lab).outputs[field]
+def _set(
+    opened: OpenSubject, model: nn.Module, prediction: Tensor, field: str, stack: ExitStack
+) -> bool:
+    name = anatomy(opened).outputs[field]
     if not name:
         return False
     module = dict(model.named_modules())[name]
     with without_dropout(model):
-        own = lab.predict(model, field=field)
+        own = opened.predict(model, field=field)
         with output_changed(module, lambda output: output + 1.0):
-            slope = lab.predict(model, field=field) - own
+            slope = opened.predict(model, field=field) - own
         shapes = [
             call.outputs[0].shape
-            for call in trace(model, lambda: lab.predict(model, field=field))
+            for call in trace(model, lambda: opened.predict(model, field=field))
             if call.name == name
         ]
     shift = torch.where(slope.abs() > FLAT, (prediction - own) / slope, torch.zeros_like(own))
-    order = _order(lab, model, module, field, own, shapes)
+    order = _order(opened, model, module, field, own, shapes)
     if order is None or _part(shift[order], shapes, 0) is None:
         return False
     shift = shift[order]
@@ -67,13 +69,20 @@ def _set(lab: Lab, model: nn.Module, prediction: Tensor, field: str, stack: Exit
     stack.callback(change_output(module, shifted).remove)
     counter[0] = 0
     with without_dropout(model):
-        reached = lab.predict(model, field=field)
+        reached = opened.predict(model, field=field)
     counter[0] = 0
-    return float((reached - prediction).abs()[lab.mask].mean()) < CLOSE * float(lab.frames.std())
+    return float((reached - prediction).abs()[opened.mask].mean()) < CLOSE * float(
+        opened.frames.std()
+    )
 
 
 def _order(
-    lab: Lab, model: nn.Module, module: nn.Module, field: str, own: Tensor, shapes: list[torch.Size]
+    opened: OpenSubject,
+    model: nn.Module,
+    module: nn.Module,
+    field: str,
+    own: Tensor,
+    shapes: list[torch.Size],
 ) -> list[int] | None:
     """The clip behind each row of the layer's output, or behind each of its calls: models may sort
     their clips.
@@ -98,9 +107,9 @@ def _order(
             return output
 
         with without_dropout(model), output_changed(module, disturbed):
-            moved = ((lab.predict(model, field=field) - own).abs().amax(dim=2) * lab.mask).amax(
-                dim=1
-            )
+            moved = (
+                (opened.predict(model, field=field) - own).abs().amax(dim=2) * opened.mask
+            ).amax(dim=1)
         clip = int(moved.argmax())
         if float(moved[clip]) == 0.0 or clip in order:
             return None

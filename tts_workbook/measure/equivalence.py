@@ -11,11 +11,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from tts_workbook.lab.lab import Lab
-from tts_workbook.lab.tensor_math import difference
-from tts_workbook.measure.gradients import tensors_norm
 from tts_workbook.measure.optimizer_parity import nudged
+from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.subject import Batch, SubjectError
+from tts_workbook.subject.tensor_math import difference, tensors_norm
 
 FP32 = 1e-5  # what fp32 sums in another order may differ by, whatever the floor
 FLOORS = 10.0  # how many times what rounding does
@@ -62,15 +61,15 @@ class Equivalence:
         return "refuted" if self.largest > max(LARGE, self.bar) else "undecided"
 
 
-def compare_batches(lab: Lab, batches: Mapping[int, Batch], field: str) -> Equivalence:
-    """Total loss and gradient of each of `batches` against the lab's own, fresh weights, training
+def compare_batches(opened: OpenSubject, batches: Mapping[int, Batch], field: str) -> Equivalence:
+    """Total loss and gradient of each of `batches` against the opened's own, fresh weights, training
     mode, no dropout.
 
     Raises SubjectError where a loss is not finite or nothing has a gradient; `field` is the part
     that made the batches.
     """
-    model = lab.build()
-    loss, gradient = _total(lab, model, lab.batch)
+    model = opened.build()
+    loss, gradient = _total(opened, model, opened.batch)
     size = tensors_norm(gradient.values())
     if not (math.isfinite(loss) and math.isfinite(size) and size > 0):
         raise SubjectError(
@@ -80,7 +79,7 @@ def compare_batches(lab: Lab, batches: Mapping[int, Batch], field: str) -> Equiv
         )
     changes = {}
     for key, batch in batches.items():
-        other, other_gradient = _total(lab, model, batch)
+        other, other_gradient = _total(opened, model, batch)
         if not math.isfinite(other):
             raise SubjectError(
                 field, f"a batch with a loss of {other}", "the same clips, whose loss is finite"
@@ -88,7 +87,7 @@ def compare_batches(lab: Lab, batches: Mapping[int, Batch], field: str) -> Equiv
         changes[key] = Difference(
             abs(other - loss) / max(abs(loss), 1e-12), difference(other_gradient, gradient)
         )
-    rounded, rounded_gradient = _total(lab, nudged(model), lab.batch)
+    rounded, rounded_gradient = _total(opened, nudged(model), opened.batch)
     return Equivalence(
         changes,
         Difference(
@@ -97,5 +96,5 @@ def compare_batches(lab: Lab, batches: Mapping[int, Batch], field: str) -> Equiv
     )
 
 
-def _total(lab: Lab, model: nn.Module, batch: Batch) -> tuple[float, dict[str, Tensor]]:
-    return float(lab.losses(model, batch)["total"].detach()), lab.gradient(model, batch)
+def _total(opened: OpenSubject, model: nn.Module, batch: Batch) -> tuple[float, dict[str, Tensor]]:
+    return float(opened.losses(model, batch)["total"].detach()), opened.gradient(model, batch)

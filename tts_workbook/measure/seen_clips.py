@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from tts_workbook.lab.isolation import private_copy, unchanged_randomness
-from tts_workbook.lab.lab import Lab, once_per_lab
+from tts_workbook.subject.isolation import private_copy, unchanged_randomness
+from tts_workbook.subject.opened import OpenSubject, once_per_subject
 from tts_workbook.subject.subject import Batch
 
 N_BATCHES = 12  # of `Subject.batches` that are looked at
@@ -41,9 +41,9 @@ class SeenClip:
         return hashlib.sha256(self.frames.contiguous().numpy().tobytes()).hexdigest()
 
 
-def clips_of(lab: Lab, batch: Batch) -> list[SeenClip]:
+def clips_of(opened: OpenSubject, batch: Batch) -> list[SeenClip]:
     """The clips of a batch, on the CPU."""
-    subject = lab.subject
+    subject = opened.subject
     target, lengths = subject.target_mel(batch)
     target = target.detach().float().cpu()
     symbols: Sequence[Any] = subject.symbols(batch) if subject.symbols else [None] * len(target)
@@ -74,35 +74,37 @@ def clips_of(lab: Lab, batch: Batch) -> list[SeenClip]:
     return clips
 
 
-@once_per_lab
-def seen_batches(lab: Lab) -> list[Batch]:
+@once_per_subject
+def seen_batches(opened: OpenSubject) -> list[Batch]:
     """The first batches of `Subject.batches`, copied; none where it is not supplied. Drawn once per
-    lab.
+    opened.
     """
-    with unchanged_randomness(lab.seed):
-        drawn = itertools.islice(lab.subject.batches(), N_BATCHES) if lab.subject.batches else ()
+    with unchanged_randomness(opened.seed):
+        drawn = (
+            itertools.islice(opened.subject.batches(), N_BATCHES) if opened.subject.batches else ()
+        )
         return [private_copy(batch) for batch in drawn]
 
 
-@once_per_lab
-def distinct_clips(lab: Lab) -> list[SeenClip]:
+@once_per_subject
+def distinct_clips(opened: OpenSubject) -> list[SeenClip]:
     """Clips of the batch and of `batches` that differ in their frames, those of the batch first."""
     found: dict[str, SeenClip] = {}
-    for batch in (lab.batch, *seen_batches(lab)):
-        for clip in clips_of(lab, batch):
+    for batch in (opened.batch, *seen_batches(opened)):
+        for clip in clips_of(opened, batch):
             found.setdefault(clip.hash, clip)
     return list(found.values())
 
 
-@once_per_lab
-def true_clips(lab: Lab) -> list[SeenClip]:
+@once_per_subject
+def true_clips(opened: OpenSubject) -> list[SeenClip]:
     """Those of the distinct clips that are the batch's, or other clips: no crops or noisy variants
     of the batch's.
     """
-    own = {clip.hash: clip for clip in clips_of(lab, lab.batch)}
+    own = {clip.hash: clip for clip in clips_of(opened, opened.batch)}
     return [
         clip
-        for clip in distinct_clips(lab)
+        for clip in distinct_clips(opened)
         if clip.hash in own or not any(is_variant(clip, original) for original in own.values())
     ]
 

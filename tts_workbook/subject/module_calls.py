@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tts_workbook.lab.isolation import tensors_in
+from tts_workbook.subject.isolation import tensors_in
 
 
 @dataclass(frozen=True)
