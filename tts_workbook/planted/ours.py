@@ -34,12 +34,13 @@ from tts_workbook.planted.ours_modules import (
     note_valid_frames,
     seed_layout,
 )
-from tts_workbook.planted.ours_twin import build, next_frame, true_targets
+from tts_workbook.planted.ours_twin import build
 from tts_workbook.planted.planting import LAYERS, generic_plants, outside_plants, required_setting
 from tts_workbook.planted.plants_data import with_clips
 from tts_workbook.planted.plants_modules import Gain, Squashed, always_drop
-from tts_workbook.planted.twin_parts import plain_step
 from tts_workbook.subject.clip_batch import ClipBatch
+from tts_workbook.subject.clip_data import clipped_step
+from tts_workbook.subject.presets import next_frame, true_targets
 from tts_workbook.subject.subject import Subject
 
 # --- what the decoder hears -----------------------------------------------------------------------
@@ -87,7 +88,7 @@ def mask_overflow(setting: Setting) -> Subject:
         with torch.autocast("cpu", dtype=torch.float16):
             return subject.losses(model, batch)
 
-    return replace(subject, losses=losses, train_step=plain_step(losses))
+    return replace(subject, losses=losses, train_step=clipped_step(losses))
 
 
 def text_ignored(setting: Setting) -> Subject:

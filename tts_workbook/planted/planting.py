@@ -36,7 +36,7 @@ from torch import nn
 
 from tts_workbook.planted import plants_data, plants_training
 from tts_workbook.planted.cases import Build, Setting
-from tts_workbook.planted.twin_parts import mean_l1
+from tts_workbook.subject.clip_data import mean_l1
 from tts_workbook.subject.subject import Subject
 
 Plant = Callable[[Build, Setting], Subject]

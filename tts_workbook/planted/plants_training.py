@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from tts_workbook.planted.cases import Build, Setting
-from tts_workbook.planted.twin_parts import CLIP_NORM, mean_l1, plain_step
 from tts_workbook.subject.clip_batch import split
+from tts_workbook.subject.clip_data import CLIP_NORM, clipped_step, mean_l1
 from tts_workbook.subject.subject import Subject
 
 Optimizer = torch.optim.Optimizer
@@ -72,7 +72,7 @@ def clip_too_tight(build: Build, setting: Setting) -> Subject:
         else setting.log_uniform(1e-10, 1e-8)
     )
     subject = build(setting)
-    return replace(subject, train_step=plain_step(subject.losses, clip_norm=norm))
+    return replace(subject, train_step=clipped_step(subject.losses, clip_norm=norm))
 
 
 def missing_parameters(build: Build, setting: Setting, parts: Sequence[str] = ()) -> Subject:
@@ -246,7 +246,7 @@ def weights_not_loaded(build: Build, setting: Setting, steps: int = 60) -> Subje
     The training is `steps` of the clean twin.
     """
     subject = build(setting)
-    train_step = subject.train_step or plain_step(subject.losses)
+    train_step = subject.train_step or clipped_step(subject.losses)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(setting.seed)
         model = subject.build_model()
@@ -307,7 +307,7 @@ def imbalance(build: Build, setting: Setting, term: str | None = None) -> Subjec
             "total": terms["total"] + (weight - 1) * terms[chosen],
         }
 
-    return replace(subject, losses=losses, train_step=plain_step(losses))
+    return replace(subject, losses=losses, train_step=clipped_step(losses))
 
 
 def wrong_reduction(build: Build, setting: Setting) -> Subject:
@@ -344,4 +344,4 @@ def logged_not_optimised(
         shown = dict(subject.losses(model, batch))
         return {**shown, "total": shown["total"] - sum(shown[name] for name in terms)}
 
-    return replace(subject, losses=losses, train_step=plain_step(losses))
+    return replace(subject, losses=losses, train_step=clipped_step(losses))

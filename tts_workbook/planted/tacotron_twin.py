@@ -29,8 +29,9 @@ from torchaudio.models import Tacotron2
 from tts_core.model.modes import evaluating
 from tts_core.speech.phonemes import Vocabulary
 from tts_workbook.planted.cases import Setting
-from tts_workbook.planted.twin_parts import Data, Parts, autocast, make_optimizer, plain_step
+from tts_workbook.planted.twin_parts import autocast, make_optimizer
 from tts_workbook.subject.clip_batch import ClipBatch
+from tts_workbook.subject.clip_data import ClipData, Parts, clipped_step
 from tts_workbook.subject.subject import Subject
 
 SIZE = dict(
@@ -161,7 +162,7 @@ def build(
     stop (B, T); `parts` are the keywords of `Parts`.
     """
     parts = Parts(**parts)
-    data = Data.of(setting, parts)
+    data = ClipData.of(setting.clips, setting.batch_size, setting.seed, parts)
 
     def build_model() -> Tacotron2:
         model = Tacotron2(
@@ -199,7 +200,7 @@ def build(
         build_model=build_model,
         losses=losses,
         make_optimizer=make_optimizer(setting, LEARNING_RATES),
-        train_step=plain_step(losses),
+        train_step=clipped_step(losses),
         predict_mel=lambda model, batch: refine(model, frames(model, batch), batch.mel_lengths),
         predict_frames=frames,
         generate=lambda model, batch: refine(

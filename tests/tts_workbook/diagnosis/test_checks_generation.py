@@ -20,7 +20,8 @@ from tts_workbook.lab.short_run import Course
 from tts_workbook.planted import ours, tacotron
 from tts_workbook.planted.cases import draw_setting
 from tts_workbook.planted.ours import lagging, seed_layout
-from tts_workbook.planted.ours_twin import build, next_frame
+from tts_workbook.planted.ours_twin import build
+from tts_workbook.subject.presets import next_frame
 
 SETTING = draw_setting(0, batch_size=2)
 

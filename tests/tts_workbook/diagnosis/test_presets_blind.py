@@ -8,14 +8,14 @@ from tts_core.config import preset
 from tts_core.speech.phonemes import Vocabulary
 from tts_workbook import diagnose
 from tts_workbook.planted.cases import short_clips
-from tts_workbook.planted.ours_twin import workbook_subject
+from tts_workbook.subject.presets import preset_subject
 
 N_STEPS = 160
 
 
 def report_of(name):
     experiment = preset(name, Vocabulary.arpabet().get_vocab_size(), "quick")
-    return diagnose(workbook_subject(experiment, short_clips()[:4]), steps=N_STEPS)
+    return diagnose(preset_subject(experiment, short_clips()[:4]), steps=N_STEPS)
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from tts_core.speech.phonemes import Vocabulary
 from tts_workbook.faults.catalogue import CATALOGUE
 from tts_workbook.planted import ours, tacotron
 from tts_workbook.planted.cases import draw_setting, short_clips
-from tts_workbook.planted.ours_twin import workbook_subject
 from tts_workbook.planted.planting import generic_plants, required_setting
 from tts_workbook.subject.clip_batch import split, trim_clip
+from tts_workbook.subject.presets import preset_subject
 from tts_workbook.subject.subject import check_subject
 
 ARCHITECTURES = {"ours": ours.ARCHITECTURE, "tacotron2": tacotron.ARCHITECTURE}
@@ -228,7 +228,7 @@ def test_warm_up_scales_the_step_and_leaves_the_nominal_rate():
 @pytest.mark.parametrize("preset_name", ("healthy", "seed"))
 def test_the_workbooks_own_presets_are_subjects(preset_name):
     experiment = preset(preset_name, Vocabulary.arpabet().get_vocab_size(), "smoke")
-    subject = workbook_subject(experiment, short_setting().clips[:2])
+    subject = preset_subject(experiment, short_setting().clips[:2])
     check_subject(subject)
     target, lengths = subject.target_mel(subject.batch)
     # raw ln units
