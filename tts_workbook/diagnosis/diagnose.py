@@ -5,24 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import tts_workbook.faults.checks.activity
-import tts_workbook.faults.checks.balance
-import tts_workbook.faults.checks.data
-import tts_workbook.faults.checks.durations
-import tts_workbook.faults.checks.features
-import tts_workbook.faults.checks.generation
-import tts_workbook.faults.checks.learning
-import tts_workbook.faults.checks.losses
-import tts_workbook.faults.checks.model
-import tts_workbook.faults.checks.order
-import tts_workbook.faults.checks.parameters
-import tts_workbook.faults.checks.precision
-import tts_workbook.faults.checks.restart
-import tts_workbook.faults.checks.step
-import tts_workbook.faults.checks.stopping  # noqa: F401
 from tts_workbook.faults.catalogue import CATALOGUE
-from tts_workbook.faults.checks.registry import CHECKS
+from tts_workbook.faults.checks.in_order import CHECKS
+from tts_workbook.faults.examine import examine
 from tts_workbook.faults.finding import Finding, Report, merged
+from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.headline import headline
 from tts_workbook.subject.isolation import unchanged_randomness
@@ -67,12 +54,18 @@ def investigate(lab: Lab, on_progress: Callable[[str], None] = lambda line: None
     with unchanged_randomness(lab.seed):
         check_subject(lab.subject)
         found: list[Finding] = []
+        for cause in CAUSES.values():
+            on_progress(cause.title)
+            if not cause.after_others:
+                found.append(examine(cause, lab))
         for check in CHECKS:
             on_progress(check.name.replace("_", " "))
-            found += check.findings(lab)
+            found += [entry for entry in check.findings(lab) if entry.cause not in CAUSES]
             lab.confirmed = list(
                 dict.fromkeys(entry.cause for entry in found if entry.level == "confirmed")
             )
+        confirmed = {entry.cause for entry in found if entry.level == "confirmed"}
+        found += [examine(cause, lab, confirmed) for cause in CAUSES.values() if cause.after_others]
         entries = merged(
             found
             + [

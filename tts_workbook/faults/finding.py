@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from tts_workbook.faults.catalogue import CATALOGUE
-
-Level = Literal["confirmed", "suspected", "undecided", "excluded", "not applicable"]
-LEVELS: tuple[Level, ...] = ("confirmed", "suspected", "undecided", "excluded", "not applicable")
+from tts_workbook.faults.cause import LEVELS, Level
 
 
 @dataclass(frozen=True)
@@ -195,6 +193,11 @@ def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
                     ),
                 )
     return tuple(sorted(best.values(), key=_rank))
+
+
+def strongest(findings: Sequence[Finding]) -> Finding:
+    """Of several findings of one cause the first of those that say most."""
+    return min(findings, key=_rank)
 
 
 # they matter once a model has learnt

@@ -7,9 +7,8 @@ paired run decide. Shapes: B batch, T frames, M mel bins, D width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from tts_workbook.faults.checks.activity import odd_weights, reinitialise, stacks_of
 from tts_workbook.faults.checks.balance import shared_terms, without_term
 from tts_workbook.faults.checks.order import content_share
+from tts_workbook.faults.suspect import Suspect
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.run_changes import lr_times, no_weight_decay, unclipped
 from tts_workbook.lab.short_run import Change
@@ -50,19 +50,6 @@ LAZY = 3e-4  # below this a subject that is only slow is asked too
 # below the first no lower learning rate is tried, above the second no higher one
 HARDLY_MOVES = (1e-3, 5e-3)
 DECAYED = 0.02  # share of a weight that decay takes away during a course
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """A cause, what makes it suspicious, and the change that would undo it."""
-
-    cause: str
-    change: Change
-    evidence: Mapping[str, float | str]
-    where: str = ""
-    general: bool = False  # a remedy that mends many faults a little: the learning rate
-    # tried even where the subject learns its batch; a general one not, if it does with more steps
-    always: bool = True
 
 
 def suspects(lab: Lab) -> list[Suspect]:

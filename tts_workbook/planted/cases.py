@@ -11,7 +11,6 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from tts_core.config import AudioConfig
 from tts_core.speech.audio import log_mel
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import Clip, load_corpus
+from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.subject.subject import Subject
 
 MAX_SECONDS = 1.4
@@ -71,33 +71,6 @@ def short_clips(
     return tuple(pieces)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """All that is drawn for one run; a fault's twin has the same setting without the plant."""
-
-    seed: int
-    batch_size: int = 2
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    # None: what the architecture trains well with under this optimiser
-    lr: float | None = None
-    warmup: int = 0  # steps of linear warm-up
-    dropout: float = 0.0
-    bf16: bool = False  # bf16 autocast
-    tied: bool = False  # two modules share their weight, where the architecture can
-    frozen: bool = False  # a module is frozen on purpose and declared so
-    # `batch_size` for the batch, the others for `batches`
-    clips: tuple[Clip, ...] = field(default=(), repr=False)
-
-    @property
-    def random(self) -> random.Random:
-        """The stream that severities are drawn from: the same for the same seed."""
-        return random.Random(self.seed)
-
-    def log_uniform(self, low: float, high: float) -> float:
-        """A severity between `low` and `high`, uniform in its logarithm."""
-        return math.exp(self.random.uniform(math.log(low), math.log(high)))
-
-
 def draw_setting(
     seed: int, n_clips: int = 12, max_seconds: float = MAX_SECONDS, **changes
 ) -> Setting:
@@ -109,9 +82,6 @@ def draw_setting(
         [piece for piece in pieces if piece.path.parent == voice], n_clips
     )
     return Setting(seed=seed, clips=tuple(chosen), **changes)
-
-
-Build = Callable[[Setting], Subject]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from tts_workbook.faults.catalogue import CATALOGUE
-from tts_workbook.planted.cases import Architecture, Setting, draw_setting
+from tts_workbook.faults.planting import Setting
+from tts_workbook.planted.cases import Architecture, draw_setting
 from tts_workbook.subject.subject import Subject
 
 Kind = Literal["fault", "clean", "outside", "pair"]

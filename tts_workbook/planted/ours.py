@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from tts_core.model.attention import MultiHeadAttention
 from tts_core.model.tts import TTSModel
-from tts_workbook.planted.cases import Architecture, Build, Setting
+from tts_workbook.faults.planting import Build, Setting
+from tts_workbook.planted.cases import Architecture
 from tts_workbook.planted.ours_modules import (
     Bidirectional,
     ChannelNorm,

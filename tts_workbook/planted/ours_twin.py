@@ -21,7 +21,7 @@ from torch import Tensor
 from tts_core.config import LossConfig, ModelConfig
 from tts_core.model.tts import TTSModel
 from tts_core.speech.phonemes import Vocabulary
-from tts_workbook.planted.cases import Setting
+from tts_workbook.faults.planting import Setting
 from tts_workbook.planted.twin_parts import autocast, make_optimizer
 from tts_workbook.subject.clip_batch import ClipBatch
 from tts_workbook.subject.clip_data import ClipData, Parts

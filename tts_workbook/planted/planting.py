@@ -27,64 +27,42 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from tts_workbook.faults.catalogue import CATALOGUE
+from tts_workbook.faults.planting import Build, Plant, Setting
+from tts_workbook.faults.registry import CAUSES
 from tts_workbook.planted import plants_data, plants_training
-from tts_workbook.planted.cases import Build, Setting
 from tts_workbook.subject.clip_data import mean_l1
 from tts_workbook.subject.subject import Subject
 
-Plant = Callable[[Build, Setting], Subject]
-
-GENERIC: Mapping[str, Plant] = {
-    **{
-        f"data.{name}": getattr(plants_data, name)
-        for name in (
-            "text_audio_pairing",
-            "token_collapse",
-            "mel_recipe",
-            "sample_rate",
-            "unnormalised_target",
-            "duration_sum",
-            "stale_features",
-            "silence",
-            "batch_varies",
-        )
-    },
-    **{
-        f"loss.{name}": getattr(plants_training, name)
-        for name in (
-            "padding_included",
-            "imbalance",
-            "wrong_reduction",
-            "detached",
-            "logged_not_optimised",
-        )
-    },
-    **{
-        f"optimizer.{name}": getattr(plants_training, name)
-        for name in (
-            "lr_too_small",
-            "lr_too_large",
-            "weight_decay",
-            "clip_too_tight",
-            "missing_parameters",
-        )
-    },
-    **{
-        f"precision.{name}": getattr(plants_training, name)
-        for name in ("low_precision_weights", "scaler_skips", "clip_before_unscale")
-    },
-    **{
-        f"loop.{name}": getattr(plants_training, name)
-        for name in ("no_zero_grad", "no_step", "accumulation", "weights_not_loaded")
-    },
+# Plants that are not in the file of their cause yet.
+STILL_HERE = {
+    "data": plants_data,
+    "loss": plants_training,
+    "optimizer": plants_training,
+    "precision": plants_training,
+    "loop": plants_training,
 }
+
+
+def _generic() -> dict[str, Plant]:
+    found: dict[str, Plant] = {}
+    for cause in CATALOGUE:
+        area, name = cause.split(".")
+        here = getattr(STILL_HERE.get(area), name, None)
+        planted = CAUSES[cause].plant if cause in CAUSES else here
+        if planted is not None:
+            found[cause] = planted
+    return found
+
+
+GENERIC: Mapping[str, Plant] = _generic()
 
 # What the setting of a fault's run, and of its clean twin, has to be for the fault to matter; see
 # `required_setting`.
@@ -104,7 +82,8 @@ def required_setting(cause: str, architecture: str) -> dict[str, Any]:
     """The fields of Setting that a fault's run and its clean twin need; a larger batch than the one
     named serves too.
     """
-    required = dict(REQUIRED_SETTING.get(cause, {}))
+    needs = CAUSES[cause].plant_needs if cause in CAUSES else {}
+    required = {**REQUIRED_SETTING.get(cause, {}), **needs}
     if "lr" in required:
         required["lr"] = LOW_RATES.get(architecture, required["lr"])
     return required

@@ -21,7 +21,7 @@ from tts_core.config import AudioConfig
 from tts_core.speech.audio import log_mel, resample
 from tts_core.speech.dataset import Clip
 from tts_core.speech.phonemes import PAUSE, Vocabulary
-from tts_workbook.planted.cases import Build, Setting
+from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.subject.clip_batch import ClipBatch, gather, trim_clip
 from tts_workbook.subject.subject import Subject
 

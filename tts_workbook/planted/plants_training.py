@@ -7,7 +7,6 @@ its fields. The range that a severity is drawn from stands beside each plant.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tts_workbook.planted.cases import Build, Setting
+from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.subject.clip_batch import split
 from tts_workbook.subject.clip_data import CLIP_NORM, clipped_step, mean_l1
 from tts_workbook.subject.subject import Subject
@@ -195,26 +194,6 @@ def no_zero_grad(build: Build, setting: Setting) -> Subject:
         terms = subject.losses(model, batch)
         terms["total"].backward()
         optimizer.step()
-        return {name: float(term.detach()) for name, term in terms.items()}
-
-    return replace(subject, train_step=train_step)
-
-
-def no_step(build: Build, setting: Setting) -> Subject:
-    """The optimiser never steps: the call is missing, or the optimiser holds the weights of a copy
-    of the model (drawn).
-    """
-    subject = build(setting)
-    if setting.random.random() < 0.5:
-        return replace(
-            subject, make_optimizer=lambda model: subject.make_optimizer(copy.deepcopy(model))
-        )
-
-    def train_step(model: nn.Module, optimizer: Optimizer, batch: Any) -> dict[str, float]:
-        optimizer.zero_grad(set_to_none=True)
-        terms = subject.losses(model, batch)
-        terms["total"].backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         return {name: float(term.detach()) for name, term in terms.items()}
 
     return replace(subject, train_step=train_step)

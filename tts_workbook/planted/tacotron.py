@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.models import Tacotron2
 
-from tts_workbook.planted.cases import Architecture, Build, Setting
+from tts_workbook.faults.planting import Build, Setting
+from tts_workbook.planted.cases import Architecture
 from tts_workbook.planted.planting import LAYERS, generic_plants, outside_plants, required_setting
 from tts_workbook.planted.plants_modules import Reentrant, Squashed
 from tts_workbook.planted.tacotron_twin import build, last_frames

@@ -28,7 +28,7 @@ from torchaudio.models import Tacotron2
 
 from tts_core.model.modes import evaluating
 from tts_core.speech.phonemes import Vocabulary
-from tts_workbook.planted.cases import Setting
+from tts_workbook.faults.planting import Setting
 from tts_workbook.planted.twin_parts import autocast, make_optimizer
 from tts_workbook.subject.clip_batch import ClipBatch
 from tts_workbook.subject.clip_data import ClipData, Parts, clipped_step

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
-from tts_workbook.planted.cases import Setting
+from tts_workbook.faults.planting import Setting
 
 MOMENTUM = 0.9
 

@@ -31,7 +31,7 @@ from tests.tts_workbook.diagnosis.gru_tts import (
 )
 from tts_core.config import AudioConfig
 from tts_core.speech.audio import log_mel, resample
-from tts_workbook.planted.cases import Setting
+from tts_workbook.faults.planting import Setting
 from tts_workbook.subject.subject import Subject
 
 

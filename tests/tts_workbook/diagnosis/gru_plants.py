@@ -35,7 +35,8 @@ from tests.tts_workbook.diagnosis.gru_tts import (
     mel_error,
     total,
 )
-from tts_workbook.planted.cases import Architecture, Setting
+from tts_workbook.faults.planting import Setting
+from tts_workbook.planted.cases import Architecture
 from tts_workbook.subject.subject import Subject
 
 # --- model ----------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from tests.tts_workbook.diagnosis.gru_tts import (
     optimise,
     total,
 )
-from tts_workbook.planted.cases import Setting
+from tts_workbook.faults.planting import Setting
 from tts_workbook.subject.subject import Subject
 
 # --- optimizer ------------------------------------------------------------------------------------

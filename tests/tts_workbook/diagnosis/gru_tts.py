@@ -21,7 +21,7 @@ from tts_core.config import AudioConfig
 from tts_core.speech.audio import griffin_lim, log_mel
 from tts_core.speech.dataset import Clip
 from tts_core.speech.phonemes import ARPABET
-from tts_workbook.planted.cases import Setting
+from tts_workbook.faults.planting import Setting
 from tts_workbook.subject.subject import Subject
 
 AUDIO = AudioConfig()

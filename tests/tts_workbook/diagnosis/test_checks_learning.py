@@ -26,7 +26,8 @@ from tests.tts_workbook.diagnosis.tiny_speaker import (
 from tests.tts_workbook.diagnosis.tiny_subject import Tiny, losses, subject
 from tts_workbook.faults.checks import learning
 from tts_workbook.faults.finding import merged
-from tts_workbook.faults.suspects import Suspect, suspects
+from tts_workbook.faults.suspect import Suspect
+from tts_workbook.faults.suspects import suspects
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Change, Course
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import tts_workbook.diagnosis.diagnose  # noqa: F401  registers every check
+import tts_workbook.faults.checks.in_order  # noqa: F401  registers every check
 from tests.tts_workbook.diagnosis.tiny_subject import D, M, Tiny, subject
 from tts_workbook.faults.checks.registry import CHECKS
 from tts_workbook.lab.lab import Lab

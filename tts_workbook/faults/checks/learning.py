@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
-from tts_workbook.faults.suspects import Suspect, suspects
+from tts_workbook.faults.suspect import Suspect
+from tts_workbook.faults.suspects import suspects
 from tts_workbook.lab.lab import LONGER, BudgetSpent, Lab
 from tts_workbook.lab.short_run import Change, Course
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import tts_workbook.diagnosis.diagnose  # noqa: F401  registers the checks
+import tts_workbook.faults.checks.in_order  # noqa: F401  registers the checks
 from tts_workbook.faults.catalogue import CATALOGUE
 from tts_workbook.faults.checks.registry import CHECKS
 from tts_workbook.faults.finding import Finding, merged

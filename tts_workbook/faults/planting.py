@@ -1,0 +1,47 @@
+"""How a fault is planted: `plant(build, setting)` turns a build and a setting into a faulty Subject.
+
+`build(setting, **parts)` returns the clean subject of `setting` over `setting.clips`; `parts` are
+the keywords of `subject.clip_data.Parts`: the mel term, the statistics, the feature extraction.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tts_core.speech.dataset import Clip
+from tts_workbook.subject.subject import Subject
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that is drawn for one run; a fault's twin has the same setting without the plant."""
+
+    seed: int
+    batch_size: int = 2
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    # None: what the architecture trains well with under this optimiser
+    lr: float | None = None
+    warmup: int = 0  # steps of linear warm-up
+    dropout: float = 0.0
+    bf16: bool = False  # bf16 autocast
+    tied: bool = False  # two modules share their weight, where the architecture can
+    frozen: bool = False  # a module is frozen on purpose and declared so
+    # `batch_size` for the batch, the others for `batches`
+    clips: tuple[Clip, ...] = field(default=(), repr=False)
+
+    @property
+    def random(self) -> random.Random:
+        """The stream that severities are drawn from: the same for the same seed."""
+        return random.Random(self.seed)
+
+    def log_uniform(self, low: float, high: float) -> float:
+        """A severity between `low` and `high`, uniform in its logarithm."""
+        return math.exp(self.random.uniform(math.log(low), math.log(high)))
+
+
+Build = Callable[..., Subject]  # (setting, **parts) -> the subject
+Plant = Callable[..., Subject]  # (build, setting, **what it cannot know) -> the faulty subject
