@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import tts_core.torchaudio_import  # noqa: F401  first: it makes torchaudio importable beside any torch
+
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.models import Tacotron2
 
-import tts_core.torchaudio_import  # noqa: F401  first: it makes torchaudio importable beside any torch
 from tts_core.config import ExperimentConfig, ModelConfig
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch

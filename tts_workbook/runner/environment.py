@@ -52,9 +52,9 @@ def device_name() -> str:
 
 def describe() -> dict[str, Any]:
     """Everything as plain JSON values."""
-    import torch
-
     from tts_core.torchaudio_import import EXTENSION_ERROR
+
+    import torch
 
     extension = (
         "loaded"
