@@ -16,7 +16,7 @@ _HOME = {
     "Subject": "tts_workbook.subject.subject",
     "SubjectError": "tts_workbook.subject.subject",
     "Finding": "tts_workbook.faults.finding",
-    "Report": "tts_workbook.faults.finding",
+    "Report": "tts_workbook.diagnosis.diagnosis_report",
     "diagnose": "tts_workbook.diagnosis.diagnose",
     "triage": "tts_workbook.diagnosis.triage",
 }

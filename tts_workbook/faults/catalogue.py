@@ -18,6 +18,9 @@ class Fault:
     experiment: str  # what decides
     fix: str
     defect: bool = True  # exposure drift is a property of training, not a mistake
+    for_the_ear: bool = False
+    remedy: bool = False
+    explains: tuple[str, ...] = ()
 
 
 CATALOGUE: dict[str, Fault] = {
@@ -37,11 +40,13 @@ CATALOGUE: dict[str, Fault] = {
         "copy-synthesis of the target mel, as it is and with the scale converted",
         "use the vocoder's own mel recipe (magnitude or power, log base, floor, clip) for the"
         " targets",
+        for_the_ear=True,
     ),
     "data.sample_rate": Fault(
         "features were made at another sample rate or hop",
         "duration and pitch of the copy-synthesis against the recording",
         "resample the audio to the recipe's rate before the features",
+        for_the_ear=True,
     ),
     "data.unnormalised_target": Fault(
         "targets are far from zero mean and unit scale",
@@ -152,6 +157,7 @@ CATALOGUE: dict[str, Fault] = {
         "the loss broadcasts or reduces over the wrong axis",
         "the loss of the target itself, and of its frames permuted",
         "compare tensors of equal shape elementwise, then average",
+        explains=("loss.padding_included",),
     ),
     "loss.detached": Fault(
         "a term of the loss does not reach the weights",
@@ -167,11 +173,13 @@ CATALOGUE: dict[str, Fault] = {
         "the learning rate is too small",
         "the learning rate raised as the one factor, same seeds",
         "raise the learning rate (a range test shows how far)",
+        remedy=True,
     ),
     "optimizer.lr_too_large": Fault(
         "the learning rate is too large",
         "the learning rate lowered as the one factor, same seeds",
         "lower the learning rate or warm it up",
+        remedy=True,
     ),
     "optimizer.weight_decay": Fault(
         "weight decay wins over the gradient",
@@ -243,13 +251,13 @@ CATALOGUE: dict[str, Fault] = {
         "generation feeds another history than training",
         "the generation code on the true history against the teacher-forced output",
         "build the history by one function in training and generation",
+        for_the_ear=True,
     ),
     "generation.stopping": Fault(
         "the stop head never or always fires",
         "its probabilities at the last frame and before; length of full inference against the"
         " frames",
         "weigh the one positive frame, train longer, or bound the length by the durations",
+        for_the_ear=True,
     ),
 }
-
-AREAS = ("data", "model", "loss", "optimizer", "precision", "loop", "generation")

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from tts_workbook.diagnosis.diagnosis_report import Report
 from tts_workbook.diagnosis.triage import Triage
-from tts_workbook.faults.finding import Finding, Report
+from tts_workbook.faults.finding import Finding
 from tts_workbook.pages.diagnosis_tables import YARDSTICKS, value_text
 from tts_workbook.pages.pages import data_uri, render
 from tts_workbook.viz import plot_courses, plot_mels

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tts_workbook.faults.finding import LEVELS, Finding, Report
+from tts_workbook.diagnosis.diagnosis_report import Report
+from tts_workbook.faults.finding import LEVELS, Finding
 from tts_workbook.lab.short_run import LEARNT
 from tts_workbook.pages.findings_tables import html_table
 from tts_workbook.pages.pages import format_number

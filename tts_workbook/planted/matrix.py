@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from tts_workbook.faults.catalogue import CATALOGUE
 from tts_workbook.faults.planting import Setting
+from tts_workbook.faults.registry import CATALOGUE
 from tts_workbook.planted.cases import Architecture, draw_setting
 from tts_workbook.subject.subject import Subject
 

@@ -34,9 +34,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tts_workbook.faults.catalogue import CATALOGUE
 from tts_workbook.faults.planting import Build, Plant, Setting
-from tts_workbook.faults.registry import CAUSES
+from tts_workbook.faults.registry import CATALOGUE, CAUSES
 from tts_workbook.planted import plants_data, plants_training
 from tts_workbook.subject.clip_data import mean_l1
 from tts_workbook.subject.subject import Subject

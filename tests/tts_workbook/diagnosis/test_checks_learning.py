@@ -24,8 +24,8 @@ from tests.tts_workbook.diagnosis.tiny_speaker import (
     with_parts,
 )
 from tests.tts_workbook.diagnosis.tiny_subject import Tiny, losses, subject
+from tts_workbook.diagnosis.diagnosis_report import merged
 from tts_workbook.faults.checks import learning
-from tts_workbook.faults.finding import merged
 from tts_workbook.faults.suspect import Suspect
 from tts_workbook.faults.suspects import suspects
 from tts_workbook.lab.lab import Lab

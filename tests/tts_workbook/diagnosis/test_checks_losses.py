@@ -15,8 +15,8 @@ from tests.tts_workbook.diagnosis.tiny_speaker import (
     with_parts,
 )
 from tests.tts_workbook.diagnosis.tiny_subject import D, losses
+from tts_workbook.diagnosis.diagnosis_report import merged
 from tts_workbook.faults.checks.registry import CHECKS
-from tts_workbook.faults.finding import merged
 
 
 def measured(function):

@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 
 from tts_core.errors import WorkbookError
 from tts_workbook import Finding, cli, diagnose
+from tts_workbook.diagnosis.diagnosis_report import Report, merged
 from tts_workbook.diagnosis.triage import triage
-from tts_workbook.faults.catalogue import AREAS, CATALOGUE
-from tts_workbook.faults.finding import Report, merged
+from tts_workbook.faults.cause import AREAS
+from tts_workbook.faults.registry import CATALOGUE
 from tts_workbook.lab import lab as laboratory
 from tts_workbook.pages.diagnosis_page import diagnosis_page, triage_page
 from tts_workbook.planted import ours

@@ -6,8 +6,12 @@ import math
 
 import pytest
 
-from tts_workbook.faults.finding import FOR_THE_EAR, REMEDIES, Finding, Report, merged
+from tts_workbook.diagnosis.diagnosis_report import Report, merged
+from tts_workbook.faults.finding import Finding
+from tts_workbook.faults.registry import CATALOGUE
 
+FOR_THE_EAR = [cause for cause, known in CATALOGUE.items() if known.for_the_ear]
+REMEDIES = [cause for cause, known in CATALOGUE.items() if known.remedy]
 SPECIFIC, DRIFT = "model.memory_scale", "generation.exposure_gap"
 
 
@@ -49,6 +53,21 @@ def test_what_keeps_a_model_from_learning_comes_before_what_is_heard_of_a_learnt
 @pytest.mark.parametrize("heard", FOR_THE_EAR)
 def test_drift_comes_last_of_all_defects(heard):
     assert ranked(confirmed(DRIFT, 1.0), confirmed(heard, 0.01)) == [heard, DRIFT]
+
+
+def test_what_the_two_lists_above_hold():
+    assert set(FOR_THE_EAR) == {
+        "data.mel_recipe",
+        "data.sample_rate",
+        "generation.layout",
+        "generation.stopping",
+    }
+    assert set(REMEDIES) == {"optimizer.lr_too_small", "optimizer.lr_too_large"}
+
+
+def test_equals_stand_in_the_order_of_the_areas_and_then_of_their_names():
+    equal = ["data.silence", "loop.no_step", "loss.detached", "loss.imbalance"]
+    assert ranked(*(confirmed(cause, 1.0) for cause in equal)) == equal
 
 
 def test_the_level_goes_before_every_rule():

@@ -16,7 +16,7 @@ from tts_core.config import preset
 from tts_core.model.generation import decode_frames
 from tts_core.model.modes import evaluating
 from tts_core.speech.phonemes import Vocabulary
-from tts_workbook.faults.catalogue import CATALOGUE
+from tts_workbook.faults.registry import CATALOGUE
 from tts_workbook.planted import ours, tacotron
 from tts_workbook.planted.cases import draw_setting, short_clips
 from tts_workbook.planted.planting import generic_plants, required_setting

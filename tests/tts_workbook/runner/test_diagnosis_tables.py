@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from tts_workbook.faults.finding import Finding, Report
+from tts_workbook.diagnosis.diagnosis_report import Report
+from tts_workbook.faults.finding import Finding
 from tts_workbook.pages.diagnosis_page import diagnosis_page
 from tts_workbook.pages.diagnosis_tables import answered_html, causes_html, headline_html
 

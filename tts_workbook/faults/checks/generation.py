@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from tts_core.errors import WorkbookError
 from tts_core.model.modes import evaluating
-from tts_workbook.faults.catalogue import CATALOGUE
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
+from tts_workbook.faults.registry import CATALOGUE
 from tts_workbook.lab.lab import BudgetSpent, Lab
 from tts_workbook.lab.short_run import LEARNT
 from tts_workbook.measure.anatomy import find_history, movement, with_frames_changed

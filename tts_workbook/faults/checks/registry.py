@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tts_workbook.faults.catalogue import CATALOGUE
 from tts_workbook.faults.finding import Finding
+from tts_workbook.faults.registry import CATALOGUE
 from tts_workbook.lab.lab import BudgetSpent, Lab
 
 Run = Callable[[Lab], Iterable[Finding]]

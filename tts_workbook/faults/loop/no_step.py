@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
+from tts_workbook.faults.cause import Cause, Decision, Experiment, Level, Telling
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.observed_steps import observe, observe_steps, reference
@@ -92,7 +92,7 @@ def _never_stepped(numbers: Steps) -> Decision:
         return Decision("excluded", reason="skipped by the scaler")
     if numbers.error and not numbers.without_gradients:
         return Decision("undecided", "train_step", reason="raises")
-    level = "confirmed" if numbers.plain_moves else "suspected"
+    level: Level = "confirmed" if numbers.plain_moves else "suspected"
     return Decision(level, "train_step", 1.0, "never called")
 
 

@@ -8,9 +8,10 @@ import math
 from collections.abc import Mapping
 
 import tts_workbook.faults.checks.in_order  # noqa: F401  registers the checks
-from tts_workbook.faults.catalogue import CATALOGUE
+from tts_workbook.diagnosis.diagnosis_report import merged
 from tts_workbook.faults.checks.registry import CHECKS
-from tts_workbook.faults.finding import Finding, merged
+from tts_workbook.faults.finding import Finding
+from tts_workbook.faults.registry import CATALOGUE
 from tts_workbook.measure.module_audit import ModuleAudit, audit_modules
 from tts_workbook.pages.diagnosis_tables import numbers_text
 from tts_workbook.runner.subject_study.study import Study, Verdict

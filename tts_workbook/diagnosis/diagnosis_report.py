@@ -1,0 +1,143 @@
+"""What a diagnosis says: every cause once, ranked, and the numbers above them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tts_workbook.faults.cause import Level
+from tts_workbook.faults.finding import Finding, as_json, ranking
+from tts_workbook.faults.registry import CATALOGUE
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of `diagnose`: at most one finding per cause, ranked."""
+
+    # every cause of the catalogue, strongest first within a level
+    entries: tuple[Finding, ...]
+    headline: Mapping[str, float | str]  # TF, FR, text use … beside their yardsticks
+    passed: bool  # the overfit gate, judged teacher-forced
+    seconds: float  # wall time of the diagnosis
+    # TF / best constant by step, per run
+    courses: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Causes that are confirmed or suspected, strongest first."""
+        return self.at("confirmed") + self.at("suspected")
+
+    @property
+    def undecided(self) -> list[Finding]:
+        """Causes that no experiment decided, with what to run next."""
+        return self.at("undecided")
+
+    @property
+    def excluded(self) -> list[Finding]:
+        """Causes that an experiment rules out."""
+        return self.at("excluded")
+
+    @property
+    def not_applicable(self) -> list[Finding]:
+        """Causes that the subject supplies nothing to judge by, with the part to supply."""
+        return self.at("not applicable")
+
+    @property
+    def healthy(self) -> bool:
+        """The overfit gate is passed and no defect is confirmed or suspected; drift under
+        self-feeding is none.
+        """
+        return self.passed and not any(CATALOGUE[found.cause].defect for found in self.findings)
+
+    def at(self, level: Level) -> list[Finding]:
+        """The entries of one level."""
+        return [entry for entry in self.entries if entry.level == level]
+
+    def confirmed(self, cause: str) -> bool:
+        """Whether this cause is confirmed."""
+        return any(entry.cause == cause for entry in self.at("confirmed"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; numbers that are not finite become text."""
+
+        def dictionaries(findings: list[Finding]) -> list[dict[str, Any]]:
+            return [found.to_dict() for found in findings]
+
+        courses = {}
+        for name, points in self.courses.items():
+            courses[name] = [[step, as_json(value)] for step, value in points]
+        return {
+            "healthy": self.healthy,
+            "passed": self.passed,
+            "headline": {name: as_json(value) for name, value in self.headline.items()},
+            "findings": dictionaries(self.findings),
+            "undecided": dictionaries(self.undecided),
+            "excluded": dictionaries(self.excluded),
+            "not_applicable": dictionaries(self.not_applicable),
+            "courses": courses,
+            "seconds": round(self.seconds, 1),
+        }
+
+    def __str__(self) -> str:
+        lines = [self.verdict]
+        for place, found in enumerate(self.findings, start=1):
+            lines += _told(place, found)
+        return "\n".join(lines)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        if self.healthy and not self.findings:
+            return "healthy: it learns its batch, and no experiment found a fault"
+        if not self.findings:
+            return (
+                "it does not learn its batch within the budget, and no experiment tells why:"
+                " cannot tell"
+            )
+        names = []
+        for found in self.findings:
+            doubt = "" if found.level == "confirmed" else " (suspected)"
+            names.append(f"{found.cause}{doubt}")
+        but = "healthy, but " if self.healthy else ""
+        return f"{but}found: {', '.join(names)}"
+
+
+def _told(place: int, found: Finding) -> list[str]:
+    numbers = []
+    for name, value in found.evidence.items():
+        shown = value if isinstance(value, str) else f"{value:.4g}"
+        numbers.append(f"{name} {shown}")
+    where = f" at {found.where}" if found.where else ""
+    return [
+        f"{place}. {found.cause} ({found.level}){where}: {found.title}",
+        f"   evidence: {', '.join(numbers)}",
+        f"   experiment: {found.experiment}",
+        f"   fix: {found.fix}",
+    ]
+
+
+def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """One finding per cause: the strongest level said of it; ranked as `ranking` says.
+
+    What a confirmed cause explains by itself becomes undecided, to be judged again once that cause
+    is mended.
+    """
+    best: dict[str, Finding] = {}
+    for found in findings:
+        known = best.get(found.cause)
+        if known is None or ranking(found) < ranking(known):
+            best[found.cause] = found
+    for found in list(best.values()):
+        if found.level != "confirmed":
+            continue
+        for sign in CATALOGUE[found.cause].explains:
+            if sign in best and best[sign].level in ("confirmed", "suspected"):
+                best[sign] = _explained(best[sign], by=found.cause)
+    return tuple(sorted(best.values(), key=ranking))
+
+
+def _explained(sign: Finding, by: str) -> Finding:
+    """The finding, to be judged again once the cause that makes its sign is mended."""
+    experiment = f"{sign.experiment}; {by} does that by itself; next: mend it and diagnose again"
+    return replace(sign, level="undecided", experiment=experiment)
