@@ -1,4 +1,4 @@
-"""Run the studies behind the rulings of notebooks 04, 06 and 08 and record them: hours on 2 cores,
+"""Run the studies behind the rulings of notebooks 04, 06 and 09 and record them: hours on 2 cores,
 resumable.
 
     python benchmarks/evidence.py [STUDY ...] [--corpus DIR] [--force] [--executor dask [--scheduler

@@ -13,7 +13,7 @@ from tts_workbook.diagnosis.diagnosis_report import Report
 from tts_workbook.diagnosis.triage import Triage
 from tts_workbook.faults.finding import Finding
 from tts_workbook.pages.diagnosis_tables import YARDSTICKS, value_text
-from tts_workbook.pages.pages import data_uri, render
+from tts_workbook.pages.rendering import data_uri, render
 from tts_workbook.viz import plot_courses, plot_mels
 
 

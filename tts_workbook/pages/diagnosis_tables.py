@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from tts_workbook.diagnosis.diagnosis_report import Report
 from tts_workbook.faults.finding import LEVELS, Finding
 from tts_workbook.lab.short_run import LEARNT
+from tts_workbook.number_text import format_number
 from tts_workbook.pages.findings_tables import html_table
-from tts_workbook.pages.pages import format_number
 
 YARDSTICKS = {  # beside which a number of the headline is read
     "best constant L1": (

@@ -15,16 +15,20 @@ import nbformat
 from tts_core import atomic_files
 from tts_workbook.runner.console import Console
 from tts_workbook.runner.context import Context
-from tts_workbook.runner.folder import RunFolder, now
 from tts_workbook.runner.parameters import Parameters
 from tts_workbook.runner.plan import Source, key_of
 from tts_workbook.runner.process import execute
 from tts_workbook.runner.record import Record
-from tts_workbook.runner.validate import Fault, find_fault, mark
+from tts_workbook.runner.run_folder import RunFolder, now
+from tts_workbook.runner.validate import ExecutionFault, find_fault, mark
 
 
 @dataclass(frozen=True)
-class Attempt:
+class NotebookAttempt:
+    """One execution of `source`, from a clean start to files that count or a failure that is
+    kept.
+    """
+
     source: Source
     parameters: Parameters
     parts: dict[str, Any]  # of the key; see plan.key_parts
@@ -32,19 +36,19 @@ class Attempt:
     record: Record
     console: Console
 
-    def make(self) -> Fault | None:
+    def make(self) -> ExecutionFault | None:
         """None when the notebook now counts: its final files and state are written. Raises OSError
         on a full disk.
         """
         source, folder = self.source, self.folder
         values = source.injected(self.parameters)
         context = Context(
-            secrets.token_hex(16),
-            source.number,
-            key_of(self.parts),
-            str(self.parameters.data),
-            str(folder.path),
-            os.getcwd(),
+            token=secrets.token_hex(16),
+            number=source.number,
+            key=key_of(self.parts),
+            data=str(self.parameters.data),
+            out=str(folder.path),
+            started_in=os.getcwd(),
         )
         folder.clear(source.number)
         self.record.notebook(
@@ -87,9 +91,11 @@ class Attempt:
         injected = self.source.injected_index(self.source.injected(self.parameters))
         if index is None or index == injected:
             return None
-        return index + 1 if injected is None or index < injected else index
+        cells_before_it = index if injected is None or index < injected else index - 1
+        return cells_before_it + 1
 
     def name_cell(self, index: int | None) -> str:
+        """A cell of the executed notebook in words, for the reader."""
         number = self.number_of(index)
         if number is not None:
             return f"cell {number}"
@@ -120,7 +126,7 @@ class Attempt:
         self.record.notebook(source.number, source.name, status="done")
         self.record.save()
 
-    def _keep_failed(self, fault: Fault, context: Context, log: str) -> None:
+    def _keep_failed(self, fault: ExecutionFault, context: Context, log: str) -> None:
         """The copy in failed/ gets honest marks. (Its verdict, if it wrote one, is removed when the
         run stops.)
         """

@@ -32,19 +32,25 @@ def parameters_among(values: Mapping[str, Any]) -> dict[str, Any]:
     assigns `profile` or `out` is the parameters cell, and a name in it that the schema lacks is a
     misspelling.
     """
-    parameter_cells = [
-        _literals(source) for source in list(values.get("In") or []) if is_parameters_cell(source)
-    ]
-    for name, value in (parameter_cells[-1] if parameter_cells else {}).items():
+    history = [_literals(source) or {} for source in values.get("In") or []]
+    parameter_cells = [assigned for assigned in history if _has_parameters(assigned)]
+    if not parameter_cells:
+        return {name: values[name] for name in FIELDS if name in values}
+    for name, value in parameter_cells[-1].items():
         read_value(name, value, "the notebook's parameters cell")
     # others are variables that happen to be called so
-    declared = set().union(*parameter_cells) if parameter_cells else values
+    declared: set[str] = set()
+    for assigned in parameter_cells:
+        declared.update(assigned)
     return {name: values[name] for name in FIELDS if name in values and name in declared}
 
 
 def is_parameters_cell(source: str) -> bool:
     """Whether a cell is made of literals and assigns `profile` or `out`."""
-    assigned = _literals(source) or {}
+    return _has_parameters(_literals(source) or {})
+
+
+def _has_parameters(assigned: Mapping[str, Any]) -> bool:
     return "profile" in assigned or "out" in assigned
 
 
@@ -56,9 +62,13 @@ def _literals(source: str) -> dict[str, Any] | None:
         return None
     values = {}
     for statement in statements:
-        targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
-        plain = isinstance(statement, ast.Assign | ast.AnnAssign) and len(targets) == 1
-        if not plain or not isinstance(targets[0], ast.Name):
+        if isinstance(statement, ast.Assign):
+            targets = statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        else:
+            return None
+        if len(targets) != 1 or not isinstance(targets[0], ast.Name) or statement.value is None:
             return None
         try:
             values[targets[0].id] = ast.literal_eval(statement.value)

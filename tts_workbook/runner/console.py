@@ -1,5 +1,8 @@
 """What the reader of `tts-workbook run` sees: a live line on a terminal, one plain line every few
 seconds on a log.
+
+No progress library draws this: what is shown are the lines that a kernel reports of its own bars,
+and a log must get whole lines, each worth reading, and one "still" where nothing is new.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ import textwrap
 import time
 from typing import Any, TextIO
 
-from tts_workbook.viz.progress import seconds_text
+from tts_workbook.number_text import seconds_text
 
-PLAIN_INTERVAL = 5.0  # seconds between two lines about the same notebook on a log
+LOG_INTERVAL = 5.0  # seconds between two lines about the same notebook on a log
 QUIET_INTERVAL = 30.0  # seconds between two lines when there is nothing new to say
+DRAW_INTERVAL = 0.2  # seconds between two redraws of the line on a terminal
+CLEAR_LINE = "\r\x1b[K"
 
 
 class Console:
@@ -30,10 +35,13 @@ class Console:
         self._start = self._shown = 0.0
 
     def say(self, text: str) -> None:
-        self._write(("\r\x1b[K" if self._live else "") + text + "\n")
+        """One line that stays."""
+        self._write((CLEAR_LINE if self._live else "") + text + "\n")
 
     def start(self, name: str, cells: int) -> None:
-        self._name, self._cells, self._what, self._said = name, cells, "starting", "starting"
+        """A notebook of so many cells begins."""
+        self._name, self._cells = name, cells
+        self._what = self._said = "starting"
         self._start = self._shown = time.monotonic()
         if not self._live:
             self.say(f"{name}: starting")
@@ -45,19 +53,23 @@ class Console:
         elif event is not None and event["kind"] == "cell":
             self._what = f"cell {event['index'] + 1} of {self._cells}: {event['first_line']}"
         since = time.monotonic() - self._shown
-        if self._live:
-            if since >= 0.2:
-                self._draw()
-        elif since >= (QUIET_INTERVAL if self._what == self._said else PLAIN_INTERVAL):
-            still = (
-                f" ... still, after {self._elapsed()} in this notebook"
-                if self._what == self._said
-                else ""
-            )
-            self.say(f"{self._name}: {self._what}{still}")
-            self._shown, self._said = time.monotonic(), self._what
+        if self._live and since >= DRAW_INTERVAL:
+            self._draw()
+        elif not self._live:
+            self._log(since)
+
+    def _log(self, since: float) -> None:
+        nothing_new = self._what == self._said
+        if since < (QUIET_INTERVAL if nothing_new else LOG_INTERVAL):
+            return
+        line = f"{self._name}: {self._what}"
+        if nothing_new:
+            line += f" ... still, after {self._elapsed()} in this notebook"
+        self.say(line)
+        self._shown, self._said = time.monotonic(), self._what
 
     def end(self, how: str) -> None:
+        """The notebook ended: `how`, and after which time."""
         self.say(f"{self._name}: {how} after {self._elapsed()}")
 
     def _elapsed(self) -> str:
@@ -67,7 +79,7 @@ class Console:
         self._shown = time.monotonic()
         width = shutil.get_terminal_size().columns
         line = f"{self._name} [{self._elapsed()}]: {self._what}"
-        self._write("\r\x1b[K" + line[: max(20, width - 1)])
+        self._write(CLEAR_LINE + line[: max(20, width - 1)])
 
     def _write(self, text: str) -> None:
         encoding = getattr(self._stream, "encoding", None) or "utf-8"

@@ -8,8 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-# not TTS_WORKBOOK_*: that door is for parameters
-from tts_workbook.viz.frontend import RUNNER_VARIABLE
+from tts_workbook.kernel_protocol import RUNNER_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,6 @@ class Context:
 
 
 def from_environment(environment: Mapping[str, str]) -> Context | None:
-    return (
-        Context(**json.loads(environment[RUNNER_VARIABLE]))
-        if RUNNER_VARIABLE in environment
-        else None
-    )
+    """The context of this kernel; None where a reader runs the cells."""
+    content = environment.get(RUNNER_VARIABLE)
+    return None if content is None else Context(**json.loads(content))

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
+REPORTED_PACKAGES = (
     "tts-overfit-workbook",
     "torch",
     "torchaudio",
@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
     installed".
     """
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in REPORTED_PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -50,7 +50,7 @@ def device_name() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def describe() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Everything as plain JSON values."""
     from tts_core.torchaudio_import import EXTENSION_ERROR
 

@@ -19,18 +19,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from tts_workbook.kernel_protocol import PROGRESS_MIME
 from tts_workbook.runner.context import Context
 from tts_workbook.runner.parameters import ENVIRONMENT_PREFIX
-from tts_workbook.viz.progress import PROGRESS_MIME
 
 EXECUTE = Path(__file__).with_name("execute.py")
 LOG_TAIL = 8_000  # characters of the child's and kernel's stderr that are kept
 TICK = 0.5  # seconds between two calls of `on_event(None)` while nothing happens
-PATIENCE = 5.0  # seconds that the child gets to end itself
+END_PATIENCE = 5.0  # seconds that the child gets to end itself
 
 
 @dataclass
-class Outcome:
+class ProcessOutcome:
     """What was seen of one execution. `code` is the child's exit status, negative for a signal."""
 
     code: int | None = None
@@ -71,7 +71,7 @@ def execute(
     context: Context,
     threads: int | None,
     on_event: Callable[[dict | None], None],
-) -> Outcome:
+) -> ProcessOutcome:
     """Execute `notebook` with `values` injected, writing to `output` as cells complete; never
     raises for what cells do.
 
@@ -87,7 +87,7 @@ def execute(
     }
     # a short path: the kernel's sockets are in it
     scratch = Path(tempfile.mkdtemp(prefix="tts-"))
-    outcome = Outcome()
+    outcome = ProcessOutcome()
     read_end, write_end = os.pipe()
     process = None
     try:
@@ -104,7 +104,7 @@ def execute(
         )
         os.close(write_end)
         write_end = -1
-        messages: queue.Queue = queue.Queue()
+        messages: queue.Queue[dict | None] = queue.Queue()
         events = os.fdopen(read_end, encoding="utf-8")
         readers = [
             threading.Thread(target=_read_events, args=(events, messages), daemon=True),
@@ -116,7 +116,7 @@ def execute(
         _order(process, order)
         _listen(messages, outcome, on_event)
         outcome.code = process.wait()
-        readers[1].join(timeout=PATIENCE)
+        readers[1].join(timeout=END_PATIENCE)
         return outcome
     finally:
         for descriptor in (read_end, write_end):
@@ -150,8 +150,9 @@ def child_environment(
     return kept
 
 
-def _order(process: subprocess.Popen, order: dict) -> None:
+def _order(process: subprocess.Popen[str], order: dict[str, Any]) -> None:
     try:
+        assert process.stdin is not None  # a pipe was asked for
         process.stdin.write(json.dumps(order) + "\n")
         # and stays open: its closing tells the child that the runner is gone
         process.stdin.flush()
@@ -160,7 +161,9 @@ def _order(process: subprocess.Popen, order: dict) -> None:
 
 
 def _listen(
-    messages: queue.Queue, outcome: Outcome, on_event: Callable[[dict | None], None]
+    messages: queue.Queue[dict | None],
+    outcome: ProcessOutcome,
+    on_event: Callable[[dict | None], None],
 ) -> None:
     """Until the child's end of the pipe closes."""
     while True:
@@ -175,7 +178,7 @@ def _listen(
         on_event(event)
 
 
-def _read_events(pipe: IO[str], messages: queue.Queue) -> None:
+def _read_events(pipe: IO[str], messages: queue.Queue[dict | None]) -> None:
     with pipe:
         for line in pipe:
             if line.endswith("\n"):  # a killed child may leave half a line
@@ -183,26 +186,25 @@ def _read_events(pipe: IO[str], messages: queue.Queue) -> None:
     messages.put(None)
 
 
-def _read_log(pipe: IO[str], outcome: Outcome) -> None:
+def _read_log(pipe: IO[str], outcome: ProcessOutcome) -> None:
     with pipe:
         for line in pipe:
             outcome.log = (outcome.log + line)[-LOG_TAIL:]
 
 
-def _end(process: subprocess.Popen, outcome: Outcome) -> None:
+def _end(process: subprocess.Popen[str], outcome: ProcessOutcome) -> None:
     """No child, no kernel and none of its own children outlive this call."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(PATIENCE)
+            process.wait(END_PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    with contextlib.suppress(BrokenPipeError):  # the order that a dead child never read
-        process.stdin.close()
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):  # the order that a dead child never read
+            process.stdin.close()
     if not outcome.finished and outcome.kernel_pid is not None:
-        try:
+        with contextlib.suppress(OSError):  # it is gone already
             # the kernel leads a process group of its own
             os.killpg(outcome.kernel_pid, signal.SIGKILL)
-        except OSError:  # it is gone already
-            pass

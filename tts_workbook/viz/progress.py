@@ -11,23 +11,11 @@ import sys
 import time
 from typing import Any, TextIO
 
-# Private display type: the runner takes it out of the kernel's messages, so it never reaches the
-# saved notebook.
-PROGRESS_MIME = "application/vnd.tts-workbook.progress+json"
+from tts_workbook.kernel_protocol import PROGRESS_MIME
+from tts_workbook.number_text import seconds_text
+
 PLAIN_INTERVAL = 4.0  # seconds between two plain lines
 LIVE_INTERVAL = 0.2  # seconds between two redraws
-
-
-def seconds_text(seconds: float) -> str:
-    """`41 s`, `3 min 20 s`, `2 h 05 min`."""
-    whole = int(round(seconds))
-    if whole < 120:
-        return f"{whole} s"
-    return (
-        f"{whole // 60} min {whole % 60:02d} s"
-        if whole < 7200
-        else f"{whole // 3600} h {whole // 60 % 60:02d} min"
-    )
 
 
 def progress_line(label: str, step: int, total: int, text: str, elapsed: float) -> str:

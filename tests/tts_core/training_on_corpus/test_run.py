@@ -29,7 +29,7 @@ from tts_core.training.corpus import samples as samples_module
 from tts_core.training.corpus import train_corpus as run_module
 from tts_core.training.corpus.options import RunConfig, TrainConfig
 from tts_core.training.corpus.train_corpus import train_on_corpus
-from tts_workbook.runner.folder import lock_folder
+from tts_workbook.runner.run_folder import lock_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 TRAIN = TrainConfig(

@@ -5,7 +5,7 @@ import pytest
 from tests.tts_workbook.runner.workbook_builders import write_data, write_notebook
 from tts_core.errors import WorkbookError
 from tts_core.file_hashes import hash_package
-from tts_workbook.runner import hashes, order, plan
+from tts_workbook.runner import hashes, plan
 from tts_workbook.runner.parameters import Parameters
 
 
@@ -17,39 +17,38 @@ def sources_in(folder, *names, **options):
 
 def test_notebooks_are_found_in_order_and_selected_by_number(tmp_path):
     (tmp_path / "LOG.md").write_text("dated findings")
-    sources = sources_in(tmp_path, "08_findings", "01_check_data", "03_overfit", "07_listen")
-    assert list(sources) == ["01", "03", "07", "08"] and sources["03"].name == "03_overfit"
-    assert plan.select(sources, None) == ["01", "03", "07", "08"]
+    sources = sources_in(tmp_path, "09_findings", "01_check_data", "03_overfit", "07_listen")
+    assert list(sources) == ["01", "03", "07", "09"] and sources["03"].name == "03_overfit"
+    assert plan.select(sources, None) == ["01", "03", "07", "09"]
     assert (
         plan.select(sources, "7, 03")
         == ["03", "07"]
         == plan.select(sources, ["07_listen.ipynb", "3"])
     )
-    for only in ("09", "03-07", "x"):
+    for only in ("08", "03-07", "x"):
         with pytest.raises(
             WorkbookError, match=f"--only {only}: there is no such notebook; there are 01, 03"
         ):
             plan.select(sources, only)
     with pytest.raises(WorkbookError, match="name at least one"):
         plan.select(sources, " , ")
-    assert plan.upstream_of("07", sources) == ("03",) and plan.upstream_of("08", sources) == (
+    assert plan.upstream_of("07", sources) == ("03",) and plan.upstream_of("09", sources) == (
         "01",
         "03",
         "07",
     )
 
 
-def test_the_findings_run_last_and_read_what_has_a_higher_number(tmp_path):
-    sources = sources_in(tmp_path, "03_overfit", "07_listen", "08_findings", "09_diagnose")
-    assert list(sources) == plan.select(sources, None) == ["03", "07", "09", "08"]
-    assert plan.select(sources, "08,09") == ["09", "08"]
+def test_the_findings_read_every_notebook_before_them(tmp_path):
+    sources = sources_in(tmp_path, "03_overfit", "07_listen", "09_findings", "08_diagnose")
+    assert list(sources) == plan.select(sources, None) == ["03", "07", "08", "09"]
+    assert plan.select(sources, "09,08") == ["08", "09"]
     assert (
-        plan.upstream_of("08", sources) == ("03", "07", "09")
-        and plan.upstream_of("09", sources) == ()
+        plan.upstream_of("09", sources) == ("03", "07", "08")
+        and plan.upstream_of("08", sources) == ()
     )
-    assert order.before("09", sources) == ["03", "07"] and order.before(
-        "08", ("08", "10", "02")
-    ) == ["02", "10"]
+    assert plan.before("08", sources) == ["03", "07"]
+    assert plan.before("09", ("09", "10", "02")) == ["02"]
 
 
 def test_folders_that_cannot_be_run(tmp_path):

@@ -9,7 +9,7 @@ import soundfile
 
 from tts_core.atomic_files import write_json, write_text
 from tts_core.errors import WorkbookError
-from tts_workbook.pages import report
+from tts_workbook.pages import run_report
 from tts_workbook.runner.notebook import Item, Notebook
 
 EVIL = """</title><script>alert("1")</script><img src=x onerror=alert(2)> & 'quoted' "text" {{ 7 * 7 }}"""
@@ -110,7 +110,7 @@ def write_run(folder, *, status="complete", notebook_status="done", text="plain"
 
 
 def build(folder) -> Page:
-    return Page(report.build(folder).read_text())
+    return Page(run_report.write_report(folder).read_text())
 
 
 def test_everything_is_on_the_page_and_nothing_is_requested(tmp_path):
@@ -197,7 +197,7 @@ def test_notebooks_run_by_hand_are_shown_as_such(tmp_path):
     page = build(tmp_path)
     assert "cell by cell" in page.text and "Because plain" in page.text
     with pytest.raises(WorkbookError, match="neither a run"):
-        report.build(tmp_path / "figures")
+        run_report.write_report(tmp_path / "figures")
 
 
 def test_pictures_and_sounds_are_bounded_and_what_is_left_out_is_named(tmp_path, monkeypatch):
@@ -207,14 +207,14 @@ def test_pictures_and_sounds_are_bounded_and_what_is_left_out_is_named(tmp_path,
         long, np.random.default_rng(0).uniform(-0.5, 0.5, 22_050 * 90), 22_050, subtype="PCM_16"
     )
     (tmp_path / "audio" / "03_tone_2.wav").unlink()
-    (tmp_path / "figures" / "03_curve.png").write_bytes(b"\x89PNG" + bytes(report.MAX_PICTURE))
+    (tmp_path / "figures" / "03_curve.png").write_bytes(b"\x89PNG" + bytes(run_report.MAX_PICTURE))
     page = build(tmp_path)
     assert "the first 30 s of 90 s; all of it: audio/03_tone_1.wav" in page.text
     assert "missing: audio/03_tone_2.wav" in page.text
     assert "left out of this page, 3.0 MB; see figures/03_curve.png" in page.text
     players = [attributes["src"] for tag, attributes in page.tags if tag == "audio"]
     assert [source[:15] for source in players] == ["data:audio/wav;", "data:audio/flac"]
-    monkeypatch.setattr(report, "MAX_TOTAL", 100)
+    monkeypatch.setattr(run_report, "MAX_TOTAL", 100)
     page = build(tmp_path)
     assert "left out of this page, which is full" in page.text
     assert not any("src" in attributes for _, attributes in page.tags)

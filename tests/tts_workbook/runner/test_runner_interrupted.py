@@ -25,7 +25,7 @@ from tests.tts_workbook.runner.workbook_builders import (
 )
 from tts_core import atomic_files
 from tts_core.errors import WorkbookError
-from tts_workbook.pages import report
+from tts_workbook.pages.run_report import write_report
 
 SLEEP = (
     "import os, pathlib, time\npathlib.Path(out,"
@@ -103,7 +103,7 @@ def test_sigkill_of_the_runner_leaves_running_and_no_kernel(tmp_path, sleeping_r
         not (out / "state" / "02.json").exists()
         and not (out / "notebooks" / "02_audit.ipynb").exists()
     )
-    report.build(out)
+    write_report(out)
     assert title_of(out) == "INCOMPLETE: killed or still running in 02_audit"
     finish(tmp_path, out)
 

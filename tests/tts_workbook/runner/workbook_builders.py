@@ -8,8 +8,9 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from tts_workbook.pages.run_report import write_report
 from tts_workbook.runner.console import Console
-from tts_workbook.runner.runner import Result, run
+from tts_workbook.runner.run_notebooks import RunResult, run_notebooks
 
 PATIENCE = 60.0  # seconds; only a failing test waits that long
 PARAMETERS = 'profile = "quick"\ndata = ""\nout = ""\nlr = None'
@@ -65,16 +66,17 @@ def run_here(
     environment: dict | None = None,
     explicit: dict | None = None,
     **options,
-) -> tuple[Result, str]:
-    """`run` on tmp_path/notebooks and tmp_path/data; returns the result and what was printed."""
+) -> tuple[RunResult, str]:
+    """`run_notebooks` on tmp_path/notebooks and tmp_path/data; returns the result and what was printed."""
     printed = io.StringIO()
     given = {
         "data": str(write_data(tmp_path / "data")),
         "out": str(tmp_path / out),
         **(explicit or {}),
     }
-    result = run(
+    result = run_notebooks(
         given,
+        write_report,
         notebooks_dir=tmp_path / "notebooks",
         console=Console(printed),
         environment=environment or {},
@@ -97,7 +99,7 @@ def hidden_files(out: Path) -> list[str]:
     return [path.name for path in out.rglob(".*") if path.name != ".lock"]
 
 
-def assert_failed_honestly(result: Result, name: str, cause: str) -> dict:
+def assert_failed_honestly(result: RunResult, name: str, cause: str) -> dict:
     """Exit code, record, report and files of a run in which notebook `name` failed. Returns the
     record.
     """

@@ -14,7 +14,7 @@ from tts_core.training.loop import fit
 from tts_core.training.state import start_training
 from tts_workbook.viz import LiveCurves
 from tts_workbook.viz import live as module
-from tts_workbook.viz.frontend import RUNNER_VARIABLE
+from tts_workbook.kernel_protocol import RUNNER_VARIABLE
 from tts_workbook.viz.picture import workbook_style
 from tts_workbook.viz.progress import Progress
 

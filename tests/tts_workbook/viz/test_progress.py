@@ -7,8 +7,9 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
+from tts_workbook.number_text import seconds_text
 from tts_workbook.viz import progress as module
-from tts_workbook.viz.progress import Progress, progress_line, seconds_text
+from tts_workbook.viz.progress import Progress, progress_line
 
 
 class Terminal(io.StringIO):

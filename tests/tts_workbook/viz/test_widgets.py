@@ -9,7 +9,7 @@ import pytest
 
 from tts_core import WorkbookError
 from tts_workbook.viz import choose, clip_card, play, plot_baselines, scrub, sweep_explorer
-from tts_workbook.viz.frontend import RUNNER_VARIABLE
+from tts_workbook.kernel_protocol import RUNNER_VARIABLE
 
 
 def picture(number):

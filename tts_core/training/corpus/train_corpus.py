@@ -39,7 +39,7 @@ from tts_core.training.precision import choose_precision
 from tts_core.training.state import Training, start_training
 from tts_core.training.step import StepReport, train_step
 from tts_workbook.runner.environment import versions
-from tts_workbook.runner.folder import lock_folder
+from tts_workbook.runner.run_folder import lock_folder
 
 CHECKPOINT, BEST = "last.safetensors", "best.safetensors"
 # s to wait for OUT: the loader processes of a killed training hold it for 5 s longer

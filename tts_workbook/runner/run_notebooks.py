@@ -18,44 +18,54 @@ from pathlib import Path
 from typing import Any
 
 from tts_core.errors import WorkbookError
-from tts_workbook.pages import report
 from tts_workbook.runner import plan
-from tts_workbook.runner.attempt import Attempt
+from tts_workbook.runner.attempt import NotebookAttempt
 from tts_workbook.runner.console import Console
-from tts_workbook.runner.folder import RunFolder, keep_previous, refuse_foreign
 from tts_workbook.runner.hashes import hash_data
 from tts_workbook.runner.parameters import (
-    OF_PRESETS,
+    FIELDS,
     Parameters,
     read_given,
     repository_root,
     settle,
 )
 from tts_workbook.runner.record import Record
+from tts_workbook.runner.run_folder import (
+    NotebookState,
+    RunFolder,
+    find_defect,
+    keep_previous,
+    refuse_foreign,
+    renumbered,
+)
 from tts_workbook.runner.upstream import check_upstream, find_stale, usable
+from tts_workbook.runner.validate import ExecutionFault
 from tts_workbook.source_hash import hash_source
 
 EXIT_CODES = {"complete": 0, "failed": 1, "interrupted": 130}
 
 
 @dataclass(frozen=True)
-class Result:
+class RunResult:
+    """How a run ended, and where it lies."""
+
     status: str  # complete, failed or interrupted
     exit_code: int  # 0, 1, 130
     out: Path
     report: Path | None  # None when it could not be written
 
 
-def run(
+def run_notebooks(
     explicit: Mapping[str, Any],
+    write_report: Callable[[Path], Path],
     only: str | Iterable[str] | None = None,
     resume: bool = False,
     notebooks_dir: Path | None = None,
     console: Console | None = None,
     environment: Mapping[str, str] | None = None,
-) -> Result:
+) -> RunResult:
     """Execute the notebooks of `notebooks_dir` in order. `explicit` is what the command line gave,
-    by parameter name.
+    by parameter name; `write_report` makes the page of a run folder, however the run ended.
 
     Raises WorkbookError, before anything runs, for parameters, selections, data and folders that
     cannot be.
@@ -67,13 +77,9 @@ def run(
     selection = plan.select(sources, only)
     if given.get("subject"):
         selection = _with_subject(explicit, sources, selection if only is not None else None)
-    # Every notebook of a run has the same data, run folder and subject, whatever its cell says for
-    # JupyterLab.
     latest = root / "runs" / "latest"
-    of_the_run = dict.fromkeys(("data", "out", "subject"))
     settled = {
-        number: settle(given, {**source.declared, **of_the_run}, latest, root, str(source.path))
-        for number, source in sources.items()
+        number: _settle_notebook(source, given, latest, root) for number, source in sources.items()
     }
     parameters = settle(given, {}, latest, root, "command line")
     _check_declared(explicit, sources, selection)
@@ -85,22 +91,27 @@ def run(
     data, package = hash_data(parameters.data), hash_source()
     refuse_foreign(out)
     subject = _inspect(given["subject"]) if given.get("subject") else {"hash": ""}
-    warnings = (
-        []
-        if only is None
-        else check_upstream(
-            sources, selection, settled, given, out, data["hash"], package, subject["hash"]
-        )
-    )
+    inputs = plan.Inputs(sources, settled, package, data["hash"], subject["hash"])
+    warnings = [] if only is None else check_upstream(inputs, selection, given, out)
     kept = keep_previous(out) if only is None and not resume else None
     if kept is not None:
         console.say(f"the previous run is kept in {kept}")
     with _open(out) as folder, _signals_interrupt():
         record = Record(folder, parameters, given, selection, resume, data, package, subject)
-        record.content["warnings"] += warnings
+        run = _Run(inputs, selection, folder, record, console, resume, write_report)
         for warning in warnings:
-            console.say(f"note: {warning}")
-        return _Run(sources, selection, settled, folder, record, console, resume).go()
+            run.warn(warning)
+        return run.go()
+
+
+def _settle_notebook(
+    source: plan.Source, given: Mapping[str, Any], latest: Path, root: Path
+) -> Parameters:
+    """Every notebook of a run has the same data, run folder and subject, whatever its cell says for
+    JupyterLab.
+    """
+    of_the_run = dict.fromkeys(("data", "out", "subject"))
+    return settle(given, {**source.declared, **of_the_run}, latest, root, str(source.path))
 
 
 def _open(out: Path) -> RunFolder:
@@ -116,18 +127,18 @@ def _check_declared(
     explicit: Mapping[str, Any], sources: Mapping[str, plan.Source], selection: list[str]
 ) -> None:
     """A parameter that no notebook of this run takes would be ignored in silence."""
-    reached = {
-        *selection,
-        *(other for number in selection for other in plan.upstream_of(number, sources)),
-    }
+    reached = set(selection)
+    for number in selection:
+        reached.update(plan.upstream_of(number, sources))
     for name, value in explicit.items():
         if value is None or value == "" or name in ("data", "out"):
             continue
         takers = plan.takers_of(name, sources)
         if not reached & set(takers):
+            others = f"; {', '.join(takers)} would" if takers else ""
             raise WorkbookError(
                 f"{name} = {value!r}: none of the notebooks {', '.join(selection)} takes this"
-                " parameter" + (f"; {', '.join(takers)} would" if takers else "")
+                f" parameter{others}"
             )
 
 
@@ -144,8 +155,8 @@ def _with_subject(
             f"subject: notebook {', '.join(lacking or sources)} cannot study a model of yours;"
             f" these can: {', '.join(takers) or 'none'}. Name them with --only, or leave --only out"
         )
-    for name in OF_PRESETS:
-        if explicit.get(name) not in (None, ""):
+    for name, field in FIELDS.items():
+        if field.of_presets and explicit.get(name) not in (None, ""):
             raise WorkbookError(
                 f"{name} = {explicit[name]!r} does not reach a subject, which brings its own batch,"
                 " losses, optimiser and precision; leave it out, or change it in the subject"
@@ -161,27 +172,30 @@ def _inspect(address: str) -> dict[str, Any]:
 
 
 class _Run:
-    """One call of `run`, after everything was checked that can be checked without running."""
+    """One call of `run_notebooks`, after everything was checked that can be checked without
+    running.
+    """
 
     def __init__(
         self,
-        sources: Mapping[str, plan.Source],
+        inputs: plan.Inputs,
         selection: list[str],
-        settled: Mapping[str, Parameters],
         folder: RunFolder,
         record: Record,
         console: Console,
         resume: bool,
+        write_report: Callable[[Path], Path],
     ) -> None:
-        self.sources, self.selection, self.settled = sources, selection, settled
-        self.folder, self.record, self.console, self.resume = folder, record, console, resume
-        self.data_hash, self.package_hash = (
-            record.content["data"]["hash"],
-            record.content["package_hash"],
-        )
-        self.subject_hash = record.content["subject"]["hash"]
+        self.inputs, self.selection = inputs, selection
+        self.folder, self.record, self.console = folder, record, console
+        self.resume, self.write_report = resume, write_report
 
-    def go(self) -> Result:
+    def warn(self, text: str) -> None:
+        """Into the record and, at once, to the reader."""
+        self.record.content["warnings"].append(text)
+        self.console.say(f"note: {text}")
+
+    def go(self) -> RunResult:
         """Run the selected notebooks in order, whatever happens leave a record that says so."""
         number: str | None = None
         try:
@@ -191,18 +205,8 @@ class _Run:
                 if fault is not None:
                     return self._stop("failed", number, fault.cause)
             number = None
-            stale = find_stale(
-                self.sources,
-                self.settled,
-                self.folder.path,
-                self.data_hash,
-                self.package_hash,
-                self.subject_hash,
-            )
-            for other, changed in stale.items():
-                self.record.notebook(
-                    other, self.sources[other].name, status="stale", changed=changed
-                )
+            for other, changed in find_stale(self.inputs, self.folder.path).items():
+                self.record.notebook(other, self._name(other), status="stale", changed=changed)
             self.record.finish("complete")
             return self._result("complete")
         except KeyboardInterrupt as interrupt:
@@ -213,77 +217,90 @@ class _Run:
             self._stop("failed", number, f"a defect in the runner: {type(error).__name__}: {error}")
             raise
 
+    def _name(self, number: str) -> str:
+        return self.inputs.sources[number].name
+
     def _begin(self) -> None:
         # an older report must not stand for this run
         self.folder.report.unlink(missing_ok=True)
-        for number, source in self.sources.items():
+        for number in self.inputs.sources:
+            self._set_renumbered_aside(number)
+        done = usable(self.folder.path, self.inputs.sources)
+        for number, source in self.inputs.sources.items():
             if number in self.selection:
                 self.record.notebook(number, source.name, status="waiting", seconds=None)
-            elif self.folder.defect(number) is None:
-                self._note_done_earlier(number)
+            elif number in done:
+                self._note_done_earlier(number, done[number])
         self.record.save()
 
-    def _note_done_earlier(self, number: str) -> None:
+    def _set_renumbered_aside(self, number: str) -> None:
+        """A result of a notebook that had this number before would pass for this one's."""
         state = self.folder.state(number)
+        if state is not None and state.name != self._name(number):
+            self.folder.clear(number)
+            self.warn(
+                f"{self._name(number)}: {renumbered(state, self._name(number))}; it does not count"
+                " any more and is kept in superseded/"
+            )
+
+    def _note_done_earlier(self, number: str, state: NotebookState) -> None:
         self.record.notebook(
             number,
-            self.sources[number].name,
+            self._name(number),
             status="done earlier",
-            seconds=state["seconds"],
-            key=state["key"],
+            seconds=state.seconds,
+            key=state.key,
         )
 
-    def _one(self, number: str) -> Any:
+    def _one(self, number: str) -> ExecutionFault | None:
         """Run one notebook, or find it done. Returns the fault for which it does not count, or
         None.
         """
-        source = self.sources[number]
-        needed = plan.upstream_of(number, usable(self.folder.path, self.sources))
-        upstream = {other: self.folder.state(other)["key"] for other in needed}
-        parts = plan.key_parts(
-            source,
-            self.settled[number],
-            self.package_hash,
-            self.data_hash,
-            upstream,
-            self.subject_hash,
-        )
-        if self.resume and self._is_done(number, parts):
-            self._note_done_earlier(number)
+        source = self.inputs.sources[number]
+        parts = self.inputs.parts(number, self._upstream_keys(number))
+        state = self.folder.state(number)
+        if self.resume and state is not None and self._is_done(number, state, parts):
+            self._note_done_earlier(number, state)
             self.console.say(
                 f"{source.name}: done already, with the same cells, parameters, package, data,"
                 " upstream"
             )
             return None
-        fault = Attempt(
-            source, self.settled[number], parts, self.folder, self.record, self.console
-        ).make()
+        settled = self.inputs.settled[number]
+        attempt = NotebookAttempt(source, settled, parts, self.folder, self.record, self.console)
+        fault = attempt.make()
         self.console.end("done" if fault is None else "FAILED")
         return fault
 
-    def _is_done(self, number: str, parts: dict[str, Any]) -> bool:
-        state = self.folder.state(number)
-        if state is None:
-            return False
-        changed = (
-            plan.changed_parts(state["parts"], parts) if state["key"] != plan.key_of(parts) else []
-        )
-        reason = f"changed: {', '.join(changed)}" if changed else self.folder.defect(number)
+    def _upstream_keys(self, number: str) -> dict[str, str]:
+        keys = {}
+        done = usable(self.folder.path, self.inputs.sources)
+        for other in plan.upstream_of(number, done):
+            state = self.folder.state(other)
+            if state is not None:
+                keys[other] = state.key
+        return keys
+
+    def _is_done(self, number: str, state: NotebookState, parts: dict[str, Any]) -> bool:
+        same_key = state.key == plan.key_of(parts)
+        changed = [] if same_key else plan.changed_parts(state.parts, parts)
+        if changed:
+            reason: str | None = f"changed: {', '.join(changed)}"
+        else:
+            reason = find_defect(self.folder.path, number, self._name(number))
         if reason is not None:
-            self.console.say(f"{self.sources[number].name}: runs again, {reason}")
+            self.console.say(f"{self._name(number)}: runs again, {reason}")
         return reason is None
 
-    def _stop(self, status: str, number: str | None, cause: str) -> Result:
+    def _stop(self, status: str, number: str | None, cause: str) -> RunResult:
         """Say what happened, in run.json and aloud; leave nothing cut short that could pass for a
         result.
         """
-        name = self.sources[number].name if number else None
-        entry = self.record.content["notebooks"].get(number, {})
-        if number is not None and self.folder.state(number) is None:
-            self.folder.verdict(number).unlink(missing_ok=True)
-            self.folder.notebook(name).unlink(missing_ok=True)
-            if entry.get("status") != "failed":
-                entry.update(status=status, cause=cause)
+        name = None if number is None else self._name(number)
+        entry: dict[str, Any] = {}
+        if number is not None:
+            entry = self.record.content["notebooks"].get(number, {})
+            self._drop_unfinished(number, entry, status, cause)
         self.record.content["failure"] = {
             "notebook": number,
             "name": name,
@@ -298,14 +315,23 @@ class _Run:
         self.console.say(f"{status.upper()}: {name or 'the run'}: {cause}")
         return self._result(status)
 
-    def _result(self, status: str) -> Result:
+    def _drop_unfinished(self, number: str, entry: dict[str, Any], status: str, cause: str) -> None:
+        """Verdict and notebook of an execution that did not come to count."""
+        if self.folder.state(number) is not None:
+            return
+        self.folder.verdict(number).unlink(missing_ok=True)
+        self.folder.notebook(self._name(number)).unlink(missing_ok=True)
+        if entry.get("status") != "failed":
+            entry.update(status=status, cause=cause)
+
+    def _result(self, status: str) -> RunResult:
         self.folder.free_reserve()
         try:
-            report.build(self.folder.path)
+            report = self.write_report(self.folder.path)
         except (OSError, WorkbookError) as error:
             self.console.say(f"no report: {error}")
-            return Result(status, EXIT_CODES[status] or 1, self.folder.path, None)
-        return Result(status, EXIT_CODES[status], self.folder.path, self.folder.report)
+            return RunResult(status, EXIT_CODES[status] or 1, self.folder.path, None)
+        return RunResult(status, EXIT_CODES[status], self.folder.path, report)
 
 
 @contextmanager
@@ -323,9 +349,7 @@ def _signals_interrupt() -> Iterator[None]:
             signal.signal(other, signal.SIG_IGN)
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    before: dict[int, Callable | int | None] = {
-        number: signal.signal(number, interrupt) for number in numbers
-    }
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:

@@ -1,11 +1,13 @@
 """The run folder: what lies where, who may write to it, and how earlier results are kept.
 
-run.json            the record of the latest `tts-workbook run`
-notebooks/NN_*      executed notebooks that count           verdicts/NN.json   what they found
-state/NN.json       the key under which each counts         report.html        all of it on one
-page figures/ audio/ metrics/ checkpoints/ ...                   what the notebooks made
-failed/NN_*         executions that do not count            superseded/        results that were
-replaced later
+run.json         the record of the latest `tts-workbook run`
+notebooks/NN_*   executed notebooks that count
+verdicts/NN.json what they found
+state/NN.json    the key under which each counts
+report.html      all of it on one page
+figures/ audio/ metrics/ checkpoints/ ...   what the notebooks made
+failed/NN_*      executions that do not count
+superseded/      results that were replaced later
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +29,27 @@ from tts_workbook.runner.verdicts import read_verdict
 
 # set aside so that a full disk cannot keep the record from saying so
 RESERVE_BYTES = 256 * 1024
+# folders whose files carry a notebook's number
 NUMBERED = ("notebooks", "verdicts", "figures", "audio", "metrics", "state")
+_MOMENT = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)")
 
 
 def now() -> str:
+    """The present time in UTC, ISO 8601, whole seconds."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class NotebookState:
+    """`state/NN.json`: under which key a notebook's result counts, and what it was made of."""
+
+    name: str  # "03_overfit_one_clip"
+    key: str
+    token: str  # of the execution; its verdict carries the same
+    parts: Mapping[str, Any]  # of the key; see plan.key_parts
+    finished: str  # UTC, ISO 8601
+    seconds: float | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 class RunFolder:
@@ -83,11 +103,8 @@ class RunFolder:
     def state_file(self, number: str) -> Path:
         return self.path / "state" / f"{number}.json"
 
-    def state(self, number: str) -> dict[str, Any] | None:
+    def state(self, number: str) -> NotebookState | None:
         return read_state(self.path, number)
-
-    def defect(self, number: str) -> str | None:
-        return find_defect(self.path, number)
 
     def clear(self, number: str) -> None:
         """Before `number` runs again: results that counted move to superseded/, leftovers of a
@@ -95,8 +112,7 @@ class RunFolder:
         """
         state = self.state(number)
         if state is not None:
-            stamp = time_stamp(state["finished"])
-            kept = unused(self.path / "superseded" / f"{number}-{stamp}")
+            kept = unused(self.path / "superseded" / f"{number}-{time_stamp(state.finished)}")
             for file in self._files_of(number):
                 target = kept / file.relative_to(self.path)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -105,41 +121,54 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
     def _files_of(self, number: str) -> list[Path]:
-        return [
-            file
-            for part in NUMBERED
-            for pattern in (f"{number}_*", f"{number}.json*")
-            for file in (self.path / part).glob(pattern)
-        ]
+        files: list[Path] = []
+        for part in NUMBERED:
+            files += (self.path / part).glob(f"{number}_*")
+            files += (self.path / part).glob(f"{number}.json*")
+        return files
 
 
-def read_state(folder: Path, number: str) -> dict[str, Any] | None:
+def read_state(folder: Path, number: str) -> NotebookState | None:
     """The state record of a notebook that counts, or None."""
     try:
-        state = read_json(folder / "state" / f"{number}.json")
-        return state if {"name", "key", "token", "parts", "finished"} <= set(state) else None
-    except (OSError, ValueError, TypeError):
+        content = read_json(folder / "state" / f"{number}.json")
+    except (OSError, ValueError):
+        return None
+    known = NotebookState.__dataclass_fields__
+    try:
+        return NotebookState(**{name: content[name] for name in known if name in content})
+    except TypeError:  # no object, or one that lacks what must be there
         return None
 
 
-def find_defect(folder: Path, number: str) -> str | None:
-    """Why the recorded result of `number` cannot be used, in words; None when it is whole."""
+def find_defect(folder: Path, number: str, name: str) -> str | None:
+    """Why the recorded result of notebook `number` cannot be used, in words; None when it is whole.
+
+    `name` is the notebook's own: a result of one that had this number before does not count.
+    """
     state = read_state(folder, number)
     if state is None:
         return "it has not been run there"
+    if state.name != name:
+        return renumbered(state, name)
     try:
         verdict = read_verdict(folder / "verdicts" / f"{number}.json")
     except (OSError, WorkbookError) as error:
         return f"its verdict cannot be read ({error})"
-    if verdict["provenance"].get("token") != state["token"]:
+    if verdict["provenance"].get("token") != state.token:
         return "its verdict is from another execution"
-    if not (folder / "notebooks" / f"{state['name']}.ipynb").is_file():
-        return f"its executed notebook {state['name']}.ipynb is missing"
-    for name, size in verdict["provenance"].get("artefacts", {}).items():
-        file = folder / name
+    if not (folder / "notebooks" / f"{name}.ipynb").is_file():
+        return f"its executed notebook {name}.ipynb is missing"
+    for artefact, size in verdict["provenance"].get("artefacts", {}).items():
+        file = folder / artefact
         if not file.is_file() or file.stat().st_size != size:
-            return f"its file {name} is missing or has changed"
+            return f"its file {artefact} is missing or has changed"
     return None
+
+
+def renumbered(state: NotebookState, name: str) -> str:
+    """What is said of a result that was made when its number was another notebook's."""
+    return f"what is there is of {state.name}, which had the number of {name} when it ran"
 
 
 def refuse_foreign(path: Path) -> None:
@@ -148,18 +177,16 @@ def refuse_foreign(path: Path) -> None:
     """
     if path.exists() and not path.is_dir():
         raise WorkbookError(f"{path} is a file; give --out a folder")
-    if (
-        path.is_dir()
-        and read_record(path) is None
-        and any(not entry.name.startswith(".") for entry in path.iterdir())
-    ):
+    if not path.is_dir() or read_run_record(path) is not None:
+        return
+    if any(not entry.name.startswith(".") for entry in path.iterdir()):
         raise WorkbookError(
             f"{path} is not empty and holds no run (no run.json). Nothing was touched; choose"
             " another --out."
         )
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+def read_run_record(folder: Path) -> dict[str, Any] | None:
     """run.json, or None when there is none that can be read."""
     try:
         record = read_json(folder / "run.json")
@@ -174,13 +201,14 @@ def keep_previous(path: Path) -> Path | None:
     something else, or a run that still goes on.
     """
     refuse_foreign(path)
-    record = read_record(path)
+    record = read_run_record(path)
     if record is None:
         return None
     lock = lock_folder(path)
     try:
         stamp = time_stamp(str(record.get("started", "")))
-        kept = unused(path.with_name(stamp if path.name == "latest" else f"{path.name}-{stamp}"))
+        name = stamp if path.name == "latest" else f"{path.name}-{stamp}"
+        kept = unused(path.with_name(name))
         os.rename(path, kept)
     except OSError as error:
         raise WorkbookError(
@@ -195,10 +223,10 @@ def time_stamp(moment: str) -> str:
     """`2025-11-23T08:17:36+00:00` -> `20251123-081736`; the present time when `moment` is not a
     time.
     """
-    match = re.match(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)", moment) or re.match(
-        r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)", now()
-    )
-    return "{}{}{}-{}{}{}".format(*match.groups())
+    match = _MOMENT.match(moment) or _MOMENT.match(now())
+    assert match is not None  # the present time is one
+    year, month, day, hour, minute, second = match.groups()
+    return f"{year}{month}{day}-{hour}{minute}{second}"
 
 
 def unused(path: Path) -> Path:
@@ -231,7 +259,7 @@ def lock_folder(path: Path, holder: str = "tts-workbook run", patience: float = 
                 time.sleep(0.1)
                 continue
             os.close(descriptor)
-            pid = (read_record(path) or {}).get("pid", "unknown")
+            pid = (read_run_record(path) or {}).get("pid", "unknown")
             raise WorkbookError(
                 f"another {holder} (process {pid}) is writing to {path}. Wait for it, or choose "
                 "another --out."

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from tts_workbook.viz.progress import seconds_text
+from tts_workbook.number_text import format_number, seconds_text
 
 
 def render(template: str, **values: Any) -> str:
@@ -24,13 +24,6 @@ def render(template: str, **values: Any) -> str:
     )
     templates.filters.update(number=format_number, seconds=seconds_text)
     return templates.get_template(template).render(**values)
-
-
-def format_number(value: float | int | None) -> str:
-    """Four significant digits; whole numbers as they are."""
-    if value is None:
-        return "–"
-    return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def data_uri(kind: str, content: bytes) -> str:
