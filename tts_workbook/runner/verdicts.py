@@ -12,12 +12,12 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tts_core.atomic_files import read_json
 from tts_core.errors import WorkbookError
+from tts_workbook.trials.statistics import Verdict
 
-Verdict = Literal["supported", "refuted", "undecided"]
 VERDICTS: tuple[Verdict, ...] = ("supported", "refuted", "undecided")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 

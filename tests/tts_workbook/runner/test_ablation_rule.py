@@ -9,14 +9,14 @@ import pytest
 from tts_core.config import AudioConfig, preset
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import load_corpus
-from tts_workbook.runner.investigation import (
+from tts_workbook.runner.notebook_rules.ablation import (
     CLAIMS,
     against,
-    investigation_items,
     recorded_studies,
+    rule,
     single_factors,
 )
-from tts_workbook.runner.item_rulings import ruling, unanimous
+from tts_workbook.runner.notebook_rules.effect_items import effect_item, unanimous_item
 from tts_workbook.trials.arms import change
 from tts_workbook.trials.evidence import read_record, write_record
 from tts_workbook.trials.executors import run_trials
@@ -85,7 +85,7 @@ def moved(records, study, arms, measures):
 
 
 def verdict_on(records, id):
-    return next(item for item in investigation_items(records) if item.id == id).verdict
+    return next(item for item in rule(records) if item.id == id).verdict
 
 
 # id -> (study, arm, measure, sign of the change that supports the claim)
@@ -132,8 +132,8 @@ EFFECTS = {
 
 
 def test_every_claim_is_covered_here():
-    assert {id for id, _, _ in CLAIMS} == {*EFFECTS, "sticks_to_the_end"}
-    assert len({id for id, _, _ in CLAIMS}) == len(CLAIMS)
+    assert {claim.id for claim in CLAIMS} == {*EFFECTS, "sticks_to_the_end"}
+    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
 
 
 CLAIMS_THAT_NOTHING_DIFFERS = {"garbage_audio_interaction"}
@@ -173,7 +173,9 @@ def test_a_loss_that_sticks_to_the_end_is_found_and_one_that_leaves_is_not(recor
 
 def test_few_runs_rule_only_if_they_are_three_and_agree():
     def verdict(*values):
-        return unanimous("x", "all lie above", values, 0.95, "unit", "source", "more runs").verdict
+        return unanimous_item(
+            "x", "all lie above", values, 0.95, "unit", "source", "more runs"
+        ).verdict
 
     assert verdict(1.0, 1.1, 0.96) == "supported" and verdict(0.5, 0.6, 0.7) == "refuted"
     assert verdict(1.0, 0.9, 1.1) == verdict(1.0, 1.1) == "undecided"
@@ -199,8 +201,7 @@ def test_scatter_as_large_as_the_effect_leaves_it_undecided(records):
 
 def test_an_absent_study_leaves_its_items_undecided_with_the_reason(records):
     items = {
-        item.id: item
-        for item in investigation_items({name: records[name] for name in ("breaks", "repairs")})
+        item.id: item for item in rule({name: records[name] for name in ("breaks", "repairs")})
     }
     assert len(items) == len(CLAIMS)
     assert (
@@ -245,7 +246,8 @@ def test_a_study_without_one_of_its_arms_is_said_to_be_half_recorded(
         dataclasses.replace(result, provenance={"device": "cpu"}) for result in records["breaks"]
     ]
     monkeypatch.setattr(
-        "tts_workbook.runner.investigation.read_record", lambda name: read_record(name, tmp_path)
+        "tts_workbook.runner.notebook_rules.ablation.read_record",
+        lambda name: read_record(name, tmp_path),
     )
     write_record(
         "breaks",
@@ -291,7 +293,7 @@ def test_two_verdicts_recomputed_from_scratch_follow_the_training(tmp_path):
                     )
                 )
     results = run_trials(trials, Store(tmp_path), executor="inline")
-    copies = ruling(
+    copies = effect_item(
         "theory_1",
         "copies lower the curve",
         effect(results, "copies", "base"),
@@ -299,7 +301,7 @@ def test_two_verdicts_recomputed_from_scratch_follow_the_training(tmp_path):
         "smoke",
         "more",
     )
-    rate = ruling(
+    rate = effect_item(
         "theory_3",
         "a higher rate lowers the curve",
         effect(results, "rate", "base"),
@@ -309,7 +311,7 @@ def test_two_verdicts_recomputed_from_scratch_follow_the_training(tmp_path):
     )
     assert copies.verdict == "refuted" and abs(copies.effect) < 1e-4 and copies.n == 8
     assert rate.verdict == "supported" and rate.interval[1] < -MARGINS["outcome"]
-    turned = ruling(
+    turned = effect_item(
         "theory_3",
         "a higher rate lowers the curve",
         effect(results, "base", "rate"),
