@@ -4,10 +4,11 @@ what would refute it.
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from tts_workbook.pages.rendering import html_table
 
 MARKS = {"supported": "✔ supported", "refuted": "✘ refuted", "undecided": "? undecided"}
 # The items of the findings in their order: id -> (where they stand there, what they say).
@@ -286,19 +287,3 @@ def advice_html(advice: Sequence[tuple[str, str]]) -> str:
         if advice
         else "<p>No verdict of this run carries an advice.</p>"
     )
-
-
-def html_table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table as HTML, every cell escaped; JupyterLab aligns cells to the right unless each one
-    says otherwise.
-    """
-
-    def line(cells: Sequence[Any], tag: str) -> str:
-        return "".join(
-            f"<{tag}"
-            f" style='text-align:left;vertical-align:top'>{html.escape('' if text is None else str(text))}</{tag}>"
-            for text in cells
-        )
-
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    return f"<table><thead><tr>{line(heads, 'th')}</tr></thead><tbody>{body}</tbody></table>"

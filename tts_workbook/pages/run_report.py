@@ -21,6 +21,7 @@ import soundfile
 
 from tts_core import atomic_files
 from tts_core.errors import WorkbookError
+from tts_workbook.number_text import format_number
 from tts_workbook.pages.rendering import data_uri, render
 from tts_workbook.runner.parameters import FIELDS
 from tts_workbook.runner.run_folder import find_defect, read_run_record, read_state
@@ -44,11 +45,14 @@ def write_report(folder: Path) -> Path:
         raise WorkbookError(
             f"{folder} holds neither a run (run.json) nor verdicts; make one with: tts-workbook run"
         )
+    headline = _headline(record, sections)
     page = render(
         "report.html.j2",
-        headline=_headline(record, sections),
+        title=headline.title,
+        headline=headline,
         record=record or {},
         sections=sections,
+        made_with=_made_with(record) if record else [],
         written=time.strftime("%Y-%m-%d %H:%M %Z"),
     )
     target = folder / "report.html"
@@ -142,6 +146,23 @@ def _incomplete_for(what: str, cause: str) -> Headline:
     )
 
 
+def _made_with(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Name and value of what the results depend on."""
+    data = record["data"]
+    machine = (record["device"], record["threads"], record["platform"])
+    rows = [
+        *record["versions"].items(),
+        ("torchaudio extension", record["torchaudio_extension"]),
+        ("device, threads, platform", ", ".join(str(part) for part in machine)),
+        ("commit", record["git_commit"] or "not known"),
+        ("configuration hash", record["config_hash"]),
+        ("data", f"{data['files']} files, {data['bytes']} bytes, {data['hash']}"),
+    ]
+    for name, value in record["parameters"].items():
+        rows.append((f"parameter {name}", "default" if value in (None, "") else value))
+    return rows
+
+
 # --- one section per notebook ---------------------------------------------------------------------
 
 
@@ -161,6 +182,12 @@ class Section:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     figures: list[dict[str, Any]] = field(default_factory=list)
     sounds: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def numbers(self) -> list[tuple[str, str]]:
+        """Name and formatted value of each metric."""
+        metrics = self.verdict["metrics"] if self.verdict else {}
+        return [(name, format_number(value)) for name, value in metrics.items()]
 
 
 def _sections(
