@@ -19,6 +19,8 @@ from tts_workbook.runner.parameters import FIELDS, read_assignments
 if TYPE_CHECKING:
     from tts_workbook.diagnosis.triage import Triage
 
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their options."""
@@ -30,7 +32,36 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="run | diagnose | triage | check | align | report"
     )
+    _add_run(commands)
+    _add_diagnose(commands)
+    triage = commands.add_parser(
+        "triage",
+        help="what does my trained model do on one clip? within a minute",
+        description=(
+            "Teacher-forced, free-running and full inference of a checkpoint, beside baselines."
+        ),
+    )
+    _add_subject(triage)
 
+    check = commands.add_parser("check", help="report on the clips of a data folder")
+    check.add_argument(
+        "folder", type=Path, metavar="DIR", help="LJSpeech layout: metadata.csv, wavs/, alignments/"
+    )
+    check.add_argument("--language", default="auto", help=FIELDS["language"].help)
+
+    align = commands.add_parser("align", help="make TextGrids for English clips that have none")
+    align.add_argument("folder", type=Path, metavar="DIR")
+    align.add_argument(
+        "--overwrite", action="store_true", help="also replace TextGrids that are there"
+    )
+
+    report = commands.add_parser("report", help="rebuild report.html of a run folder")
+    report.add_argument("folder", type=Path, metavar="DIR")
+    return parser
+
+
+def _add_run(commands: Commands) -> None:
+    """The options of the parameters come from their schema."""
     names = ", ".join(f"{field.name} ({field.help})" for field in FIELDS.values())
     run = commands.add_parser(
         "run",
@@ -70,12 +101,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder of the notebooks; default: notebooks/ of the checkout",
     )
 
+
+def _add_diagnose(commands: Commands) -> None:
     diagnose = commands.add_parser(
         "diagnose",
         help="why does my model not learn? findings by intervention",
         description="Run every check on a Subject and rank what they find.",
     )
-    add_subject(diagnose)
+    _add_subject(diagnose)
     diagnose.add_argument(
         "--budget",
         choices=("fast", "full"),
@@ -84,33 +117,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     diagnose.add_argument("--seed", type=int, default=0, help="of weights and data order")
 
-    triage = commands.add_parser(
-        "triage",
-        help="what does my trained model do on one clip? within a minute",
-        description=(
-            "Teacher-forced, free-running and full inference of a checkpoint, beside baselines."
-        ),
-    )
-    add_subject(triage)
 
-    check = commands.add_parser("check", help="report on the clips of a data folder")
-    check.add_argument(
-        "folder", type=Path, metavar="DIR", help="LJSpeech layout: metadata.csv, wavs/, alignments/"
-    )
-    check.add_argument("--language", default="auto", help=FIELDS["language"].help)
-
-    align = commands.add_parser("align", help="make TextGrids for English clips that have none")
-    align.add_argument("folder", type=Path, metavar="DIR")
-    align.add_argument(
-        "--overwrite", action="store_true", help="also replace TextGrids that are there"
-    )
-
-    report = commands.add_parser("report", help="rebuild report.html of a run folder")
-    report.add_argument("folder", type=Path, metavar="DIR")
-    return parser
-
-
-def add_subject(command: argparse.ArgumentParser) -> None:
+def _add_subject(command: argparse.ArgumentParser) -> None:
     """The subject's address and what comes out: shared by diagnose and triage."""
     command.add_argument(
         "subject",

@@ -30,8 +30,8 @@ from tts_workbook.runner.verdicts import (
     Item,
     check_metrics,
     check_verdict,
-    finite_number,
     read_verdict,
+    record_number,
 )
 
 __all__ = ["Item", "Notebook"]
@@ -135,7 +135,7 @@ class Notebook:
         """Append one row of finite numbers and short texts to `metrics/NN.jsonl`."""
         file = self.out / "metrics" / f"{self.number}.jsonl"
         checked = {
-            name: value if isinstance(value, str) else finite_number(value, f"log_metrics: {name}")
+            name: value if isinstance(value, str) else record_number(value, f"log_metrics: {name}")
             for name, value in row.items()
         }
         if not self._metrics_open:  # a new execution starts a new file

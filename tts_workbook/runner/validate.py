@@ -18,6 +18,7 @@ from tts_workbook.runner.verdicts import read_verdict
 
 # papermill puts such cells before the one that failed
 ERROR_MARKER_TAG = "papermill-error-cell-tag"
+# as in execute.py, which imports nothing of the package and is imported by nothing
 TRACEBACK = "Traceback (most recent call last)"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 

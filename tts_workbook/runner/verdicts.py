@@ -22,7 +22,7 @@ VERDICTS: tuple[Verdict, ...] = ("supported", "refuted", "undecided")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
-def finite_number(value: Any, where: str) -> int | float:
+def record_number(value: Any, where: str) -> int | float:
     """A finite int or float; 0-d arrays and tensors are unpacked. Raises WorkbookError for all
     else, bools included.
     """
@@ -79,7 +79,7 @@ class Item:
         for name in ("effect", "threshold", "n"):
             value = getattr(self, name)
             if value is not None:
-                self._settle(name, finite_number(value, f"{where}: {name}"))
+                self._settle(name, record_number(value, f"{where}: {name}"))
         if self.n is not None and (not isinstance(self.n, int) or self.n < 0):
             raise WorkbookError(
                 f"{where}: n = {self.n!r}, but it must be a whole number of replications"
@@ -103,8 +103,8 @@ def _interval(interval: Any, where: str) -> tuple[float, float]:
         raise WorkbookError(
             f"{where}: interval = {interval!r}, but it must be a pair (low, high)"
         ) from None
-    low = finite_number(low, f"{where}: interval low")
-    high = finite_number(high, f"{where}: interval high")
+    low = record_number(low, f"{where}: interval low")
+    high = record_number(high, f"{where}: interval high")
     if low > high:
         raise WorkbookError(f"{where}: interval = ({low}, {high}), but low must not exceed high")
     return low, high
@@ -122,7 +122,7 @@ def check_metrics(metrics: Any, where: str = "metrics") -> dict[str, int | float
             raise WorkbookError(
                 f"{where}: the name {name!r} is not letters, digits and underscores"
             )
-        checked[name] = finite_number(value, f"{where}: {name}")
+        checked[name] = record_number(value, f"{where}: {name}")
     return checked
 
 

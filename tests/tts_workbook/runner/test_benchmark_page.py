@@ -19,7 +19,8 @@ def page_of(rows, **changes) -> Page:
 
 
 def test_the_whole_record_is_on_the_page():
-    rows = full_rows() + [
+    rows = [
+        *full_rows(),
         sound(40, passed=False),
         sound(41, confirmed=("loop.no_step",), healthy=False),
         row("flipped_bins", first="model.positions", kind="outside"),

@@ -60,8 +60,8 @@ def test_the_page_shows_claim_number_threshold_and_refutation_and_escapes_all_of
 
 
 def test_a_recorded_result_needs_a_file_and_a_provenance(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorded, "FOLDER", tmp_path)
-    with pytest.raises(WorkbookError, match="no recorded result .*absent.json; `make evidence`"):
+    monkeypatch.setattr(recorded, "RESULTS", tmp_path)
+    with pytest.raises(WorkbookError, match=r"no recorded result .*absent\.json; `make evidence`"):
         recorded.read_record("absent")
     (tmp_path / "bare.json").write_text(json.dumps({"runs": {}}))
     with pytest.raises(WorkbookError, match="without provenance"):

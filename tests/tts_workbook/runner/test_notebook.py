@@ -140,7 +140,7 @@ def test_malformed_verdicts_are_refused(book):
         {**verdict, "provenance": None},
     ):
         file.write_text(json.dumps(broken))
-        with pytest.raises(WorkbookError, match="03.json"):
+        with pytest.raises(WorkbookError, match=r"03\.json"):
             read_verdict(file)
 
 

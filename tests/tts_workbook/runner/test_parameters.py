@@ -255,11 +255,11 @@ def test_a_scheduler_goes_with_dask_through_every_door(address):
     assert settle_in_notebook({"executor": "auto"}, environment).scheduler == address
     with pytest.raises(
         WorkbookError,
-        match="scheduler = .* goes with executor = 'dask' alone, but executor is 'auto'",
+        match=r"scheduler = .* goes with executor = 'dask' alone, but executor is 'auto'",
     ):
         settle_in_notebook({"scheduler": address}, {})
     with pytest.raises(
-        WorkbookError, match="command line: scheduler = .* but executor is 'workers'"
+        WorkbookError, match=r"command line: scheduler = .* but executor is 'workers'"
     ):
         settle({**together, "executor": "workers"}, {}, HERE / "out", HERE, "command line")
 

@@ -52,7 +52,7 @@ def test_the_findings_read_every_notebook_before_them(tmp_path):
 
 
 def test_folders_that_cannot_be_run(tmp_path):
-    with pytest.raises(WorkbookError, match="no notebooks NN_name.ipynb here"):
+    with pytest.raises(WorkbookError, match=r"no notebooks NN_name\.ipynb here"):
         plan.discover(tmp_path / "nowhere")
     with pytest.raises(WorkbookError, match="two notebooks are number 01"):
         sources_in(tmp_path / "a", "01_check", "01_again")
@@ -60,8 +60,8 @@ def test_folders_that_cannot_be_run(tmp_path):
         plan.select(sources_in(tmp_path / "b", "07_listen"), None)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "01_check.ipynb").write_text("{ not json")
-    with pytest.raises(WorkbookError, match="01_check.ipynb: not a notebook that can be read"):
-        plan.discover(tmp_path / "c")["01"].declared
+    with pytest.raises(WorkbookError, match=r"01_check\.ipynb: not a notebook that can be read"):
+        _ = plan.discover(tmp_path / "c")["01"].declared
 
 
 def test_parameters_cell_is_checked_before_anything_runs(tmp_path):
@@ -72,10 +72,10 @@ def test_parameters_cell_is_checked_before_anything_runs(tmp_path):
     ):
         write_notebook(tmp_path, "01_check", parameters=parameters)
         with pytest.raises(WorkbookError, match=complaint):
-            plan.discover(tmp_path)["01"].declared
+            _ = plan.discover(tmp_path)["01"].declared
     write_notebook(tmp_path, "01_check", "lr = 1", parameters='out = ""', tags={0: ["parameters"]})
     with pytest.raises(WorkbookError, match="2 cells are tagged"):
-        plan.discover(tmp_path)["01"].declared
+        _ = plan.discover(tmp_path)["01"].declared
     write_notebook(tmp_path, "01_check", "1", parameters=None)
     assert plan.discover(tmp_path)["01"].declared == {}
 
@@ -89,13 +89,13 @@ def test_key_depends_on_everything_that_matters_and_on_no_path(tmp_path):
         data_path="/data",
         package="p",
         data="d",
-        upstream={},
+        upstream=None,
         parameters='out = ""\ndata = ""\nlr = None',
     ):
         write_notebook(tmp_path, "01_check", cell, parameters=parameters)
         settled = Parameters(data=tmp_path / data_path, out=tmp_path / out, lr=lr, clip=clip)
         return plan.key_of(
-            plan.key_parts(plan.discover(tmp_path)["01"], settled, package, data, upstream)
+            plan.key_parts(plan.discover(tmp_path)["01"], settled, package, data, upstream or {})
         )
 
     base = key()

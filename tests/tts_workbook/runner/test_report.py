@@ -12,7 +12,10 @@ from tts_core.errors import WorkbookError
 from tts_workbook.pages import run_report
 from tts_workbook.runner.notebook import Item, Notebook
 
-EVIL = """</title><script>alert("1")</script><img src=x onerror=alert(2)> & 'quoted' "text" {{ 7 * 7 }}"""
+EVIL = (
+    """</title><script>alert("1")</script><img src=x onerror=alert(2)> & 'quoted' "text" """
+    "{{ 7 * 7 }}"
+)
 
 
 class Page(HTMLParser):

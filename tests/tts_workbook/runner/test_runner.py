@@ -122,7 +122,7 @@ def test_a_run_from_start_to_report(tmp_path, monkeypatch):
 
     (result.out / "checkpoints" / "healthy.bin").unlink()  # a later loss is noticed
     with pytest.raises(
-        WorkbookError, match="its file checkpoints/healthy.bin is missing"
+        WorkbookError, match=r"its file checkpoints/healthy\.bin is missing"
     ) as caught:
         run_here(tmp_path, explicit={"lr": "1e-3"}, only="07")
     assert "tts-workbook run --only 03,07" in str(caught.value) and f"--out {result.out}" in str(

@@ -63,7 +63,7 @@ def sleeping_run(tmp_path):
 def finish(tmp_path, out) -> None:
     """What a reader does next: the cause mended, the same command with --resume."""
     write_notebook(tmp_path / "notebooks", "02_audit", verdict_cell("02"))
-    result, printed = run_here(tmp_path, resume=True)
+    result, _ = run_here(tmp_path, resume=True)
     assert (result.exit_code, result.out, title_of(out)) == (0, out, "Overfit Workbook")
     assert hidden_files(out) == []
 
@@ -149,13 +149,13 @@ def test_full_disk(tmp_path):
             FILL if mounted else INJECT,
             SAVE,
         )
-        result, printed = run_here(tmp_path, out="disk/out")
+        result, _ = run_here(tmp_path, out="disk/out")
         assert_failed_honestly(result, "01_check", "No space left on device")
         assert not (result.out / "figures" / "01_curve.png").exists()
 
         (result.out / "ballast").unlink(missing_ok=True)
         write_notebook(tmp_path / "notebooks", "01_check", verdict_cell("01"), SAVE)
-        result, printed = run_here(tmp_path, out="disk/out", resume=True)
+        result, _ = run_here(tmp_path, out="disk/out", resume=True)
         assert result.exit_code == 0 and title_of(result.out) == "Overfit Workbook"
         assert (result.out / "figures" / "01_curve.png").stat().st_size == 100_000
     finally:

@@ -18,8 +18,9 @@ PARAMETERS = 'profile = "quick"\ndata = ""\nout = ""\nlr = None'
 WRITE_VERDICT = """
 import json, os, pathlib
 context = json.loads(os.environ["TTS_RUNNER"])
+provenance = {{"token": context["token"]}}
 verdict = {{"notebook": "{number}", "question": "?", "answer": "{answer}", "items": [],
-           "metrics": {{"lr": globals().get("lr") or 0}}, "provenance": {{"token": context["token"]}}}}
+           "metrics": {{"lr": globals().get("lr") or 0}}, "provenance": provenance}}
 file = pathlib.Path(context["out"]) / "verdicts" / "{number}.json"
 file.parent.mkdir(exist_ok=True)
 file.write_text(json.dumps(verdict))
@@ -35,7 +36,7 @@ def write_notebook(
     name: str,
     *cells: str,
     parameters: str | None = PARAMETERS,
-    tags: dict[int, list[str]] = {},
+    tags: dict[int, list[str]] | None = None,
 ) -> Path:
     """A title, the parameters cell, then `cells`; `tags` by position in `cells`. In the file,
     cells[0] is cell 3.
@@ -44,7 +45,7 @@ def write_notebook(
     if parameters is not None:
         content.append(new_code_cell(parameters, metadata={"tags": ["parameters"]}))
     content += [
-        new_code_cell(source, metadata={"tags": tags.get(index, [])})
+        new_code_cell(source, metadata={"tags": (tags or {}).get(index, [])})
         for index, source in enumerate(cells)
     ]
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ def run_here(
     explicit: dict | None = None,
     **options,
 ) -> tuple[RunResult, str]:
-    """`run_notebooks` on tmp_path/notebooks and tmp_path/data; returns the result and what was printed."""
+    """`run_notebooks` on tmp_path/notebooks and tmp_path/data: the result, and what was printed."""
     printed = io.StringIO()
     given = {
         "data": str(write_data(tmp_path / "data")),
