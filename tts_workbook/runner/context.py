@@ -24,6 +24,7 @@ class Context:
     started_in: str = ""
 
     def to_environment(self) -> dict[str, str]:
+        """The variable of the kernel's environment."""
         return {RUNNER_VARIABLE: json.dumps(asdict(self))}
 
 

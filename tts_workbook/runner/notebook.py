@@ -79,6 +79,7 @@ class Notebook:
 
     @property
     def out(self) -> Path:
+        """The run folder."""
         return self.parameters.out
 
     @property

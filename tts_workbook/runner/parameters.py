@@ -353,6 +353,7 @@ def repository_root() -> Path:
 
 
 def bundled_data() -> Path:
+    """The folder of the voice that comes with the repository."""
     return repository_root() / "data_samples" / "librivox"
 
 

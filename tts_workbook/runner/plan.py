@@ -44,6 +44,7 @@ class Source:
 
     @cached_property
     def cells(self) -> list[Any]:
+        """As in the file; raises WorkbookError where it cannot be read."""
         try:
             return nbformat.read(self.path, as_version=4).cells
         except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
@@ -186,6 +187,7 @@ def key_parts(
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
+    """The key under which an execution counts: a hash of its parts."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

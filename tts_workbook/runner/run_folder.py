@@ -74,12 +74,14 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
+        """Let go of the folder; nothing temporary stays."""
         self.free_reserve()
         shutil.rmtree(self.partial, ignore_errors=True)
         sweep(self.path)
         os.close(self._lock)
 
     def free_reserve(self) -> None:
+        """Give up the bytes that were set aside for the record."""
         self._reserve.unlink(missing_ok=True)
 
     @property
@@ -89,21 +91,27 @@ class RunFolder:
 
     @property
     def report(self) -> Path:
+        """The page of this run."""
         return self.path / "report.html"
 
     def verdict(self, number: str) -> Path:
+        """What a notebook found."""
         return self.path / "verdicts" / f"{number}.json"
 
     def notebook(self, name: str) -> Path:
+        """An executed notebook that counts."""
         return self.path / "notebooks" / f"{name}.ipynb"
 
     def failed(self, name: str) -> Path:
+        """An execution that does not count."""
         return self.path / "failed" / f"{name}.ipynb"
 
     def state_file(self, number: str) -> Path:
+        """Under which key a notebook counts."""
         return self.path / "state" / f"{number}.json"
 
     def state(self, number: str) -> NotebookState | None:
+        """What is recorded of a notebook that counts, or None."""
         return read_state(self.path, number)
 
     def clear(self, number: str) -> None:

@@ -17,16 +17,16 @@ def effect_rows(
     """What `plot_effects` draws: a row per change, with the verdict on it in the claimed
     direction.
     """
-    return {
-        arm: {
+    rows = {}
+    for arm, one in found.items():
+        rows[arm] = {
             "differences": one.contrast.differences,
             "groups": [short_clip(clip) for clip, _ in one.pairs],
             "mean": one.contrast.mean,
             "interval": one.contrast.finite_interval,
             "verdict": decide(one.contrast.interval, MARGINS[one.measure], direction),
         }
-        for arm, one in found.items()
-    }
+    return rows
 
 
 def curve_rows(
