@@ -23,8 +23,9 @@ import numpy as np
 
 from tts_core import atomic_files
 from tts_core.errors import WorkbookError
-from tts_workbook.runner import cells, context, display, environment, skipped_cells
+from tts_workbook.runner import context, display, environment, skipped_cells
 from tts_workbook.runner.parameters import Parameters, repository_root, settle_in_notebook
+from tts_workbook.runner.parameters_cell import parameters_among
 from tts_workbook.runner.plan import before
 from tts_workbook.runner.verdicts import (
     Item,
@@ -58,7 +59,7 @@ class Notebook:
                 f"this is notebook {self._context.number}, but it calls itself "
                 f"Notebook({number!r}, ...)"
             )
-        self.parameters = self._settle(cells.parameters_among(values))
+        self.parameters = self._settle(parameters_among(values))
         # where the durations come from; "uniform" puts a warning on every figure and answer
         self.alignment = ""
         self._started = time.time()

@@ -18,8 +18,8 @@ from typing import Any
 import nbformat
 
 from tts_core.errors import WorkbookError
-from tts_workbook.runner.cells import read_cell
 from tts_workbook.runner.parameters import FIELDS, Parameters
+from tts_workbook.runner.parameters_cell import read_cell
 
 # Notebook -> the earlier ones whose verdicts, checkpoints or tables it reads. A notebook that is
 # not here reads none.

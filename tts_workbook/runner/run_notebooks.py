@@ -21,7 +21,7 @@ from tts_core.errors import WorkbookError
 from tts_workbook.runner import plan
 from tts_workbook.runner.attempt import NotebookAttempt
 from tts_workbook.runner.console import Console
-from tts_workbook.runner.hashes import hash_data
+from tts_workbook.runner.data_hash import hash_data
 from tts_workbook.runner.parameters import (
     FIELDS,
     Parameters,

@@ -5,7 +5,8 @@ import pytest
 from tests.tts_workbook.runner.workbook_builders import write_data, write_notebook
 from tts_core.errors import WorkbookError
 from tts_core.file_hashes import hash_package
-from tts_workbook.runner import hashes, plan
+from tts_workbook.runner import plan
+from tts_workbook.runner.data_hash import hash_data
 from tts_workbook.runner.parameters import Parameters
 
 
@@ -118,25 +119,25 @@ def test_key_depends_on_everything_that_matters_and_on_no_path(tmp_path):
 
 def test_data_hash_sees_contents_names_and_linked_folders_but_no_hidden_files(tmp_path):
     data = write_data(tmp_path / "data")
-    base = hashes.hash_data(data)
+    base = hash_data(data)
     assert base["files"] == 1 and base["bytes"] == len("a|b|b\n")
     (data / ".cache").mkdir()
     (data / ".cache" / "x").write_text("x")
-    assert hashes.hash_data(data) == base
+    assert hash_data(data) == base
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "a.wav").write_text("RIFF")
     (data / "wavs").symlink_to(tmp_path / "elsewhere")
-    linked = hashes.hash_data(data)
+    linked = hash_data(data)
     (tmp_path / "elsewhere" / "a.wav").write_text("RIFX")
-    changed = hashes.hash_data(data)
+    changed = hash_data(data)
     (tmp_path / "elsewhere" / "a.wav").rename(tmp_path / "elsewhere" / "b.wav")
-    assert len({base["hash"], linked["hash"], changed["hash"], hashes.hash_data(data)["hash"]}) == 4
+    assert len({base["hash"], linked["hash"], changed["hash"], hash_data(data)["hash"]}) == 4
     (tmp_path / "elsewhere" / "loop").symlink_to(data)
-    assert hashes.hash_data(data)["files"] == 2
+    assert hash_data(data)["files"] == 2
     (tmp_path / "empty").mkdir()
     for folder, complaint in (("nowhere", "does not exist"), ("empty", "is empty")):
         with pytest.raises(WorkbookError, match=f"{complaint}. Give --data DIR"):
-            hashes.hash_data(tmp_path / folder)
+            hash_data(tmp_path / folder)
 
 
 def test_package_hash_follows_source_and_templates(tmp_path):

@@ -239,8 +239,9 @@ def test_an_earlier_run_is_kept_and_foreign_folders_are_refused(tmp_path):
     assert done_states(result.out) != token and record_of(result.out)["status"] == "complete"
 
 
-def test_results_of_a_notebook_that_had_the_number_before_do_not_count(tmp_path):
+def test_results_of_a_notebook_that_had_the_number_before_do_not_count(tmp_path, monkeypatch):
     """A run folder from before two notebooks exchanged their numbers."""
+    monkeypatch.setattr(run_notebooks, "hash_source", lambda: "one")
     notebooks = tmp_path / "notebooks"
     for name in ("01_check", "08_findings", "09_diagnose"):
         write_notebook(notebooks, name, verdict_cell(name[:2], f"from {name}"))

@@ -1,6 +1,4 @@
-"""Hashes of what a run depends on besides its notebooks: the package's source, the data folder, the
-user's own model.
-"""
+"""The hash of the data folder: what a run depends on besides its notebooks and the source."""
 
 from __future__ import annotations
 
