@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+MOST_JOBS = 2  # notebooks side by side where nothing else is said
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their options."""
@@ -93,6 +95,12 @@ def _add_run(commands: Commands) -> None:
             "continue in the run folder, skipping what is done with the same cells, parameters,"
             " package, data and upstream"
         ),
+    )
+    run.add_argument(
+        "--jobs",
+        metavar="N",
+        type=int,
+        help="notebooks side by side; default: 2 where there are two processors, else 1",
     )
     run.add_argument(
         "--notebooks",
@@ -176,6 +184,7 @@ def _run(options: argparse.Namespace) -> int:
         from tts_workbook.pages.run_report import verdict_rows, write_report
         from tts_workbook.runner.console import Console, verdict_table
         from tts_workbook.runner.run_notebooks import run_notebooks
+        from tts_workbook.trials.executors import processors
     except ModuleNotFoundError as error:
         raise _not_installed(error) from None
     console = Console()
@@ -186,6 +195,7 @@ def _run(options: argparse.Namespace) -> int:
         resume=options.resume,
         notebooks_dir=options.notebooks,
         console=console,
+        jobs=min(MOST_JOBS, processors()) if options.jobs is None else options.jobs,
     )
     console.say(f"\n{verdict_table(verdict_rows(result.out))}\n")
     if result.exit_code:

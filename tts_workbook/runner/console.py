@@ -12,6 +12,7 @@ import shutil
 import sys
 import textwrap
 import time
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from tts_workbook.number_text import seconds_text
@@ -20,66 +21,89 @@ LOG_INTERVAL = 5.0  # seconds between two lines about the same notebook on a log
 QUIET_INTERVAL = 30.0  # seconds between two lines when there is nothing new to say
 DRAW_INTERVAL = 0.2  # seconds between two redraws of the line on a terminal
 CLEAR_LINE = "\r\x1b[K"
+SIDE_BY_SIDE = " | "  # between notebooks on the one line of a terminal
+
+
+@dataclass
+class _Shown:
+    """What is known and what was said of one notebook that runs."""
+
+    n_cells: int
+    start: float  # time.monotonic()
+    shown: float  # when its last line was written
+    what: str = "starting"
+    said: str = "starting"
+
+    @property
+    def elapsed(self) -> str:
+        return seconds_text(time.monotonic() - self.start)
 
 
 class Console:
-    """Prints to `stream` (stdout). Progress comes as the events of `execute.py`, None being a clock
-    tick.
+    """Prints to `stream` (stdout), of as many notebooks as run side by side. Progress comes as the
+    events of `execute.py`.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stdout
         self._live = bool(getattr(self._stream, "isatty", lambda: False)())
-        self._name, self._what, self._said = "", "", ""
-        self._cells = 0
-        self._start = self._shown = 0.0
+        self._running: dict[str, _Shown] = {}
+        self._drawn = 0.0  # when the line on the terminal was drawn last
 
     def say(self, text: str) -> None:
         """One line that stays."""
         self._write((CLEAR_LINE if self._live else "") + text + "\n")
 
-    def start(self, name: str, cells: int) -> None:
+    def start(self, name: str, n_cells: int) -> None:
         """A notebook of so many cells begins."""
-        self._name, self._cells = name, cells
-        self._what = self._said = "starting"
-        self._start = self._shown = time.monotonic()
+        now = time.monotonic()
+        self._running[name] = _Shown(n_cells, now, now)
         if not self._live:
             self.say(f"{name}: starting")
 
-    def event(self, event: dict[str, Any] | None) -> None:
-        """Note what the notebook's process reported; None is a tick without news."""
-        if event is not None and event["kind"] == "progress":
-            self._what = event["line"]
-        elif event is not None and event["kind"] == "cell":
-            self._what = f"cell {event['index'] + 1} of {self._cells}: {event['first_line']}"
-        since = time.monotonic() - self._shown
-        if self._live and since >= DRAW_INTERVAL:
-            self._draw()
-        elif not self._live:
-            self._log(since)
+    def event(self, name: str, event: dict[str, Any]) -> None:
+        """Note what a notebook's process reported."""
+        shown = self._running[name]
+        if event["kind"] == "progress":
+            shown.what = event["line"]
+        elif event["kind"] == "cell":
+            shown.what = f"cell {event['index'] + 1} of {shown.n_cells}: {event['first_line']}"
+        self.tick()
 
-    def _log(self, since: float) -> None:
-        nothing_new = self._what == self._said
+    def tick(self) -> None:
+        """Say what is due: called now and then, also while nothing happens."""
+        if self._live:
+            if time.monotonic() - self._drawn >= DRAW_INTERVAL:
+                self._draw()
+            return
+        for name, shown in self._running.items():
+            self._log(name, shown)
+
+    def _log(self, name: str, shown: _Shown) -> None:
+        nothing_new = shown.what == shown.said
+        since = time.monotonic() - shown.shown
         if since < (QUIET_INTERVAL if nothing_new else LOG_INTERVAL):
             return
-        line = f"{self._name}: {self._what}"
+        line = f"{name}: {shown.what}"
         if nothing_new:
-            line += f" ... still, after {self._elapsed()} in this notebook"
+            line += f" ... still, after {shown.elapsed} in this notebook"
         self.say(line)
-        self._shown, self._said = time.monotonic(), self._what
+        shown.shown, shown.said = time.monotonic(), shown.what
 
-    def end(self, how: str) -> None:
-        """The notebook ended: `how`, and after which time."""
-        self.say(f"{self._name}: {how} after {self._elapsed()}")
-
-    def _elapsed(self) -> str:
-        return seconds_text(time.monotonic() - self._start)
+    def end(self, name: str, how: str) -> None:
+        """A notebook ended: `how`, and after which time."""
+        shown = self._running.pop(name)
+        self.say(f"{name}: {how} after {shown.elapsed}")
 
     def _draw(self) -> None:
-        self._shown = time.monotonic()
-        width = shutil.get_terminal_size().columns
-        line = f"{self._name} [{self._elapsed()}]: {self._what}"
-        self._write(CLEAR_LINE + line[: max(20, width - 1)])
+        self._drawn = time.monotonic()
+        parts = []
+        for name, shown in self._running.items():
+            parts.append(f"{name} [{shown.elapsed}]: {shown.what}")
+        width = max(20, shutil.get_terminal_size().columns - 1)
+        share = width // max(1, len(parts)) - len(SIDE_BY_SIDE)
+        cut = parts if len(parts) < 2 else [part[:share] for part in parts]
+        self._write(CLEAR_LINE + SIDE_BY_SIDE.join(cut)[:width])
 
     def _write(self, text: str) -> None:
         encoding = getattr(self._stream, "encoding", None) or "utf-8"

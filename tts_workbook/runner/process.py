@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -25,7 +25,6 @@ from tts_workbook.runner.parameters import ENVIRONMENT_PREFIX
 
 EXECUTE = Path(__file__).with_name("execute.py")
 LOG_TAIL = 8_000  # characters of the child's and kernel's stderr that are kept
-TICK = 0.5  # seconds between two calls of `on_event(None)` while nothing happens
 END_PATIENCE = 5.0  # seconds that the child gets to end itself
 
 
@@ -64,67 +63,87 @@ class ProcessOutcome:
             self.finished = True
 
 
-def execute(
-    notebook: Path,
-    output: Path,
-    values: Mapping[str, Any],
-    context: Context,
-    threads: int | None,
-    on_event: Callable[[dict | None], None],
-) -> ProcessOutcome:
-    """Execute `notebook` with `values` injected, writing to `output` as cells complete; never
-    raises for what cells do.
+# (number of the notebook, what its process reported); None: the process has closed its end
+Messages = queue.Queue[tuple[str, dict | None]]
 
-    Works in the notebook's own folder, as JupyterLab and nbval do. An exception that arrives
-    meanwhile (Ctrl-C) ends the child and the kernel before it goes on its way.
+
+class NotebookProcess:
+    """One notebook executed in a process of its own. Use as a context manager: whatever happens, no
+    child and no kernel outlives it.
     """
-    order = {
-        "notebook": str(notebook),
-        "output": str(output),
-        "parameters": dict(values),
-        "cwd": str(notebook.parent),
-        "progress_mime": PROGRESS_MIME,
-    }
-    # a short path: the kernel's sockets are in it
-    scratch = Path(tempfile.mkdtemp(prefix="tts-"))
-    outcome = ProcessOutcome()
-    read_end, write_end = os.pipe()
-    process = None
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-P", str(EXECUTE), str(write_end)],
-            pass_fds=[write_end],
-            start_new_session=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=child_environment(os.environ, context, threads, scratch),
-        )
-        os.close(write_end)
-        write_end = -1
-        messages: queue.Queue[dict | None] = queue.Queue()
+
+    def __init__(self, number: str, messages: Messages) -> None:
+        self.number, self.messages = number, messages
+        self.outcome = ProcessOutcome()
+        self._process: subprocess.Popen[str] | None = None
+        self._log_reader: threading.Thread | None = None
+        # a short path: the kernel's sockets are in it
+        self._scratch = Path(tempfile.mkdtemp(prefix="tts-"))
+
+    def __enter__(self) -> NotebookProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            _end(self._process, self.outcome)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def start(
+        self,
+        notebook: Path,
+        output: Path,
+        values: Mapping[str, Any],
+        context: Context,
+        threads: int | None,
+    ) -> None:
+        """Execute `notebook` with `values` injected, writing to `output` as cells complete; never
+        raises for what cells do.
+
+        Works in the notebook's own folder, as JupyterLab and nbval do. Its events come in as
+        messages.
+        """
+        order = {
+            "notebook": str(notebook),
+            "output": str(output),
+            "parameters": dict(values),
+            "cwd": str(notebook.parent),
+            "progress_mime": PROGRESS_MIME,
+        }
+        read_end, write_end = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(EXECUTE), str(write_end)],
+                pass_fds=[write_end],
+                start_new_session=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=child_environment(os.environ, context, threads, self._scratch),
+            )
+        except BaseException:
+            os.close(read_end)
+            raise
+        finally:
+            os.close(write_end)
         events = os.fdopen(read_end, encoding="utf-8")
-        readers = [
-            threading.Thread(target=_read_events, args=(events, messages), daemon=True),
-            threading.Thread(target=_read_log, args=(process.stdout, outcome), daemon=True),
-        ]
-        read_end = -1
-        for reader in readers:
-            reader.start()
-        _order(process, order)
-        _listen(messages, outcome, on_event)
-        outcome.code = process.wait()
-        readers[1].join(timeout=END_PATIENCE)
-        return outcome
-    finally:
-        for descriptor in (read_end, write_end):
-            if descriptor >= 0:
-                os.close(descriptor)
-        if process is not None:
-            _end(process, outcome)
-        shutil.rmtree(scratch, ignore_errors=True)
+        self._log_reader = threading.Thread(
+            target=_read_log, args=(self._process.stdout, self.outcome), daemon=True
+        )
+        self._log_reader.start()
+        threading.Thread(
+            target=_read_events, args=(events, self.number, self.messages), daemon=True
+        ).start()
+        _order(self._process, order)
+
+    def finish(self) -> ProcessOutcome:
+        """After the last message: wait for the process itself, and for the rest of its log."""
+        if self._process is None or self._log_reader is None:
+            raise RuntimeError("it was never started")
+        self.outcome.code = self._process.wait()
+        self._log_reader.join(timeout=END_PATIENCE)
+        return self.outcome
 
 
 def child_environment(
@@ -160,30 +179,12 @@ def _order(process: subprocess.Popen[str], order: dict[str, Any]) -> None:
         pass
 
 
-def _listen(
-    messages: queue.Queue[dict | None],
-    outcome: ProcessOutcome,
-    on_event: Callable[[dict | None], None],
-) -> None:
-    """Until the child's end of the pipe closes."""
-    while True:
-        try:
-            event = messages.get(timeout=TICK)
-        except queue.Empty:
-            on_event(None)
-            continue
-        if event is None:
-            return
-        outcome.take(event)
-        on_event(event)
-
-
-def _read_events(pipe: IO[str], messages: queue.Queue[dict | None]) -> None:
+def _read_events(pipe: IO[str], number: str, messages: Messages) -> None:
     with pipe:
         for line in pipe:
             if line.endswith("\n"):  # a killed child may leave half a line
-                messages.put(json.loads(line))
-    messages.put(None)
+                messages.put((number, json.loads(line)))
+    messages.put((number, None))
 
 
 def _read_log(pipe: IO[str], outcome: ProcessOutcome) -> None:

@@ -3,16 +3,17 @@ aloud and recorded.
 
 Each notebook runs in a process of its own under a temporary name. Only after validate.py found no
 fault does it get its final name, and only then is its key recorded, which is what `--resume` goes
-by.
+by. Several may run side by side; one starts only after those that it reads.
 """
 
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tts_workbook.runner.parameters import (
     repository_root,
     settle,
 )
+from tts_workbook.runner.process import Messages
 from tts_workbook.runner.record import Record
 from tts_workbook.runner.run_folder import (
     NotebookState,
@@ -43,6 +45,7 @@ from tts_workbook.runner.validate import ExecutionFault
 from tts_workbook.source_hash import hash_source
 
 EXIT_CODES = {"complete": 0, "failed": 1, "interrupted": 130}
+TICK = 0.5  # seconds without news after which the reader is told what still runs
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,17 @@ def run_notebooks(
     notebooks_dir: Path | None = None,
     console: Console | None = None,
     environment: Mapping[str, str] | None = None,
+    jobs: int = 1,
 ) -> RunResult:
-    """Execute the notebooks of `notebooks_dir` in order. `explicit` is what the command line gave,
-    by parameter name; `write_report` makes the page of a run folder, however the run ended.
+    """Execute the notebooks of `notebooks_dir`, `jobs` side by side, each after those that it
+    reads. `explicit` is what the command line gave, by parameter name; `write_report` makes the
+    page of a run folder, however the run ended.
 
     Raises WorkbookError, before anything runs, for parameters, selections, data and folders that
     cannot be.
     """
+    if jobs < 1:
+        raise WorkbookError(f"jobs = {jobs}: at least one notebook has to run at a time")
     console = console or Console()
     root = repository_root()
     sources = plan.discover(Path(notebooks_dir or root / "notebooks").absolute())
@@ -98,7 +105,7 @@ def run_notebooks(
         console.say(f"the previous run is kept in {kept}")
     with _open(out) as folder, _signals_interrupt():
         record = Record(folder, parameters, given, selection, resume, data, package, subject)
-        run = _Run(inputs, selection, folder, record, console, resume, write_report)
+        run = _Run(inputs, selection, folder, record, console, resume, write_report, jobs)
         for warning in warnings:
             run.warn(warning)
         return run.go()
@@ -185,7 +192,10 @@ class _Run:
         console: Console,
         resume: bool,
         write_report: Callable[[Path], Path],
+        jobs: int,
     ) -> None:
+        self.jobs, self.messages = jobs, Messages()
+        self.running: dict[str, NotebookAttempt] = {}  # by number
         self.inputs, self.selection = inputs, selection
         self.folder, self.record, self.console = folder, record, console
         self.resume, self.write_report = resume, write_report
@@ -196,26 +206,74 @@ class _Run:
         self.console.say(f"note: {text}")
 
     def go(self) -> RunResult:
-        """Run the selected notebooks in order, whatever happens leave a record that says so."""
-        number: str | None = None
+        """Run the selected notebooks, whatever happens leave a record that says so."""
         try:
             self._begin()
-            for number in self.selection:
-                fault = self._one(number)
-                if fault is not None:
-                    return self._stop("failed", number, fault.cause)
-            number = None
+            failed = self._execute()
+            if failed is not None:
+                number, fault = failed
+                return self._stop("failed", number, fault.cause)
             for other, changed in find_stale(self.inputs, self.folder.path).items():
                 self.record.notebook(other, self._name(other), status="stale", changed=changed)
             self.record.finish("complete")
             return self._result("complete")
         except KeyboardInterrupt as interrupt:
-            return self._stop("interrupted", number, f"interrupted by {interrupt or 'Ctrl-C'}")
+            cause = f"interrupted by {interrupt or 'Ctrl-C'}"
+            return self._stop("interrupted", self._first_running(), cause)
         except OSError as error:
-            return self._stop("failed", number, f"the runner itself was stopped: {error}")
+            cause = f"the runner itself was stopped: {error}"
+            return self._stop("failed", self._first_running(), cause)
         except Exception as error:
-            self._stop("failed", number, f"a defect in the runner: {type(error).__name__}: {error}")
+            cause = f"a defect in the runner: {type(error).__name__}: {error}"
+            self._stop("failed", self._first_running(), cause)
             raise
+
+    def _execute(self) -> tuple[str, ExecutionFault] | None:
+        """Execute what is selected, up to `jobs` notebooks side by side; the first that fails ends
+        the others. Returns its number and fault, or None.
+
+        All happens in this thread: an interrupt arrives here, and leaving `processes` ends every
+        child and kernel before it goes on its way.
+        """
+        waiting = list(self.selection)
+        with ExitStack() as processes:
+            while waiting or self.running:
+                for number in self._startable(waiting):
+                    waiting.remove(number)
+                    self._start(number, processes)
+                failed = self._listen()
+                if failed is not None:
+                    return failed
+        return None
+
+    def _startable(self, waiting: list[str]) -> list[str]:
+        """The next notebook, if there is a place for it and what it reads is there."""
+        if len(self.running) >= self.jobs:
+            return []
+        unfinished = {*waiting, *self.running}
+        for number in waiting:
+            if not unfinished & set(plan.upstream_of(number, self.inputs.sources)):
+                return [number]
+        return []
+
+    def _listen(self) -> tuple[str, ExecutionFault] | None:
+        """Take one message of what runs, if one comes soon; what ended is judged."""
+        if not self.running:
+            return None
+        try:
+            number, event = self.messages.get(timeout=TICK)
+        except queue.Empty:
+            self.console.tick()
+            return None
+        if event is not None:
+            self.running[number].event(event)
+            return None
+        fault = self.running[number].finish()
+        del self.running[number]
+        return None if fault is None else (number, fault)
+
+    def _first_running(self) -> str | None:
+        return next(iter(self.running), None)
 
     def _name(self, number: str) -> str:
         return self.inputs.sources[number].name
@@ -252,10 +310,8 @@ class _Run:
             key=state.key,
         )
 
-    def _one(self, number: str) -> ExecutionFault | None:
-        """Run one notebook, or find it done. Returns the fault for which it does not count, or
-        None.
-        """
+    def _start(self, number: str, processes: ExitStack) -> None:
+        """Start one notebook, or find it done."""
         source = self.inputs.sources[number]
         parts = self.inputs.parts(number, self._upstream_keys(number))
         state = self.folder.state(number)
@@ -265,12 +321,14 @@ class _Run:
                 f"{source.name}: done already, with the same cells, parameters, package, data,"
                 " upstream"
             )
-            return None
+            return
         settled = self.inputs.settled[number]
-        attempt = NotebookAttempt(source, settled, parts, self.folder, self.record, self.console)
-        fault = attempt.make()
-        self.console.end("done" if fault is None else "FAILED")
-        return fault
+        attempt = NotebookAttempt(
+            source, settled, parts, self.folder, self.record, self.console, self.messages
+        )
+        self.running[number] = attempt
+        processes.enter_context(attempt)
+        attempt.start(threads_of(settled.threads, self.jobs))
 
     def _upstream_keys(self, number: str) -> dict[str, str]:
         keys = {}
@@ -294,13 +352,16 @@ class _Run:
 
     def _stop(self, status: str, number: str | None, cause: str) -> RunResult:
         """Say what happened, in run.json and aloud; leave nothing cut short that could pass for a
-        result.
+        result. `number` is the notebook that it happened to; what ran beside it was ended.
         """
         name = None if number is None else self._name(number)
         entry: dict[str, Any] = {}
         if number is not None:
             entry = self.record.content["notebooks"].get(number, {})
-            self._drop_unfinished(number, entry, status, cause)
+            self._drop_unfinished(number, status, cause)
+        for other in self.running:
+            if other != number:
+                self._drop_unfinished(other, "interrupted", f"ended with {name}: {cause}")
         self.record.content["failure"] = {
             "notebook": number,
             "name": name,
@@ -315,12 +376,13 @@ class _Run:
         self.console.say(f"{status.upper()}: {name or 'the run'}: {cause}")
         return self._result(status)
 
-    def _drop_unfinished(self, number: str, entry: dict[str, Any], status: str, cause: str) -> None:
+    def _drop_unfinished(self, number: str, status: str, cause: str) -> None:
         """Verdict and notebook of an execution that did not come to count."""
         if self.folder.state(number) is not None:
             return
         self.folder.verdict(number).unlink(missing_ok=True)
         self.folder.notebook(self._name(number)).unlink(missing_ok=True)
+        entry = self.record.content["notebooks"].get(number, {})
         if entry.get("status") != "failed":
             entry.update(status=status, cause=cause)
 
@@ -332,6 +394,17 @@ class _Run:
             self.console.say(f"no report: {error}")
             return RunResult(status, EXIT_CODES[status] or 1, self.folder.path, None)
         return RunResult(status, EXIT_CODES[status], self.folder.path, report)
+
+
+def threads_of(given: int | None, jobs: int) -> int | None:
+    """Threads of a notebook's computing: as given; None, torch's own choice, where it runs alone;
+    else its share of the processors.
+    """
+    if given is not None or jobs == 1:
+        return given
+    from tts_workbook.trials.executors import processors  # loads torch: only who needs it waits
+
+    return max(1, processors() // jobs)
 
 
 @contextmanager

@@ -50,6 +50,8 @@ def sleeping_run(tmp_path):
         str(write_data(tmp_path / "data")),
         "--out",
         str(out),
+        "--jobs",
+        "1",
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_until(

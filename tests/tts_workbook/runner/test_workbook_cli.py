@@ -103,12 +103,15 @@ def test_a_log_gets_one_plain_line_every_few_seconds(monkeypatch):
     console.start("03_overfit", 9)
     for step in range(200):  # 20 s, ten events a second
         now[0] += 0.1
-        console.event(progress(step) if step % 2 else None)
-    console.event({"kind": "cell", "index": 6, "first_line": "plot(mel)"})
+        if step % 2:
+            console.event("03_overfit", progress(step))
+        else:
+            console.tick()
+    console.event("03_overfit", {"kind": "cell", "index": 6, "first_line": "plot(mel)"})
     for _ in range(80):  # 40 s of one silent cell
         now[0] += 0.5
-        console.event(None)
-    console.end("done")
+        console.tick()
+    console.end("03_overfit", "done")
     lines = stream.getvalue().splitlines()
     assert lines[0] == "03_overfit: starting" and lines[-1] == "03_overfit: done after 60 s"
     assert 3 <= sum("healthy" in line for line in lines) <= 4
@@ -126,13 +129,26 @@ def test_a_terminal_gets_one_live_line():
     stream = Terminal()
     console = Console(stream)
     console.start("03_overfit", 9)
-    console._shown = 0.0
-    console.event(progress(240))
-    console.end("done")
+    console.event("03_overfit", progress(240))
+    console.end("03_overfit", "done")
     assert (
         stream.getvalue().count("\n") == 1
         and "\r\x1b[K03_overfit [0 s]: healthy 240/500" in stream.getvalue()
     )
+
+
+def test_notebooks_that_run_side_by_side_share_the_live_line_and_keep_lines_of_their_own():
+    live, log = Terminal(), io.StringIO()
+    for console in (Console(live), Console(log)):
+        console.start("01_check", 3)
+        console.start("02_audit", 9)
+        console.event("02_audit", progress(240))
+        console.end("01_check", "done")
+        console.end("02_audit", "done")
+    drawn = live.getvalue().split("\r\x1b[K")[1]
+    assert drawn.startswith("01_check [0 s]: starting") and " | 02_audit [0 s]: healthy" in drawn
+    ends = [line for line in log.getvalue().splitlines() if "done after" in line]
+    assert ends == ["01_check: done after 0 s", "02_audit: done after 0 s"]
 
 
 def test_console_survives_a_stream_that_knows_only_ascii():
