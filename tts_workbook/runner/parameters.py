@@ -5,6 +5,10 @@ the notebook's cell tagged `parameters`. A value means the same through each: te
 field's own reader, so `lr=1e-3` is a float and `gradient_checkpointing=false` is False everywhere;
 an unknown name or an ill-typed value is a WorkbookError before anything runs. Explicit beats
 environment beats notebook cell beats default.
+
+No settings library stands here: none reads a notebook's cell, none says in one sentence which door
+a value came through, what was meant and what would be right, and an empty text that stands for the
+default would have to be written against each of them.
 """
 
 from __future__ import annotations
