@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgb
 
 from tts_core.errors import WorkbookError
 from tts_workbook.viz import plot_alarms, plot_confusion, plot_root_cause
-from tts_workbook.viz.benchmark_plots import MASKED, RIGHT, WRONG, on
+from tts_workbook.viz.benchmark_plots import MASKED, RIGHT, WRONG, ink_on
 
 GROUPS = {
     "alike": {"a.x": {"a.x": 3, "b.y": 1}, "b.y": {"cannot tell": 2}},
@@ -98,7 +98,7 @@ def test_every_alarm_has_its_mark_at_its_rates_and_its_counts_in_the_legend():
         if line.get_marker() != "None"
     }
     assert list(marks.values()) == [(0.0, 0.9), (0.1, 0.5)]
-    assert list(marks)[0] == "this diagnosis: notices 90 % of 50, alarms in 0.0 % of 40"
+    assert next(iter(marks)) == "this diagnosis: notices 90 % of 50, alarms in 0.0 % of 40"
     assert axes.get_xlim()[1] >= 0.2
     with pytest.raises(WorkbookError, match="between 0 and 1"):
         plot_alarms(
@@ -107,7 +107,7 @@ def test_every_alarm_has_its_mark_at_its_rates_and_its_counts_in_the_legend():
 
 
 def test_texts_in_cells_can_be_read():
-    assert on(to_rgb(RIGHT)) == "white" and on((1, 1, 1)) != "white"
+    assert ink_on(to_rgb(RIGHT)) == "white" and ink_on((1, 1, 1)) != "white"
 
 
 def test_the_provenance_stands_below():

@@ -140,7 +140,7 @@ def test_mel_labels_and_notes_are_printed_in_order():
 def test_mels_that_do_not_belong_together_are_refused():
     with pytest.raises(WorkbookError, match="as many bins"):
         plot_mels({"a": np.zeros((10, 80)), "b": np.zeros((10, 40))}, 0.01)
-    with pytest.raises(WorkbookError, match="notes: .*'c'.* name no mel"):
+    with pytest.raises(WorkbookError, match=r"notes: .*'c'.* name no mel"):
         plot_mels({"a": np.zeros((10, 80))}, 0.01, notes={"c": "?"})
     with pytest.raises(WorkbookError, match="hop_seconds = 0, but it must be positive"):
         plot_mels({"a": np.zeros((10, 80))}, 0)

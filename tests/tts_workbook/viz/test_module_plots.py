@@ -25,7 +25,7 @@ def test_dots_stand_at_their_norms_on_a_log_axis_in_network_order():
     assert [label.get_text() for label in axes.get_yticklabels()] == list(HEALTHY)
     bottom, top = axes.get_ylim()
     assert bottom > top  # the first module is at the top
-    healthy, seed, zero = axes.collections
+    healthy, seed, _ = axes.collections
     assert healthy.get_offsets()[:, 0].tolist() == pytest.approx(list(HEALTHY.values()))
     assert np.round(healthy.get_offsets()[:, 1]).tolist() == [0, 1, 2, 3]
     assert seed.get_offsets()[:, 0].tolist() == pytest.approx([30.0, 2.0])

@@ -54,8 +54,8 @@ def test_drawing_never_imports_pyplot(executed):
 
 def test_importing_the_package_does_not_import_matplotlib():
     code = (
-        "import tts_workbook.viz, sys; assert 'matplotlib' not in sys.modules; assert 'plot_clip' in"
-        " dir(tts_workbook.viz)"
+        "import tts_workbook.viz, sys; assert 'matplotlib' not in sys.modules; "
+        "assert 'plot_clip' in dir(tts_workbook.viz)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -77,7 +77,7 @@ def test_bad_input_is_refused_by_name():
         play(np.zeros((2, 100)), RATE, "stereo")
     with pytest.raises(WorkbookError, match="sample_rate = 0 Hz"):
         play(TONE, 0, "x")
-    with pytest.raises(WorkbookError, match="peak = 1.5"):
+    with pytest.raises(WorkbookError, match=r"peak = 1\.5"):
         play(TONE, RATE, "x", peak=1.5)
 
 

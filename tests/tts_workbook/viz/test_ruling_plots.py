@@ -59,7 +59,7 @@ def test_every_run_is_a_curve_and_the_provenance_stands_below():
 
 def test_a_run_that_never_left_is_a_triangle_at_the_budget():
     panels = {"lr": {"7e-05": {"leave": [100, None], "plateau": [60, 700], "final": [0.5, 1.0]}}}
-    above, below, last = plot_doses(panels, 800).axes
+    above, below, _ = plot_doses(panels, 800).axes
     marks = {line.get_marker(): float(line.get_ydata()[0]) for line in above.lines}
     assert marks["o"] == 100 and marks["^"] == 800
     assert list(below.lines[0].get_ydata()) == [60, 700]

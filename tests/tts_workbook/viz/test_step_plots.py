@@ -68,7 +68,7 @@ def test_losses_of_another_model_have_looks_of_their_own():
 
 
 def test_shares_that_do_not_add_up_and_impossible_cosines_are_refused():
-    with pytest.raises(WorkbookError, match="shares of text_embedding in healthy add up to 1.1"):
+    with pytest.raises(WorkbookError, match=r"shares of text_embedding in healthy add up to 1\.1"):
         plot_loss_shares(
             {
                 "healthy": {
@@ -81,7 +81,7 @@ def test_shares_that_do_not_add_up_and_impossible_cosines_are_refused():
         plot_loss_shares(
             {"healthy": {"share": SHARE, "cosine": {("mel", "stop"): {"text_embedding": 1.2}}}}
         )
-    with pytest.raises(WorkbookError, match="modules: decoder.norm not among"):
+    with pytest.raises(WorkbookError, match=r"modules: decoder\.norm not among"):
         plot_loss_shares(ARMS, modules=["decoder.norm"])
 
 
@@ -106,9 +106,10 @@ def test_updates_without_each_loss_and_the_clip():
 
 def test_precision_and_its_floor_are_told_apart():
     axes = plot_precision(
-        {"healthy": {"bf16": {"a": 0.03, "b": 0.0}, "bf16 floor": {"a": 0.02, "b": 0.01}}}
+        {"healthy": {"bf16": {"a": 0.03, "b": 0.0}}}, {"healthy": {"bf16": {"a": 0.02, "b": 0.01}}}
     ).axes[0]
     step, floor = axes.collections
+    assert [step.get_label(), floor.get_label()] == ["bf16", "bf16 floor"]
     assert step.get_offsets().tolist() == [[0.03, 0]] and floor.get_offsets().tolist() == [
         [0.02, 0],
         [0.01, 1],

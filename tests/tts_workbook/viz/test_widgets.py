@@ -69,12 +69,12 @@ def test_a_control_inside_a_control_works_and_is_closed_with_it():
     menu = choose(
         {"plus": 1, "minus": -1}, lambda sign: scrub([1, 2], lambda step: f"{sign * step}")
     )
-    (inner,) = menu.screen._inside
+    (inner,) = [part.content for part in menu.screen._parts]
     inner.control.value = 2
     assert "2</pre>" in inner.screen.box.children[0].value
     alive = inner.control.comm
     menu.control.value = 1
-    (other,) = menu.screen._inside
+    (other,) = [part.content for part in menu.screen._parts]
     assert other is not inner and "-1</pre>" in other.screen.box.children[0].value
     assert alive is not None and inner.control.comm is None
 
