@@ -61,6 +61,25 @@ def test_terminal_line_is_redrawn_and_an_error_is_not_hidden(clock):
     )
 
 
+def test_under_the_runner_it_shows_fields_for_the_runner_and_leaves_one_line(
+    clock, monkeypatch, capsys
+):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    with Progress(100, "healthy", under_runner=True) as progress:
+        for step in range(1, 101):
+            clock[0] += 0.0625
+            progress.update(step, f"mel {step}")
+    events = [data[module.PROGRESS_MIME] for data in shown]
+    assert all(list(data) == [module.PROGRESS_MIME] for data in shown)
+    assert [event["step"] for event in events][:2] == [0, 16]
+    assert len(events) == 8  # one a second, and the last
+    last = events[-1]
+    assert (last["label"], last["step"], last["total"]) == ("healthy", 100, 100)
+    assert last["text"] == "mel 100" and last["line"] == "healthy 100/100 mel 100, 6 s"
+    assert capsys.readouterr().out == "healthy 100/100 mel 100, 6 s\n"
+
+
 def test_in_a_kernel_without_a_runner_a_bar_is_shown_and_one_line_of_text_remains(monkeypatch):
     monkeypatch.delenv("TTS_RUNNER", raising=False)
     cell = (
