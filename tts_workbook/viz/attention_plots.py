@@ -17,7 +17,14 @@ from matplotlib.ticker import FixedLocator
 
 from tts_core.errors import WorkbookError
 from tts_workbook.viz.axes import beside_each_other, legend_above, three_digits
-from tts_workbook.viz.inputs import finite_array, finite_number, finite_numbers, named, spans
+from tts_workbook.viz.inputs import (
+    SHARE_TOLERANCE,
+    finite_array,
+    finite_number,
+    finite_numbers,
+    named,
+    spans,
+)
 from tts_workbook.viz.phoneme_track import MOSTLY, label_rows
 from tts_workbook.viz.picture import Picture, new_picture, workbook_style
 from tts_workbook.viz.style import GREY, LEVEL, SHARE_COLOURS, colours_of
@@ -25,7 +32,6 @@ from tts_workbook.viz.style import GREY, LEVEL, SHARE_COLOURS, colours_of
 NAME_POINTS = 6.0  # type size of phoneme names over a map
 NAME_LINE = 1.15 * NAME_POINTS  # points from one row of names to the next
 ROW_SUM_TOLERANCE = 0.02  # bf16 weights sum to 1 within this
-SHARE_TOLERANCE = 1e-6
 MOST_NUMBERED_BARS = 24
 
 

@@ -54,7 +54,7 @@ class Differences:
 
 
 @dataclass(frozen=True)
-class BatchRun:
+class BatchCurve:
     """One training of a group."""
 
     steps: np.ndarray  # (S,)
@@ -168,7 +168,7 @@ def plot_batch_curves(
     for a group without runs.
     """
     found = {
-        name: _batch_runs(f"groups[{name!r}]", runs)
+        name: _batch_curves(f"groups[{name!r}]", runs)
         for name, runs in named("groups", groups).items()
     }
     every = [run for runs in found.values() for run in runs]
@@ -284,17 +284,17 @@ def _draw_differences(axes: Axes, panel: Differences, colours: Mapping[str, str]
     )
 
 
-def _batch_runs(where: str, runs: Sequence[Mapping]) -> list[BatchRun]:
+def _batch_curves(where: str, runs: Sequence[Mapping]) -> list[BatchCurve]:
     if not len(runs):
         raise WorkbookError(f"{where}: there is no run in it")
     found = []
     for index, run in enumerate(runs):
         steps, over_constant = curve(f"{where}[{index}]", run, "over_constant")
-        found.append(BatchRun(steps, over_constant, run.get("frames_per_step")))
+        found.append(BatchCurve(steps, over_constant, run.get("frames_per_step")))
     return found
 
 
-def _label(name: str, runs: Sequence[BatchRun]) -> str:
+def _label(name: str, runs: Sequence[BatchCurve]) -> str:
     """The group's name with its number of runs, and a remark where no frames are known."""
     count = f" ({len(runs)} runs)" if len(runs) > 1 else ""
     frames_known = any(run.frames_per_step for run in runs)

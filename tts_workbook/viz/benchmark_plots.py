@@ -75,7 +75,7 @@ def plot_confusion(
     columns = min(2, len(groups))
     names = list(groups)
     rows = [names[start : start + columns] for start in range(0, len(names), columns)]
-    heights = [max(2, *(len(groups[group]) for group in row)) * ROW + 0.75 for row in rows]
+    heights = [_row_height([groups[group] for group in row]) for row in rows]
     legend: dict[str, str | Colour] = {
         "the planted cause": RIGHT,
         "another one, or none": WRONG,
@@ -202,6 +202,11 @@ def _legend_on_top(picture: Picture, colours: Mapping[str, str | Colour]) -> Non
         bbox_to_anchor=(0.004, top),
     )
     legend.set_in_layout(False)
+
+
+def _row_height(tables: Sequence[Mapping]) -> float:
+    """Inches of matrices side by side: the one with most causes decides."""
+    return max(2, *map(len, tables)) * ROW + 0.75
 
 
 def _counts(group: str, table: Mapping[str, Mapping[str, int]]) -> np.ndarray:

@@ -11,6 +11,8 @@ import numpy as np
 
 from tts_core.errors import WorkbookError
 
+SHARE_TOLERANCE = 1e-6  # a share may leave [0, 1] by so much, and shares their sum of 1
+
 
 def finite_array(name: str, values: Any, dimensions: int, at_least: int = 1) -> np.ndarray:
     """`values` (array, list or tensor) as float64 with `dimensions` axes, each `at_least` long.

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from tts_core.errors import WorkbookError
 from tts_workbook.viz.axes import legend_below, legend_keys, log_axis, log_limits
-from tts_workbook.viz.inputs import finite_arrays, named
+from tts_workbook.viz.inputs import SHARE_TOLERANCE, finite_arrays, named
 from tts_workbook.viz.picture import Picture, new_picture, workbook_style
 from tts_workbook.viz.style import LEVEL, colours_of
 
@@ -38,7 +38,6 @@ PANELS = (
     Panel("text_gradient", "gradient at text embedding"),
 )
 SHARES = {panel.key for panel in PANELS if panel.is_share}
-SHARE_TOLERANCE = 1e-6
 
 
 def plot_memory_scale(

@@ -15,7 +15,7 @@ from tts_workbook.viz.style import BAND, GREY, INK
 TYPE_POINTS = 7.5
 ROWS = 3  # labels that would touch are staggered over this many rows
 AXES_INCHES = 6.8  # width of the time axis in a full-width picture, roughly
-GAP = 0.035  # inches between two names
+NAME_GAP = 0.035  # inches between two names
 MOSTLY = 0.7  # where fewer can be named than this share, none is
 CROWDED = (
     2.2 / POINTS_PER_INCH
@@ -37,7 +37,7 @@ def label_rows(
     free_from = [-np.inf] * ROWS
     rows: list[int | None] = []
     for start, stop, name in zip(boundaries[:-1], boundaries[1:], phonemes, strict=True):
-        inches = len(str(name)) * CHARACTER_WIDTH * type_points / POINTS_PER_INCH + GAP
+        inches = len(str(name)) * CHARACTER_WIDTH * type_points / POINTS_PER_INCH + NAME_GAP
         half = inches / 2 * end / width
         middle = (start + stop) / 2
         fitting = [row for row in range(ROWS) if free_from[row] <= middle - half]

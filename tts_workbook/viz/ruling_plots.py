@@ -90,10 +90,9 @@ def plot_arm_curves(
     `arms[name]`: the curves of its runs; `second[name]`: (steps, shares) of the same runs; `like`:
     name -> the known name whose colour it has (`style.colours_of`).
     """
-    curves = {
-        name: [finite_array(f"arms[{name!r}]", ratios, dimensions=1) for ratios in runs]
-        for name, runs in named("arms", arms).items()
-    }
+    curves: dict[str, list[np.ndarray]] = {}
+    for name, runs in named("arms", arms).items():
+        curves[name] = [finite_array(f"arms[{name!r}]", run, dimensions=1) for run in runs]
     colours = colours_of(curves, like)
     with workbook_style():
         picture = new_picture(2.9 if second is None else 4.6, title)

@@ -15,7 +15,7 @@ from tts_workbook.viz.inputs import finite_arrays, finite_numbers, named
 from tts_workbook.viz.picture import Picture, new_picture, workbook_style
 from tts_workbook.viz.style import GREY, colours_of
 
-ERRORS = ("error", "teacher_forced")
+DRAWN_ERRORS = ("error", "teacher_forced")
 
 
 def plot_self_feeding(
@@ -30,13 +30,13 @@ def plot_self_feeding(
     not rise or curves of another length.
     """
     curves = {
-        arm: finite_arrays(f"arms[{arm!r}]", values, ("last", *ERRORS))
+        arm: finite_arrays(f"arms[{arm!r}]", values, ("last", *DRAWN_ERRORS))
         for arm, values in named("arms", arms).items()
     }
     for arm, values in curves.items():
         _check(arm, values)
     levels = finite_numbers("levels", levels)
-    errors = [values[key].max() for values in curves.values() for key in ERRORS]
+    errors = [values[key].max() for values in curves.values() for key in DRAWN_ERRORS]
     highest = max(*levels.values(), *errors)
     longest = max((values["last"] for values in curves.values()), key=lambda last: last[-1])
     colours = colours_of(curves)

@@ -16,6 +16,7 @@ from matplotlib.ticker import FixedLocator
 from tts_core.errors import WorkbookError
 from tts_workbook.viz.axes import legend_below, legend_keys, log_axis, log_limits, module_rows
 from tts_workbook.viz.inputs import (
+    SHARE_TOLERANCE,
     entry_of,
     finite_array,
     finite_numbers,
@@ -27,16 +28,16 @@ from tts_workbook.viz.picture import Picture, new_picture, workbook_style
 from tts_workbook.viz.style import GREY, INK, LEVEL, SPARE_COLOURS
 
 Numbers = Mapping[str, float]  # by module
-CLIP = "clip"  # what can be left out of an update beside the losses
-LOSS_COLOURS = {"mel": "#0072B2", "duration": "#E69F00", "stop": "#CC79A7", CLIP: INK}
-LOSS_MARKERS = {"mel": "o", "duration": "s", "stop": "^", CLIP: "x"}
+THE_CLIP = "clip"  # what can be left out of an update beside the losses
+LOSS_COLOURS = {"mel": "#0072B2", "duration": "#E69F00", "stop": "#CC79A7", THE_CLIP: INK}
+LOSS_MARKERS = {"mel": "o", "duration": "s", "stop": "^", THE_CLIP: "x"}
 OTHER_MARKERS = ("D", "v", "P", "*")  # of losses that a model of the user's own brings
 PRECISION_MARKERS = {"bf16": "s", "fp16": "o"}
 PRECISION_COLOURS = {"bf16": "#D55E00", "fp16": "#0072B2"}
 RUN_LINES = ("-", "--", ":", "-.")
 RUN_COLOURS = (INK, "#D55E00", "#0072B2", SPARE_COLOURS[0])
+COSINE_TOLERANCE = 1e-6  # a cosine may leave ±1 by so much
 UNRELATED = 2**0.5  # what two unrelated updates of one size differ by, over that size
-TOLERANCE = 1e-6  # of shares that add up to 1, and of cosines within ±1
 
 
 def plot_loss_shares(
@@ -96,7 +97,7 @@ def plot_updates_without(
                     s=26,
                     marker=LOSS_MARKERS[left_out],
                     color=LOSS_COLOURS[left_out],
-                    label="without the clip" if left_out == CLIP else f"without {left_out}",
+                    label="without the clip" if left_out == THE_CLIP else f"without {left_out}",
                     zorder=3,
                     linewidth=1.2,
                 )
@@ -153,13 +154,12 @@ def plot_short_runs(arms: Mapping[str, Mapping[str, Sequence[float]]], title: st
     """Mel loss of some steps from one start, one panel per arm: `arms[arm][run]` (S,), model
     units.
     """
-    curves = {
-        arm: {
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    for arm, runs in named("arms", arms).items():
+        curves[arm] = {
             run: finite_array(f"arms[{arm!r}][{run!r}]", values, dimensions=1)
             for run, values in runs.items()
         }
-        for arm, runs in named("arms", arms).items()
-    }
     labels = dict.fromkeys(run for runs in curves.values() for run in runs)
     looks = dict(zip(labels, zip(RUN_LINES, RUN_COLOURS, strict=True), strict=False))
     with workbook_style():
@@ -204,13 +204,13 @@ def _from_zero(
     name: str, arms: Mapping[str, Mapping[str, Numbers]]
 ) -> dict[str, dict[str, dict[str, float]]]:
     """`arms[arm][series][module]` as finite floats, none of them negative."""
-    return {
-        arm: {
+    checked: dict[str, dict[str, dict[str, float]]] = {}
+    for arm, parts in named(name, arms).items():
+        checked[arm] = {
             series: numbers_from_zero(f"{name}[{arm!r}][{series!r}]", numbers)
             for series, numbers in parts.items()
         }
-        for arm, parts in named(name, arms).items()
-    }
+    return checked
 
 
 def _placed(numbers: Numbers, rows: Sequence[str]) -> tuple[list[int], list[float]]:
@@ -243,18 +243,15 @@ def _draw_shares(axes: Axes, arm: str, share: Mapping[str, Numbers], rows: Seque
     """Stacked bars; a row that this arm does not have stays empty."""
     numbers = {loss: finite_numbers(f"share[{loss!r}]", values) for loss, values in share.items()}
     colours, _ = loss_looks(numbers)
-    places = [
-        row
-        for row, module in enumerate(rows)
-        if all(module in values for values in numbers.values())
-    ]
+    reached = set(rows).intersection(*numbers.values())
+    places = [row for row, module in enumerate(rows) if module in reached]
     left = np.zeros(len(places))
     for loss, values in numbers.items():
         widths = np.array([values[rows[row]] for row in places])
         axes.barh(places, widths, 0.72, left=left, color=colours[loss], label=loss)
         left += widths
     for row, total in zip(places, left, strict=True):
-        if abs(total - 1) > TOLERANCE:
+        if abs(total - 1) > SHARE_TOLERANCE:
             raise WorkbookError(
                 f"shares of {rows[row]} in {arm} add up to {total:g}, but those of a reached module"
                 " add up to 1"
@@ -274,7 +271,7 @@ def _draw_cosines(
     colours, markers = loss_looks(dict.fromkeys(loss for pair in cosine for loss in pair))
     for (a, b), numbers in cosine.items():
         places, values = _placed(numbers, rows)
-        if any(abs(value) > 1 + TOLERANCE for value in values):
+        if any(abs(value) > 1 + COSINE_TOLERANCE for value in values):
             raise WorkbookError(f"cosine of {a} and {b} in {arm}: beyond ±1")
         axes.scatter(
             values,

@@ -38,15 +38,7 @@ def plot_stop_head(
         label: finite_array(f"probabilities[{label!r}]", values, dimensions=1)
         for label, values in named("probabilities", probabilities).items()
     }
-    for label, values in curves.items():
-        if values.min() < 0 or values.max() > 1:
-            raise WorkbookError(
-                f"probabilities[{label!r}]: from {values.min():g} to {values.max():g}, wanted 0"
-                " to 1"
-            )
-    unknown = sorted(set(dashed) - set(curves))
-    if unknown:
-        raise WorkbookError(f"dashed: {unknown} name no curve; the curves are {list(curves)}")
+    _check(curves, dashed)
     colours = colours_of(curves, like)
     with workbook_style():
         picture = new_picture(2.7, title)
@@ -81,3 +73,15 @@ def plot_stop_head(
         )
         legend_above(axes)
     return picture
+
+
+def _check(curves: Mapping[str, np.ndarray], dashed: Collection[str]) -> None:
+    for label, values in curves.items():
+        if values.min() < 0 or values.max() > 1:
+            raise WorkbookError(
+                f"probabilities[{label!r}]: from {values.min():g} to {values.max():g}, wanted 0"
+                " to 1"
+            )
+    unknown = sorted(set(dashed) - set(curves))
+    if unknown:
+        raise WorkbookError(f"dashed: {unknown} name no curve; the curves are {list(curves)}")

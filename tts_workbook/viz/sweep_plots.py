@@ -78,13 +78,13 @@ def plot_sweep(
     None. Raises WorkbookError for grids of another shape, and for infinities.
     """
     shape = (len(lrs), len(weight_decays))
-    rows = {
-        preset: {
-            measure: _grid(f"grids[{preset!r}][{measure!r}]", values, shape)
-            for measure, values in named(f"grids[{preset!r}]", measures).items()
+    rows: dict[str, dict[str, np.ndarray]] = {}
+    for preset, by_measure in named("grids", grids).items():
+        where = f"grids[{preset!r}]"
+        rows[preset] = {
+            measure: _grid(f"{where}[{measure!r}]", values, shape)
+            for measure, values in named(where, by_measure).items()
         }
-        for preset, measures in named("grids", grids).items()
-    }
     measures = list(next(iter(rows.values())))
     with workbook_style():
         picture = new_picture(0.85 + len(rows) * (0.42 + ROW_HEIGHT * len(lrs)), title)
