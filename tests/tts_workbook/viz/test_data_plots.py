@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from tests.tts_workbook.viz.readings import texts_of
 from tts_core import WorkbookError
 from tts_workbook.corpus.data_report import LIMITS, MIN_SNR, WARN, ClipReport
 from tts_workbook.viz import (
@@ -62,7 +63,7 @@ def test_few_clips_are_bars_with_names_values_and_the_limit():
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([0, 0, 2.0])
     assert axes.lines[0].get_xdata()[0] == 100 * WARN["clipped_share"][0]
     assert [color == BEYOND for color in colours(axes)] == [False, False, True]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["…000", "…001", "…002"]
+    assert texts_of(axes.get_yticklabels()) == ["…000", "…001", "…002"]
     assert axes.get_title(loc="left") == "1 beyond" and axes.get_xlabel() == "clipped samples (%)"
 
 
@@ -98,9 +99,7 @@ def test_pace_outliers_are_those_of_the_z_score_not_of_a_limit():
 def test_one_clip_with_uniform_durations_puts_the_banner_on_what_they_touch(alignment):
     pictures = plot_data_report(rows(3, alignment=alignment), SUMMARY, LIMITS)
     shouting = {
-        name
-        for name, picture in pictures.items()
-        if UNIFORM_BANNER in [text.get_text() for text in picture.texts]
+        name for name, picture in pictures.items() if UNIFORM_BANNER in texts_of(picture.texts)
     }
     assert shouting == ({"pace", "transcript"} if alignment == "uniform" else set())
 
@@ -128,10 +127,10 @@ def test_the_recognisers_error_rate_is_drawn_where_every_clip_has_one():
 
 def test_phonemes_are_sorted_and_missing_ones_crossed():
     axes = plot_phoneme_coverage({"B": 3, "AH": 20, "SIL": 7, "OY": 0}, ["ZH", "OY"]).axes[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["AH", "SIL", "B", "ZH", "OY"]
+    assert texts_of(axes.get_xticklabels()) == ["AH", "SIL", "B", "ZH", "OY"]
     assert [bar.get_height() for bar in axes.patches] == [20, 7, 3]
     assert axes.collections[0].get_offsets()[:, 0].tolist() == [3, 4]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+    assert texts_of(axes.get_legend().get_texts()) == [
         "times seen",
         "never: 2 of 5",
     ]
@@ -144,7 +143,7 @@ def test_mel_ranges_are_sorted_by_their_highest_value():
     axes = plot_mel_range(data).axes[0]
     assert axes.collections[1].get_offsets().tolist() == [[-9.0, 0], [-11.5, 1]]
     assert axes.collections[2].get_offsets().tolist() == [[-1.0, 0], [2.0, 1]]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "a"]
+    assert texts_of(axes.get_yticklabels()) == ["b", "a"]
 
 
 def test_bad_rows_are_refused_by_name():

@@ -3,6 +3,7 @@
 import pytest
 from matplotlib.colors import to_hex
 
+from tests.tts_workbook.viz.readings import texts_of
 from tts_core import WorkbookError
 from tts_workbook.viz import plot_intelligibility
 from tts_workbook.viz.style import COLOURS
@@ -36,7 +37,7 @@ def test_intelligibility_needs_its_reference_unless_told_otherwise():
 def test_without_word_error_rates_stoi_stands_alone():
     (axes,) = plot_intelligibility({}, {"healthy": 0.9, "no_norm": 0.3}).axes
     assert [bar.get_width() for bar in axes.patches] == [0.9, 0.3]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["healthy", "no_norm"]
+    assert texts_of(axes.get_yticklabels()) == ["healthy", "no_norm"]
     assert "STOI" in axes.get_xlabel()
     with pytest.raises(WorkbookError, match="stoi"):
         plot_intelligibility({}, {})
@@ -58,7 +59,7 @@ def test_diamonds_stand_at_the_warped_values_and_need_no_bar():
     (alone,) = plot_intelligibility(
         {}, {"copy-synthesis": 1.0}, warped={"full inference": 0.9}
     ).axes
-    assert [label.get_text() for label in alone.get_yticklabels()] == [
+    assert texts_of(alone.get_yticklabels()) == [
         "copy-synthesis",
         "full inference",
     ]

@@ -77,11 +77,9 @@ def test_the_curve_is_drawn_anew_but_not_at_every_step(batch, in_kernel, monkeyp
             batch,
             on_step=lambda step, report: now.__setitem__(0, now[0] + 0.3) or live(step, report),
         )
-    assert (
-        len(pictures) == 3
-        and len(set(pictures)) == 3
-        and all(png.startswith(b"\x89PNG") for png in pictures)
-    )
+    assert len(pictures) == 3
+    assert len(set(pictures)) == 3
+    assert all(png.startswith(b"\x89PNG") for png in pictures)
 
 
 def test_stop_at_the_last_step_has_stopped_nothing(batch):
@@ -106,9 +104,8 @@ def test_under_the_runner_it_is_progress_and_nothing_else(batch, monkeypatch, ca
     with LiveCurves(12, 1.2, Progress(12, "healthy", under_runner=True)) as live:
         trained(batch, on_step=live)
     assert live.button is None and live.image is None
-    assert shown and all(
-        list(data) == ["application/vnd.tts-workbook.progress+json"] for data in shown
-    )
+    assert shown
+    assert all(list(data) == ["application/vnd.tts-workbook.progress+json"] for data in shown)
     assert capsys.readouterr().out.startswith("healthy 12/12 mel L1 ")
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from tests.tts_workbook.viz.readings import texts_of
 from tts_core.errors import WorkbookError
 from tts_workbook.viz import plot_arm_curves, plot_doses, plot_effects
 
@@ -27,7 +28,7 @@ def test_every_pair_is_a_mark_and_the_interval_a_line():
     points = [line for line in axes.lines if line.get_marker() in ("o", "s")]
     assert sum(len(line.get_xdata()) for line in points) == 6
     assert any(list(line.get_xdata()) == [0.05, 0.35] for line in axes.lines)
-    labels = [label.get_text() for label in axes.get_yticklabels()]
+    labels = texts_of(axes.get_yticklabels())
     assert labels == ["memory_norm  ✔", "dropout  ✘"]
 
 

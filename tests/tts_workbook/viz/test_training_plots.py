@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
+from tests.tts_workbook.viz.readings import horizontal_lines, texts_of
 from tts_core import WorkbookError
 from tts_workbook.measure.trajectory import (
     COLLAPSE_SHARE,
@@ -19,10 +20,6 @@ from tts_workbook.viz import constant_line, plot_collapse, plot_loss_curves, plo
 from tts_workbook.viz.style import COLOURS
 
 STEPS = np.arange(1, 201)
-
-
-def horizontal_lines(axes):
-    return sorted(line.get_ydata()[0] for line in axes.lines if len(line.get_ydata()) == 2)
 
 
 def run(**changes):
@@ -52,9 +49,7 @@ def test_loss_curves_and_baselines_stand_at_their_values(scale):
     assert axes.lines[0].get_color() == COLOURS["healthy"]
     assert axes.get_ylabel() == "mel L1 (ln units)" and axes.get_xlabel() == "training step"
     assert {text.get_text() for text in axes.texts} == {"best constant 1.33", "copy previous 0.394"}
-    assert "healthy: 0.0600 at step 200" in [
-        text.get_text() for text in axes.get_legend().get_texts()
-    ]
+    assert "healthy: 0.0600 at step 200" in texts_of(axes.get_legend().get_texts())
 
 
 def test_everything_drawn_lies_within_the_axes():
