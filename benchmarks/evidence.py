@@ -22,11 +22,11 @@ from timing import processor
 
 from tts_core.errors import WorkbookError
 from tts_workbook.runner.environment import git_commit, versions
-from tts_workbook.trials.evidence import read_record, record_path, write_record
 from tts_workbook.trials.executors import EXECUTORS, processors, run_trials
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.run_trial import Result
 from tts_workbook.trials.store import Store
 from tts_workbook.trials.studies import MIN_CORPUS, STUDIES, batch_trials, study_trials
+from tts_workbook.trials.study_records import read_record, record_path, write_record
 from tts_workbook.trials.trial import Trial
 
 ROOT = Path(__file__).resolve().parents[1]

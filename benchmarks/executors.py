@@ -26,7 +26,7 @@ from tts_core.config import AudioConfig, preset
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import load_corpus
 from tts_workbook.trials.executors import run_trials
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.run_trial import Result
 from tts_workbook.trials.store import Store
 from tts_workbook.trials.trial import Trial, make_trial
 

@@ -25,7 +25,7 @@ from tts_core.config import AudioConfig, ModelConfig, preset
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
 from tts_core.training.losses import losses
-from tts_workbook.trials.sweep import default_sweep
+from tts_workbook.trials.sweep_grid import default_sweep
 
 RESULTS = ROOT / "benchmarks" / "results"
 VOCABULARY = 80

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT, make_experiment
 from tts_workbook.trials import batches, executors
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.run_trial import Result
 from tts_workbook.trials.trial import ClipReference, Trial
 
 NOTEBOOK = ROOT / "notebooks" / "04_duplicate_batch.ipynb"

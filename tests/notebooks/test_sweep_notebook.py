@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tts_workbook.trials import executors, lr_range
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.run_trial import Result
 
 PATIENCE = 300  # seconds until the first training is stored, on a busy machine
 ITEMS = {

@@ -13,8 +13,7 @@ from dataclasses import replace
 from tts_core.errors import WorkbookError, or_reason
 from tts_workbook.runner.item_rulings import any_of, level_item, ruling, sticking_item, unanimous
 from tts_workbook.runner.verdicts import Item
-from tts_workbook.trials.evidence import read_record
-from tts_workbook.trials.rulings import (
+from tts_workbook.trials.paired_effects import (
     arm_values,
     by_pair,
     effect,
@@ -23,8 +22,9 @@ from tts_workbook.trials.rulings import (
     layout_effect,
     paired_effect,
 )
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.run_trial import Result
 from tts_workbook.trials.studies import STUDIES
+from tts_workbook.trials.study_records import read_record
 
 Records = Mapping[str, Sequence[Result]]
 Maker = Callable[[Records, str, str], Item]  # (records, id, claim) -> the item

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from tts_workbook.measure.trajectory import PLATEAU_BAND
 from tts_workbook.runner.verdicts import Item
-from tts_workbook.trials.rulings import MARGINS, Effect, arm_values, by_pair
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.paired_effects import MARGINS, Effect, arm_values, by_pair
+from tts_workbook.trials.run_trial import Result
 from tts_workbook.trials.statistics import contrast, decide
 
 MIN_UNANIMOUS = 3

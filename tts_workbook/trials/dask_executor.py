@@ -25,7 +25,7 @@ import torch
 
 from tts_core.errors import WorkbookError
 from tts_workbook.source_hash import hash_source
-from tts_workbook.trials.run import Result, result_from_dict, run_trial
+from tts_workbook.trials.run_trial import Result, result_from_dict, run_trial
 from tts_workbook.trials.threads import one_thread
 from tts_workbook.trials.trial import Trial, trial_from_dict
 

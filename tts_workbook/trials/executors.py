@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from tts_core.errors import WorkbookError
-from tts_workbook.trials.run import Result, run_trial
+from tts_workbook.trials.run_trial import Result, run_trial
 from tts_workbook.trials.store import Store
 from tts_workbook.trials.threads import one_thread, settle_thread
 from tts_workbook.trials.trial import Trial

@@ -17,7 +17,7 @@ from tts_core.metrics.baselines import best_constant_l1
 from tts_core.training.loop import fit
 from tts_core.training.state import start_training
 from tts_core.training.step import StepReport
-from tts_workbook.trials.overfit import Arm
+from tts_workbook.trials.preset_arm import Arm
 
 LOWEST, HIGHEST = 1e-5, 1.0  # learning rates at the ends of the ramp
 DIVERGED = 4.0  # times the lowest loss so far: the test ends

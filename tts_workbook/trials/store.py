@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tts_core.errors import WorkbookError
 from tts_core.speech.audio import atomic_path
-from tts_workbook.trials.run import Result, result_from_dict
+from tts_workbook.trials.run_trial import Result, result_from_dict
 from tts_workbook.trials.trial import Trial
 
 

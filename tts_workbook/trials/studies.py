@@ -17,7 +17,7 @@ from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import Clip, load_corpus
 from tts_core.speech.folder import read_id_list
 from tts_core.speech.phonemes import Vocabulary
-from tts_workbook.trials.arms import BREAKS, REPAIRS, THEORIES, ArmSpec, trial_of
+from tts_workbook.trials.study_arms import BREAKS, REPAIRS, THEORIES, ArmSpec, trial_of
 from tts_workbook.trials.trial import Trial
 
 # One read sentence and one telephone prompt, both decoded well by the recogniser. The findings'

@@ -17,13 +17,13 @@ from tts_workbook.runner.investigation import (
     single_factors,
 )
 from tts_workbook.runner.item_rulings import ruling, unanimous
-from tts_workbook.trials.arms import change
-from tts_workbook.trials.evidence import read_record, write_record
 from tts_workbook.trials.executors import run_trials
-from tts_workbook.trials.rulings import MARGINS, effect
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.paired_effects import MARGINS, effect
+from tts_workbook.trials.run_trial import Result
 from tts_workbook.trials.store import Store
 from tts_workbook.trials.studies import PAIR_CLIPS, STUDIES, study_trials
+from tts_workbook.trials.study_arms import change
+from tts_workbook.trials.study_records import read_record, write_record
 from tts_workbook.trials.trial import make_trial
 
 MEASURES = {

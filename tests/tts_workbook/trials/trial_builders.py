@@ -12,8 +12,8 @@ from tts_core.config import AudioConfig, preset
 from tts_core.errors import WorkbookError
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import Corpus, load_corpus
-from tts_workbook.trials.arms import change
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.run_trial import Result
+from tts_workbook.trials.study_arms import change
 from tts_workbook.trials.trial import ClipReference, Trial, make_trial
 
 SHORT_CLIP = "queue-thankyou"  # 138 frames

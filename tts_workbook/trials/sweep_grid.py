@@ -20,8 +20,8 @@ from tts_core.config import PRESETS, SEED_LR, preset
 from tts_core.errors import WorkbookError
 from tts_core.speech.dataset import Clip
 from tts_core.speech.phonemes import Vocabulary
-from tts_workbook.trials.arms import change
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.run_trial import Result
+from tts_workbook.trials.study_arms import change
 from tts_workbook.trials.trial import Trial, make_trial
 
 READS = 1.1  # text use above which the text counts as read, as in the overfit gate

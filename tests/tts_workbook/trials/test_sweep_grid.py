@@ -10,8 +10,8 @@ import pytest
 from tests.tts_workbook.trials.trial_builders import short_corpus
 from tts_core.config import SEED_LR
 from tts_core.errors import WorkbookError
-from tts_workbook.trials.run import Result
-from tts_workbook.trials.sweep import (
+from tts_workbook.trials.run_trial import Result
+from tts_workbook.trials.sweep_grid import (
     Cell,
     Sweep,
     best,

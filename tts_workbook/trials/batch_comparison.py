@@ -20,11 +20,11 @@ from tts_core.speech.bundled import VOICES, bundled_voice
 from tts_core.speech.dataset import Clip, load_corpus
 from tts_core.speech.phonemes import Vocabulary
 from tts_workbook.measure.trajectory import PLATEAU_BAND
-from tts_workbook.trials.evidence import FOLDER, read_record, record_path
-from tts_workbook.trials.rulings import MARGINS
-from tts_workbook.trials.run import Result, outcome
+from tts_workbook.trials.paired_effects import MARGINS
+from tts_workbook.trials.run_trial import Result, outcome
 from tts_workbook.trials.statistics import Verdict, decide, sign_flip_interval
 from tts_workbook.trials.studies import MIN_CORPUS, N_DISTINCT
+from tts_workbook.trials.study_records import FOLDER, read_record, record_path
 from tts_workbook.trials.trial import ClipReference, Trial, make_trial
 
 CONFIDENCE = 0.95

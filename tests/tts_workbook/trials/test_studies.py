@@ -11,7 +11,9 @@ import pytest
 from tests.tts_workbook.trials.trial_builders import short_corpus
 from tts_core.config import SEED_LR, SWITCHES, AudioConfig, preset
 from tts_core.errors import WorkbookError
-from tts_workbook.trials.arms import (
+from tts_workbook.trials.run_trial import MEASURES
+from tts_workbook.trials.studies import BATCH_ARMS, N_SINGLE, STUDIES, batch_trials, study_trials
+from tts_workbook.trials.study_arms import (
     BREAKS,
     REPAIRS,
     THEORIES,
@@ -20,8 +22,6 @@ from tts_workbook.trials.arms import (
     experiment_of,
     trial_of,
 )
-from tts_workbook.trials.run import MEASURES
-from tts_workbook.trials.studies import BATCH_ARMS, N_SINGLE, STUDIES, batch_trials, study_trials
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tts_core.config import AudioConfig, preset
 from tts_core.errors import WorkbookError, or_reason
 from tts_core.speech.dataset import load_corpus
 from tts_workbook.measure.trajectory import PLATEAU_BAND
-from tts_workbook.trials.batches import (
+from tts_workbook.trials.batch_comparison import (
     BatchRun,
     LivePlan,
     batch_runs,
@@ -28,10 +28,10 @@ from tts_workbook.trials.batches import (
     largest_corpus,
     recorded,
 )
-from tts_workbook.trials.evidence import write_record
-from tts_workbook.trials.overfit import several_clips
-from tts_workbook.trials.rulings import MARGINS
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.paired_effects import MARGINS
+from tts_workbook.trials.preset_arm import several_clips
+from tts_workbook.trials.run_trial import Result
+from tts_workbook.trials.study_records import write_record
 from tts_workbook.trials.trial import ClipReference, Trial
 
 

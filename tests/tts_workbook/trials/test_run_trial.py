@@ -9,7 +9,7 @@ import pytest
 
 from tests.tts_workbook.trials.trial_builders import made_result, numbers, short_corpus, smoke_trial
 from tts_core.errors import WorkbookError
-from tts_workbook.trials.run import MEASURES, leave_step, outcome, result_from_dict, run_trial
+from tts_workbook.trials.run_trial import MEASURES, leave_step, outcome, result_from_dict, run_trial
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from tts_core.training.step import StepReport
 from tts_workbook.measure.activations import measure_scales
 from tts_workbook.measure.listening import Judge
 from tts_workbook.measure.trajectory import PLATEAU_BAND, Trajectory, record_trajectory
-from tts_workbook.trials.overfit import Outcome, judge_model
+from tts_workbook.trials.preset_arm import Outcome, judge_model
 from tts_workbook.trials.trial import Trial, load_clips, trial_from_dict
 
 # so many steps in a row below the band: the loss has left the best-constant line

@@ -12,9 +12,9 @@ import pytest
 from tests.conftest import ROOT
 from tests.tts_workbook.trials.trial_builders import made_result, short_corpus, smoke_trial
 from tts_core.errors import WorkbookError
-from tts_workbook.trials.evidence import read_record, record_path, write_record
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.run_trial import Result
 from tts_workbook.trials.store import Store
+from tts_workbook.trials.study_records import read_record, record_path, write_record
 
 PROVENANCE = {"command": "make evidence", "date": "2026-11-23"}
 
