@@ -23,11 +23,15 @@ from timing import processor
 from tts_core.errors import WorkbookError
 from tts_workbook.runner.environment import git_commit, versions
 from tts_workbook.trials.executors import EXECUTORS, processors, run_trials
-from tts_workbook.trials.run_trial import Result
 from tts_workbook.trials.store import Store
 from tts_workbook.trials.studies import MIN_CORPUS, STUDIES, batch_trials, study_trials
-from tts_workbook.trials.study_records import read_record, record_path, write_record
+from tts_workbook.trials.study_records import (
+    read_study_record,
+    study_record_path,
+    write_study_record,
+)
 from tts_workbook.trials.trial import Trial
+from tts_workbook.trials.trial_result import TrialResult
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = (*STUDIES, "batches")
@@ -58,9 +62,9 @@ def trials_of(name: str, corpus: Path | None) -> list[Trial]:
     return [trial for _, trial in pairs]
 
 
-def recorded(name: str) -> list[Result]:
+def recorded(name: str) -> list[TrialResult]:
     """What is recorded already; nothing where there is no record yet."""
-    return read_record(name)[0] if record_path(name).exists() else []
+    return read_study_record(name)[0] if study_record_path(name).exists() else []
 
 
 def run_study(
@@ -82,13 +86,13 @@ def run_study(
 
     def write() -> None:
         asked = [done[trial.digest] for trial in trials if trial.digest in done]
-        write_record(
+        write_study_record(
             name,
             asked + [result for result in kept if result.digest not in done],
             provenance(name, corpus, scheduler),
         )
 
-    def say(n_done: int, total: int, result: Result) -> None:
+    def say(n_done: int, total: int, result: TrialResult) -> None:
         done[result.digest] = result
         text = result.failed or ", ".join(
             f"{key} {result.measures[key]}" for key in ("outcome", "tf_l1", "fr_l1", "text_use")

@@ -26,9 +26,9 @@ from tts_core.config import AudioConfig, preset
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import load_corpus
 from tts_workbook.trials.executors import run_trials
-from tts_workbook.trials.run_trial import Result
 from tts_workbook.trials.store import Store
 from tts_workbook.trials.trial import Trial, make_trial
+from tts_workbook.trials.trial_result import TrialResult
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "executors.json"
@@ -52,7 +52,7 @@ def short_trials(n: int, steps: int) -> list[Trial]:
 
 def measure(
     executor: str, trials: Sequence[Trial], n_workers: int
-) -> tuple[dict[str, float], list[Result]]:
+) -> tuple[dict[str, float], list[TrialResult]]:
     """(its row, the results) of one executor on `trials`; `start_seconds` is until the first trial
     began.
     """
@@ -91,7 +91,7 @@ def measure(
     }, results
 
 
-def same_bits(one: Result, other: Result) -> bool:
+def same_bits(one: TrialResult, other: TrialResult) -> bool:
     """Whether two results of one trial differ in nothing but what the clock says."""
     return one.curves == other.curves and all(
         other.measures[name] == value for name, value in one.measures.items() if name != "seconds"

@@ -21,11 +21,12 @@ from tts_core.speech.dataset import Clip, load_corpus
 from tts_core.speech.phonemes import Vocabulary
 from tts_workbook.measure.trajectory import PLATEAU_BAND
 from tts_workbook.trials.paired_effects import MARGINS
-from tts_workbook.trials.run_trial import Result, outcome
+from tts_workbook.trials.run_trial import outcome
 from tts_workbook.trials.statistics import Verdict, decide, sign_flip_interval
 from tts_workbook.trials.studies import MIN_CORPUS, N_DISTINCT
-from tts_workbook.trials.study_records import FOLDER, read_record, record_path
+from tts_workbook.trials.study_records import STUDY_RECORDS, read_study_record, study_record_path
 from tts_workbook.trials.trial import ClipReference, Trial, make_trial
+from tts_workbook.trials.trial_result import TrialResult
 
 CONFIDENCE = 0.95
 LEARNED = 0.5  # of the best constant: a run whose errors end below it has learned its clip
@@ -120,7 +121,7 @@ def frames_of(clips: Iterable[Clip]) -> dict[str, int]:
     return {ClipReference.of(clip).content: len(clip.mel) for clip in clips}
 
 
-def bundled_frames(results: Iterable[Result]) -> dict[str, int]:
+def bundled_frames(results: Iterable[TrialResult]) -> dict[str, int]:
     """`frames_of` the clips of recorded trials, as far as they are bundled."""
     wanted: dict[str, set[str]] = {}
     for result in results:
@@ -133,7 +134,7 @@ def bundled_frames(results: Iterable[Result]) -> dict[str, int]:
     return found
 
 
-def batch_runs(results: Iterable[Result], frames: Mapping[str, int]) -> list[BatchRun]:
+def batch_runs(results: Iterable[TrialResult], frames: Mapping[str, int]) -> list[BatchRun]:
     """The results as curves; `frames` by content of the clip."""
     runs = []
     for result in results:
@@ -162,7 +163,7 @@ def run_label(trial: Trial) -> str:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BatchComparison:
     """Batches beside single clips over one common budget; all values are mel L1 over the best
     constant.
     """
@@ -200,9 +201,9 @@ class Comparison:
         )
 
 
-def compare(
+def compare_batches(
     runs: Sequence[BatchRun], arm: str, by: str = "steps", base: str = "single"
-) -> Comparison:
+) -> BatchComparison:
     """`arm` against `base` over the longest budget that all their runs have.
 
     Raises WorkbookError where an arm has no run, and by frames where the frames of one are not
@@ -226,7 +227,7 @@ def compare(
         sum(run.end_at(max(1, int(at[id(run)]))) < 1 - PLATEAU_BAND for run in group)
         for group in (batch, single)
     ]
-    return Comparison(by, budget, *means, *below)
+    return BatchComparison(by, budget, *means, *below)
 
 
 def largest_corpus(runs: Iterable[BatchRun]) -> int:
@@ -236,7 +237,7 @@ def largest_corpus(runs: Iterable[BatchRun]) -> int:
     return max((run.clips for run in runs if run.arm == "corpus"), default=0)
 
 
-def corpus_comparison(runs: Sequence[BatchRun]) -> Comparison:
+def corpus_comparison(runs: Sequence[BatchRun]) -> BatchComparison:
     """Runs over MIN_CORPUS prompts or more against single clips. Raises WorkbookError where there
     are none.
     """
@@ -245,7 +246,7 @@ def corpus_comparison(runs: Sequence[BatchRun]) -> Comparison:
             f"the largest corpus trained has {largest} prompts, and {MIN_CORPUS} are wanted; "
             "`python benchmarks/evidence.py batches --corpus DIR` trains one"
         )
-    return compare(
+    return compare_batches(
         [run for run in runs if run.arm != "corpus" or run.clips >= MIN_CORPUS], "corpus"
     )
 
@@ -261,7 +262,7 @@ class BatchOfOne:
     verdict: Verdict  # on "batch size 1 breaks learning"
 
 
-def judge_batch_of_one(results: Iterable[Result], arm: str = "base") -> BatchOfOne:
+def judge_batch_of_one(results: Iterable[TrialResult], arm: str = "base") -> BatchOfOne:
     """Does batch size 1 break learning? Refuted where the interval of the sound runs' worse error
     lies below LEARNED.
 
@@ -287,8 +288,10 @@ def judge_batch_of_one(results: Iterable[Result], arm: str = "base") -> BatchOfO
     return BatchOfOne(tuple(errors), sum(errors) / len(errors), (low, high), verdict)
 
 
-def recorded(study: str, folder: Path = FOLDER) -> tuple[list[Result], dict]:
+def recorded_study(study: str, folder: Path = STUDY_RECORDS) -> tuple[list[TrialResult], dict]:
     """(results, provenance) of a recorded study; ([], {}) where there is none. A broken one raises
     WorkbookError.
     """
-    return read_record(study, folder) if record_path(study, folder).exists() else ([], {})
+    return (
+        read_study_record(study, folder) if study_record_path(study, folder).exists() else ([], {})
+    )

@@ -25,9 +25,10 @@ import torch
 
 from tts_core.errors import WorkbookError
 from tts_workbook.source_hash import hash_source
-from tts_workbook.trials.run_trial import Result, result_from_dict, run_trial
+from tts_workbook.trials.run_trial import run_trial
 from tts_workbook.trials.threads import one_thread
 from tts_workbook.trials.trial import Trial, trial_from_dict
+from tts_workbook.trials.trial_result import TrialResult, result_from_dict
 
 if TYPE_CHECKING:
     from distributed import Client, Future, SpecCluster
@@ -41,7 +42,7 @@ ON_GPU = {RESOURCE: 1}  # what a trial asks for where a worker announces one
 GO_ON = "finished trials are stored; run the same command again to go on"
 
 
-def in_dask(trials: Sequence[Trial], n_workers: int, scheduler: str = "") -> Iterator[Result]:
+def in_dask(trials: Sequence[Trial], n_workers: int, scheduler: str = "") -> Iterator[TrialResult]:
     """Results of distinct `trials`, each as it ends.
 
     `scheduler`: an address such as tcp://10.0.0.5:8786; "" starts `n_workers` one-thread processes
@@ -178,7 +179,7 @@ def _wait_for_workers(client: Client, address: str) -> list[tuple[int, dict[str,
 
 def _as_they_end(
     client: Client, address: str, trials: dict[str, Trial], errors: list[Exception]
-) -> Iterator[Result]:
+) -> Iterator[TrialResult]:
     """Results of `trials` (by key) as they end; after an error, which goes to `errors`, of those
     alone that had begun.
 
@@ -231,7 +232,9 @@ def _as_they_end(
             time.sleep(POLL)
 
 
-def _collect(future: Future, trial: Trial, results: list[Result], errors: list[Exception]) -> None:
+def _collect(
+    future: Future, trial: Trial, results: list[TrialResult], errors: list[Exception]
+) -> None:
     """Put what has ended where it belongs; an error of the scheduler's own is raised."""
     from distributed.client import CancelledError
 
@@ -245,7 +248,7 @@ def _collect(future: Future, trial: Trial, results: list[Result], errors: list[E
     future.release()
 
 
-def _result(future: Future, trial: Trial) -> Result:
+def _result(future: Future, trial: Trial) -> TrialResult:
     from distributed import KilledWorker
 
     try:

@@ -25,15 +25,16 @@ from pathlib import Path
 import torch
 
 from tts_core.errors import WorkbookError
-from tts_workbook.trials.run_trial import Result, run_trial
+from tts_workbook.trials.run_trial import run_trial
 from tts_workbook.trials.store import Store
 from tts_workbook.trials.threads import one_thread, settle_thread
 from tts_workbook.trials.trial import Trial
+from tts_workbook.trials.trial_result import TrialResult
 
 EXECUTORS = ("auto", "inline", "workers", "dask")
 # "150000 100000": 1.5 processors; "max 100000": all of them
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-OnResult = Callable[[int, int, Result], None]  # trials done, trials in all, the newest result
+OnResult = Callable[[int, int, TrialResult], None]  # trials done, trials in all, the newest result
 
 
 def choose_executor(executor: str, n_trials: int, n_workers: int) -> str:
@@ -57,7 +58,7 @@ def run_trials(
     n_workers: int | None = None,
     scheduler: str = "",
     on_result: OnResult | None = None,
-) -> list[Result]:
+) -> list[TrialResult]:
     """Results of all `trials`, in their order; those in `store` are not run again, the others are
     stored as they end.
 
@@ -116,14 +117,14 @@ def _start_worker(stop: Connection) -> None:
     threading.Thread(target=lambda: (wait_for_one_of(ends), os._exit(1)), daemon=True).start()
 
 
-def _inline(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[Result]:
+def _inline(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[TrialResult]:
     for trial in trials:
         with one_thread():
             result = run_trial(trial)
         yield result
 
 
-def _in_workers(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[Result]:
+def _in_workers(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[TrialResult]:
     # a forked child would inherit torch's threads in an unknown state
     context = multiprocessing.get_context("spawn")
     stop, hold = context.Pipe(duplex=False)
@@ -149,7 +150,7 @@ def _in_workers(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iter
 
 def _as_they_end(
     pool: ProcessPoolExecutor, trials: Sequence[Trial], n_workers: int
-) -> Iterator[Result]:
+) -> Iterator[TrialResult]:
     """Results as they end; after an error of those alone that had begun, then the error.
 
     No more trials than workers are handed out: the pool has no way to take one back.
@@ -175,7 +176,7 @@ def _as_they_end(
         raise errors[0]
 
 
-def _in_dask(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[Result]:
+def _in_dask(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[TrialResult]:
     from tts_workbook.trials.dask_executor import in_dask  # only who asks for it needs the extra
 
     yield from in_dask(trials, n_workers, scheduler)

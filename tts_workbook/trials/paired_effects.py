@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tts_core.errors import WorkbookError
-from tts_workbook.trials.run_trial import Result
 from tts_workbook.trials.statistics import (
     Contrast,
     LeaveTime,
@@ -21,6 +20,7 @@ from tts_workbook.trials.statistics import (
     rank_differences,
     sign_test_p,
 )
+from tts_workbook.trials.trial_result import TrialResult
 
 # Smallest difference that matters, in the unit of the measure.
 MARGINS = {
@@ -53,7 +53,7 @@ class Effect:
     p_adjusted: float | None = None  # Holm, over the effects that were computed together
 
 
-def by_pair(results: Iterable[Result], arm: str) -> dict[Pair, Result]:
+def by_pair(results: Iterable[TrialResult], arm: str) -> dict[Pair, TrialResult]:
     """The arm's results by (clip id, seed)."""
     return {
         (result.trial.clips[0].id, result.trial.experiment.fit.seed): result
@@ -62,7 +62,7 @@ def by_pair(results: Iterable[Result], arm: str) -> dict[Pair, Result]:
     }
 
 
-def arm_values(results: Iterable[Result], arm: str, measure: str) -> list[float]:
+def arm_values(results: Iterable[TrialResult], arm: str, measure: str) -> list[float]:
     """What the arm's runs have of a measure. Raises WorkbookError where none has it."""
     found = [
         result.measures[measure]
@@ -75,7 +75,7 @@ def arm_values(results: Iterable[Result], arm: str, measure: str) -> list[float]
 
 
 def effect(
-    results: Sequence[Result],
+    results: Sequence[TrialResult],
     arm: str,
     base: str,
     measure: str = "outcome",
@@ -133,7 +133,7 @@ def paired_effect(
 
 
 def effects(
-    results: Sequence[Result],
+    results: Sequence[TrialResult],
     against: Mapping[str, str],
     measure: str = "outcome",
     direction: str = "either",
@@ -147,7 +147,7 @@ def effects(
     return {arm: replace(found[arm], p_adjusted=adjusted[arm]) for arm in order}
 
 
-def layout_effect(results: Sequence[Result], arm: str, measure: str = "fr") -> Effect:
+def layout_effect(results: Sequence[TrialResult], arm: str, measure: str = "fr") -> Effect:
     """The harm of the seed's generation layout on one arm: the same trained models, both layouts.
 
     `measure` "fr" (over best constant), "stoi" or "wer".
@@ -176,7 +176,7 @@ def layout_effect(results: Sequence[Result], arm: str, measure: str = "fr") -> E
 
 
 def interaction_effect(
-    results: Sequence[Result], base: str, first: str, second: str, both: str, measure: str
+    results: Sequence[TrialResult], base: str, first: str, second: str, both: str, measure: str
 ) -> Effect:
     """The interaction of two changes: what `first` does where `second` is on, minus what it does
     where it is off.
@@ -216,7 +216,7 @@ class Departure:
     p: float  # exact sign test
 
 
-def departure(results: Sequence[Result], arm: str, base: str) -> Departure:
+def departure(results: Sequence[TrialResult], arm: str, base: str) -> Departure:
     """The ranked comparison of the times at which the loss left the line for good."""
     first, second = by_pair(results, base), by_pair(results, arm)
     pairs = [pair for pair in first if pair in second]
@@ -230,7 +230,7 @@ def departure(results: Sequence[Result], arm: str, base: str) -> Departure:
     )
 
 
-def leave_time(result: Result) -> LeaveTime:
+def leave_time(result: TrialResult) -> LeaveTime:
     """When this run left the best-constant line, censored at its budget."""
     step = result.measures.get("leave_step")
     return LeaveTime(None if step is None else int(step), result.trial.steps)
@@ -245,7 +245,7 @@ BASE_DOSES = {
 }
 
 
-def dose_panels(results: Sequence[Result]) -> dict[str, dict[str, dict[str, list]]]:
+def dose_panels(results: Sequence[TrialResult]) -> dict[str, dict[str, dict[str, list]]]:
     """Factor -> dose -> {"leave": step or None, "plateau": steps, "final": over the best constant}
     per run, the base among the doses of every factor.
     """

@@ -30,12 +30,12 @@ SMALL_CLIP = PAIR_CLIPS[1:]
 N_DISTINCT = 32  # clips of a batch, as in the findings' real training
 N_SINGLE = 8  # single clips of the same voice beside such a batch
 MIN_CORPUS = 500  # prompts: fewer say nothing about "in real training the loss goes down"
-MAX_SECONDS = 8.0  # of a prompt in the corpus: a batch is padded to its longest
+MAX_PROMPT_SECONDS = 8.0  # of a prompt in the corpus: a batch is padded to its longest
 
 # times the memory's own scale, which is the base
-MEMORY_SCALES = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 2.0, 4.0)
-LEARNING_RATES = (2e-5, 2e-4, 5e-4, 1e-3, 3e-3)  # beside the base's 7e-5
-DROPOUTS = (0.1, 0.3)  # beside none in the base
+MEMORY_SCALE_DOSES = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 2.0, 4.0)
+LEARNING_RATE_DOSES = (2e-5, 2e-4, 5e-4, 1e-3, 3e-3)  # beside the base's 7e-5
+DROPOUT_DOSES = (0.1, 0.3)  # beside none in the base
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,11 @@ class Study:
 
 
 def _dose_arms() -> dict[str, ArmSpec]:
-    doses = {f"memory_scale {scale:g}": {"model.memory_scale": scale} for scale in MEMORY_SCALES}
-    doses |= {f"lr {lr:g}": {"optimizer.lr": lr} for lr in LEARNING_RATES}
-    doses |= {f"dropout {rate:g}": {"model.dropout": rate} for rate in DROPOUTS}
+    doses = {
+        f"memory_scale {scale:g}": {"model.memory_scale": scale} for scale in MEMORY_SCALE_DOSES
+    }
+    doses |= {f"lr {lr:g}": {"optimizer.lr": lr} for lr in LEARNING_RATE_DOSES}
+    doses |= {f"dropout {rate:g}": {"model.dropout": rate} for rate in DROPOUT_DOSES}
     doses |= {
         "precision bf16": {"fit.precision": "bf16"},
         "initialisation seed_custom": {"model.duration_initialisation": "seed_custom"},
@@ -158,7 +160,7 @@ def batch_trials(corpus_root: Path | None) -> Iterator[tuple[str, Trial]]:
         clips = [
             clip
             for clip in load_clips_of(corpus_root, None)
-            if len(clip.samples) <= MAX_SECONDS * clip.sample_rate
+            if len(clip.samples) <= MAX_PROMPT_SECONDS * clip.sample_rate
         ]
         for seed in (0, 1):
             yield "corpus", trial_of("corpus", BATCH_ARMS["corpus"], clips, vocabulary, seed)

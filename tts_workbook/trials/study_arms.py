@@ -34,7 +34,7 @@ class Base:
     precision: str = "fp32"
 
 
-BASES = {
+STUDY_BASES = {
     "findings": Base("seed", "quick", 400, SEED_LR),
     "failing": Base("seed", "quick", 250, 1e-3),
     "sound": Base("healthy", "quick", 250, 1e-3),
@@ -86,7 +86,7 @@ def change(experiment: ExperimentConfig, changes: Mapping[str, Any]) -> Experime
 
 def experiment_of(spec: ArmSpec, vocab_size: int, seed: int) -> ExperimentConfig:
     """The configuration of one arm and seed."""
-    base = BASES[spec.base]
+    base = STUDY_BASES[spec.base]
     experiment = preset(
         base.preset,
         vocab_size,

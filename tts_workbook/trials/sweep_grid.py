@@ -20,20 +20,20 @@ from tts_core.config import PRESETS, SEED_LR, preset
 from tts_core.errors import WorkbookError
 from tts_core.speech.dataset import Clip
 from tts_core.speech.phonemes import Vocabulary
-from tts_workbook.trials.run_trial import Result
 from tts_workbook.trials.study_arms import change
 from tts_workbook.trials.trial import Trial, make_trial
+from tts_workbook.trials.trial_result import TrialResult
 
-READS = 1.1  # text use above which the text counts as read, as in the overfit gate
+READS_TEXT = 1.1  # text use above which the text counts as read, as in the overfit gate
 FR_LIMIT = 0.5  # of the best constant: a free-running error above it is no speech
 # Theory 3 of the findings: 7e-5, the same for a batch of 32 (7e-5 * sqrt(32) = 4e-4), and 5e-4.
 # The last two are what a sound model takes.
-LEARNING_RATES = (SEED_LR, 4e-4, 5e-4, 1e-3, 3e-3)
-WEIGHT_DECAYS = (0.0, 0.01, 0.1)  # theory 4 compares the first two
+SWEPT_LEARNING_RATES = (SEED_LR, 4e-4, 5e-4, 1e-3, 3e-3)
+SWEPT_WEIGHT_DECAYS = (0.0, 0.01, 0.1)  # theory 4 compares the first two
 SWEEP_STEPS = {"smoke": 6, "quick": 200, "seed": 400}
 
 
-class Cell(NamedTuple):
+class SweepCell(NamedTuple):
     """One place of the grid."""
 
     preset: str
@@ -45,7 +45,7 @@ class Cell(NamedTuple):
         return f"{self.preset}, lr {self.lr:g}, weight decay {self.weight_decay:g}"
 
 
-Table = Mapping[Cell, Sequence[Result]]  # one result per seed
+Table = Mapping[SweepCell, Sequence[TrialResult]]  # one result per seed
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Sweep:
     """What is varied, and the size of every training. Build the usual one with `default_sweep`."""
 
     presets: tuple[str, ...] = ("healthy", "seed")
-    lrs: tuple[float, ...] = LEARNING_RATES
-    weight_decays: tuple[float, ...] = WEIGHT_DECAYS
+    lrs: tuple[float, ...] = SWEPT_LEARNING_RATES
+    weight_decays: tuple[float, ...] = SWEPT_WEIGHT_DECAYS
     seeds: tuple[int, ...] = (0,)
     profile: str = "quick"
     steps: int = SWEEP_STEPS["quick"]  # of every training
@@ -73,9 +73,9 @@ class Sweep:
             )
 
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[SweepCell]:
         """Preset by preset, learning rate by learning rate."""
-        return [Cell(*place) for place in product(self.presets, self.lrs, self.weight_decays)]
+        return [SweepCell(*place) for place in product(self.presets, self.lrs, self.weight_decays)]
 
 
 def default_sweep(
@@ -89,7 +89,9 @@ def default_sweep(
             f"profile = {profile!r}, but it must be one of {', '.join(SWEEP_STEPS)}"
         )
     grid = (
-        {"lrs": (SEED_LR, 1e-3), "weight_decays": WEIGHT_DECAYS[:2]} if profile == "smoke" else {}
+        {"lrs": (SEED_LR, 1e-3), "weight_decays": SWEPT_WEIGHT_DECAYS[:2]}
+        if profile == "smoke"
+        else {}
     )
     return Sweep(
         seeds=(seed,),
@@ -119,14 +121,14 @@ def sweep_trials(sweep: Sweep, clips: Sequence[Clip], vocabulary: Vocabulary) ->
     return trials
 
 
-def by_cell(sweep: Sweep, results: Sequence[Result]) -> dict[Cell, list[Result]]:
+def by_cell(sweep: Sweep, results: Sequence[TrialResult]) -> dict[SweepCell, list[TrialResult]]:
     """The results of `sweep_trials`, in its order, by cell. Raises WorkbookError where they are not
     its results.
     """
     cells = sweep.cells * len(sweep.seeds)
     if len(results) != len(cells):
         raise WorkbookError(f"{len(results)} results, but the sweep has {len(cells)} trials")
-    table: dict[Cell, list[Result]] = {cell: [] for cell in sweep.cells}
+    table: dict[SweepCell, list[TrialResult]] = {cell: [] for cell in sweep.cells}
     for cell, result in zip(cells, results, strict=True):
         options = result.trial.experiment.optimizer
         if (options.lr, options.weight_decay) != (cell.lr, cell.weight_decay):
@@ -139,7 +141,7 @@ def by_cell(sweep: Sweep, results: Sequence[Result]) -> dict[Cell, list[Result]]
     return table
 
 
-def value(results: Sequence[Result], measure: str) -> float | None:
+def value(results: Sequence[TrialResult], measure: str) -> float | None:
     """Mean of a measure (see `run.MEASURES`) over the seeds of a cell; None where one of them
     failed or has none.
     """
@@ -156,7 +158,7 @@ def grid(table: Table, preset_name: str, measure: str) -> np.ndarray:
     missing from it.
     """
     lrs, decays = axes_of(table, preset_name)
-    places = [[Cell(preset_name, lr, decay) for decay in decays] for lr in lrs]
+    places = [[SweepCell(preset_name, lr, decay) for decay in decays] for lr in lrs]
     if missing := [place.label for row in places for place in row if place not in table]:
         raise WorkbookError(f"the grid of {preset_name} is not complete: {missing[0]} is missing")
     values = [[value(table[place], measure) for place in row] for row in places]
@@ -174,7 +176,7 @@ def axes_of(table: Table, preset_name: str) -> tuple[list[float], list[float]]:
     return sorted({cell.lr for cell in cells}), sorted({cell.weight_decay for cell in cells})
 
 
-def best(table: Table, by: str = "fr_l1", preset_name: str | None = None) -> Cell | None:
+def best(table: Table, by: str = "fr_l1", preset_name: str | None = None) -> SweepCell | None:
     """The cell with the lowest `by`, of one preset or of all; None where every cell failed.
 
     Equal values: the lower learning rate, then the lower weight decay, then the earlier preset.
@@ -189,7 +191,7 @@ def best(table: Table, by: str = "fr_l1", preset_name: str | None = None) -> Cel
     return min(ranked)[-1] if ranked else None
 
 
-def reading(table: Table, preset_name: str, fr_limit: float = FR_LIMIT) -> list[Cell]:
+def reading(table: Table, preset_name: str, fr_limit: float = FR_LIMIT) -> list[SweepCell]:
     """The cells that read their text (text use above 1.1) and free-run below `fr_limit` of the best
     constant.
     """
@@ -200,7 +202,7 @@ def reading(table: Table, preset_name: str, fr_limit: float = FR_LIMIT) -> list[
             cell.preset == preset_name
             and use is not None
             and error is not None
-            and use > READS
+            and use > READS_TEXT
             and error < fr_limit
         ):
             kept.append(cell)
@@ -247,7 +249,7 @@ def choice_cost(
     return value(table[chosen], judged) - value(table[wanted], judged)
 
 
-def measured(result: Result) -> str:
+def measured(result: TrialResult) -> str:
     """One line about one training: its name and what it reached, or why it failed."""
     steps, m = len(result.curves["over_constant"]), result.measures
     if result.failed:

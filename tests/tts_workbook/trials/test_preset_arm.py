@@ -10,12 +10,11 @@ from tts_core.config import AudioConfig
 from tts_core.errors import WorkbookError
 from tts_core.model.generation import free_run
 from tts_core.speech.phonemes import Vocabulary
+from tts_workbook.trials.clip_choice import open_clip, several_clips
 from tts_workbook.trials.preset_arm import (
     build_arm,
     judge_arm,
     load_arm,
-    open_clip,
-    several_clips,
     snapshot_plan,
     train_arm,
 )

@@ -9,7 +9,8 @@ import pytest
 
 from tests.tts_workbook.trials.trial_builders import made_result, numbers, short_corpus, smoke_trial
 from tts_core.errors import WorkbookError
-from tts_workbook.trials.run_trial import MEASURES, leave_step, outcome, result_from_dict, run_trial
+from tts_workbook.trials.run_trial import leave_step, outcome, run_trial
+from tts_workbook.trials.trial_result import PRESET_MEASURES, result_from_dict
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_outcome_is_the_mean_over_the_budget_and_always_defined():
 
 def test_a_sound_trial_has_every_measure_and_a_curve(corpus):
     result = run_trial(smoke_trial(corpus, steps=12))
-    assert not result.failed and set(MEASURES) == set(result.measures)
+    assert not result.failed and set(PRESET_MEASURES) == set(result.measures)
     assert len(result.curves["over_constant"]) == 12 and result.curves["share_steps"] == [1, 10]
     m = result.measures
     assert m["outcome"] == pytest.approx(sum(result.curves["over_constant"]) / 12, abs=1e-4)
