@@ -119,9 +119,8 @@ def run_trial(
     measures: dict[str, float | None] = {"seconds": time.perf_counter() - started}
     measures |= curve_measures(trajectory, trial.experiment)
     if not failed:
-        found = judge(model, watched, judged, vocabulary.pause_id, constant, trial)
-        measures |= found
-        if not math.isfinite(found["tf_l1"]):
+        measures |= judge(model, watched, judged, vocabulary.pause_id, constant, trial)
+        if six_digits(measures["tf_l1"]) is None:
             failed = "the last step made the model's output non-finite"
     # clips, training and judging
     trial_seconds = six_digits(time.perf_counter() - began)
@@ -163,13 +162,13 @@ def judge(
     pause_id: int,
     constant: float,
     trial: Trial,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Teacher-forced and free-running error in both layouts, text use, scale of the memory; sound
     where asked for.
     """
     found, scales = judge_model(model, batch, pause_id), measure_scales(model, batch)
     entropies = scales.cross_attention_entropy.values()
-    measures = {
+    measures: dict[str, float | None] = {
         "copy_previous": sum(copy_previous_l1(clip.mel) for clip in clips) / len(clips),
         "tf_l1": found.gap.tf_l1,
         "fr_l1": found.gap.fr_l1,
@@ -186,7 +185,7 @@ def judge(
     return measures
 
 
-def listen(found: ModelJudgement, clip: Clip, audio: AudioConfig) -> dict[str, float]:
+def listen(found: ModelJudgement, clip: Clip, audio: AudioConfig) -> dict[str, float | None]:
     """STOI against copy-synthesis and word error rate of both layouts, beside the word error rate
     of copy-synthesis.
     """
@@ -196,7 +195,7 @@ def listen(found: ModelJudgement, clip: Clip, audio: AudioConfig) -> dict[str, f
         "": judge_sound(found.gap.fr_mel[0, :n_frames], N_PHASES),
         "_seed_layout": judge_sound(found.seed_layout.fr_mel[0, :n_frames], N_PHASES),
     }
-    measures = {f"stoi{suffix}": one.stoi for suffix, one in heard.items()}
+    measures: dict[str, float | None] = {f"stoi{suffix}": one.stoi for suffix, one in heard.items()}
     if clip.language == "en":
         measures |= {f"wer{suffix}": one.wer() for suffix, one in heard.items()}
         measures["wer_copy"] = judge_sound(clip.mel, N_PHASES).wer()

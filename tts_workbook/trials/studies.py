@@ -17,6 +17,7 @@ from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import Clip, load_corpus
 from tts_core.speech.folder import read_id_list
 from tts_core.speech.phonemes import Vocabulary
+from tts_workbook.trials.dose_study import dose_arms
 from tts_workbook.trials.study_arms import BREAKS, REPAIRS, THEORIES, ArmSpec, trial_of
 from tts_workbook.trials.trial import Trial
 
@@ -32,11 +33,6 @@ N_SINGLE = 8  # single clips of the same voice beside such a batch
 MIN_CORPUS = 500  # prompts: fewer say nothing about "in real training the loss goes down"
 MAX_PROMPT_SECONDS = 8.0  # of a prompt in the corpus: a batch is padded to its longest
 
-# times the memory's own scale, which is the base
-MEMORY_SCALE_DOSES = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 2.0, 4.0)
-LEARNING_RATE_DOSES = (2e-5, 2e-4, 5e-4, 1e-3, 3e-3)  # beside the base's 7e-5
-DROPOUT_DOSES = (0.1, 0.3)  # beside none in the base
-
 
 @dataclass(frozen=True)
 class Study:
@@ -51,21 +47,6 @@ class Study:
     @property
     def base(self) -> str:
         return next(iter(self.arms))
-
-
-def _dose_arms() -> dict[str, ArmSpec]:
-    doses = {
-        f"memory_scale {scale:g}": {"model.memory_scale": scale} for scale in MEMORY_SCALE_DOSES
-    }
-    doses |= {f"lr {lr:g}": {"optimizer.lr": lr} for lr in LEARNING_RATE_DOSES}
-    doses |= {f"dropout {rate:g}": {"model.dropout": rate} for rate in DROPOUT_DOSES}
-    doses |= {
-        "precision bf16": {"fit.precision": "bf16"},
-        "initialisation seed_custom": {"model.duration_initialisation": "seed_custom"},
-    }
-    return {"base": ArmSpec("findings", steps=800)} | {
-        name: ArmSpec("findings", changes, steps=800) for name, changes in doses.items()
-    }
 
 
 BOTH = {"model.memory_norm": True, "model.standardise_targets": True}
@@ -116,7 +97,7 @@ STUDIES = {
             "dose",
             "How long does the loss stay at the best-constant line, against scale, learning rate,"
             " dropout, precision?",
-            _dose_arms(),
+            dose_arms(),
             clips=SMALL_CLIP,
             seeds=(0, 1, 2),
         ),
