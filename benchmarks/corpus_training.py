@@ -17,10 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from pathlib import Path
 
-from timing import ROOT, provenance
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # a script has its own folder there, not the repository
 
+from benchmarks.timing import provenance
 from tts_core.atomic_files import read_json, write_bytes, write_json
 from tts_core.errors import WorkbookError
 from tts_core.metrics.free_running import measure_gap
@@ -55,30 +58,24 @@ def training_hours(train: TrainConfig, corpus: TrainingCorpus, log: list[dict]) 
     frames = [
         sum(lengths[index] for index in plan.clips_of(step)) for step in range(log[-1]["step"])
     ]
-    begins = [0, *(line["step"] for line in log)]
-    return (
-        sum(
-            sum(frames[begin : line["step"]]) / line["frames_per_second"]
-            for begin, line in zip(begins, log)
-        )
-        / 3600
-    )
+    seconds, begin = 0.0, 0
+    for line in log:
+        seconds += sum(frames[begin : line["step"]]) / line["frames_per_second"]
+        begin = line["step"]
+    return seconds / 3600
 
 
 def understood(model: TTSModel, corpus: TrainingCorpus) -> dict[str, dict]:
     """Clip id -> word error rates, STOI and the error in length of every held-out clip."""
     ids = [item.entry.id for item in corpus.held_out]
-    clips = {
-        clip.id: clip
-        for clip in load_corpus(
-            corpus.folder.root, corpus.audio, ids=ids, read=corpus.cache.read
-        ).clips
-    }
+    held_out = load_corpus(corpus.folder.root, corpus.audio, ids=ids, read=corpus.cache.read)
+    clips = {clip.id: clip for clip in held_out.clips}
     found = {}
     for item in corpus.held_out:
         clip, batch = clips[item.entry.id], corpus.batch([item])
         judge = Judge(clip, corpus.audio)
-        copy, free = judge(clip.mel, N_PHASES), judge(measure_gap(model, batch).fr_mel[0], N_PHASES)
+        copy = judge(clip.mel, N_PHASES)
+        free = judge(measure_gap(model, batch).fr_mel[0], N_PHASES)
         inferred, reason = attempt_full_inference(model, batch)
         row = {
             "text": clip.text,
@@ -113,9 +110,10 @@ def weighted(rows: dict[str, dict], name: str) -> float | None:
     clip without speech counts 1.
     """
     words = sum(row["words"] for row in rows.values())
-    return (
-        sum(row["words"] * row.get(name, 1.0) for row in rows.values()) / words if words else None
-    )
+    if not words:
+        return None
+    wrong = sum(row["words"] * row.get(name, 1.0) for row in rows.values())
+    return wrong / words
 
 
 def judge_run(out: Path, cache: Path) -> dict:

@@ -317,8 +317,8 @@ def run_here(trial: str, wanted: dict[str, str]) -> str:
             if here.get(name) != value
         )
         raise WorkbookError(
-            f"{where} has another version than this process: {differ} (tts_core: the hash of its"
-            " source); install the same version there and restart the worker"
+            f"{where} has another version than this process: {differ} (tts_workbook: the hash of"
+            " the source); install the same version there and restart the worker"
         )
     if worker.state.nthreads != 1:
         raise WorkbookError(

@@ -465,7 +465,7 @@ def test_a_local_cluster_has_one_worker_a_device_that_sees_it_alone(visible, wan
             OTHER_VERSION,
             1,
             (
-                "has another version than this process: tts_core f{12} instead of [0-9a-f]{12} .*"
+                "has another version than this process: tts_workbook f{12} instead of [0-9a-f]{12} .*"
                 " install the same"
             ),
         ),
