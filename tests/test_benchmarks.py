@@ -200,5 +200,5 @@ def test_word_error_rates_count_by_words_and_a_clip_without_speech_counts_whole(
 
 
 def test_a_run_that_never_validated_is_refused(tmp_path):
-    with pytest.raises(WorkbookError, match="no best.safetensors"):
+    with pytest.raises(WorkbookError, match=r"no best\.safetensors"):
         corpus_training.judge_run(tmp_path, tmp_path)

@@ -146,7 +146,7 @@ def test_the_coverage_of_the_range_of_differences_is_exact(n_batch, n_single):
 
 
 def test_what_is_not_there_is_named():
-    with pytest.raises(WorkbookError, match="no run of 'distinct'.*recorded arms: single"):
+    with pytest.raises(WorkbookError, match=r"no run of 'distinct'.*recorded arms: single"):
         compare_batches([run for run in study() if run.arm == "single"], "distinct")
     with pytest.raises(WorkbookError, match="recorded arms: none at all"):
         compare_batches([], "distinct")

@@ -49,7 +49,8 @@ def wait(done, total, result):
     time.sleep(600)
 
 if __name__ == "__main__":
-    run_trials([slow_trial(), three_trials()[0]], Store(sys.argv[1]), executor="dask", scheduler=sys.argv[2], on_result=wait)
+    asked, store = [slow_trial(), three_trials()[0]], Store(sys.argv[1])
+    run_trials(asked, store, executor="dask", scheduler=sys.argv[2], on_result=wait)
 """
 WORKER = "from distributed.cli.dask_worker import main; main()"
 NO_PACKAGE = "import sys; sys.modules['tts_core'] = None; "
@@ -71,7 +72,8 @@ from tts_workbook.trials.trial import trial_from_dict
 
 def run_here(trial, wanted):
     result = obey(trial_from_dict(json.loads(trial)))
-    return json.dumps(dataclasses.replace(result, provenance={"worker": str(get_worker().name)}).to_dict())
+    where = {"worker": str(get_worker().name)}
+    return json.dumps(dataclasses.replace(result, provenance=where).to_dict())
 
 dask_executor.run_here = run_here
 """
@@ -465,8 +467,8 @@ def test_a_local_cluster_has_one_worker_a_device_that_sees_it_alone(visible, wan
             OTHER_VERSION,
             1,
             (
-                "has another version than this process: tts_workbook f{12} instead of [0-9a-f]{12} .*"
-                " install the same"
+                "has another version than this process: tts_workbook f{12} instead of"
+                " [0-9a-f]{12} .* install the same"
             ),
         ),
         (

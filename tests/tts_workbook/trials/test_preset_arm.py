@@ -62,7 +62,7 @@ def test_a_checkpoint_of_another_clip_or_vocabulary_is_refused(opened, tmp_path)
     arm = build_arm("healthy", [clip], corpus.vocabulary, "smoke", steps=1)
     train_arm(arm, checkpoint=tmp_path / "arm.safetensors")
     _, other = open_clip(LIBRIVOX, "0880")
-    with pytest.raises(WorkbookError, match="trained with clips .*0930.*wanted .*0880.*--only 03"):
+    with pytest.raises(WorkbookError, match=r"trained with clips .*0930.*wanted .*0880.*--only 03"):
         load_arm(tmp_path / "arm.safetensors", other, corpus.vocabulary)
     with pytest.raises(WorkbookError, match="trained with symbols"):
         load_arm(tmp_path / "arm.safetensors", clip, Vocabulary.from_symbols(clip.phonemes))

@@ -55,7 +55,7 @@ def table_of(trials, measures, failed=()):
                 {"over_constant": [1.5, 1.0]},
                 "it broke" if (cell, seed) in failed else "",
             )
-            for cell, trial in zip(cells, trials)
+            for cell, trial in zip(cells, trials, strict=True)
             for seed in [trial.experiment.fit.seed]
         ],
     )
@@ -130,7 +130,8 @@ def test_a_grid_is_the_mean_over_the_seeds_with_both_axes_rising(trials):
         grid(table, "no_norm", "text_use")
     del table[SweepCell("seed", 1e-3, 0.01)]
     with pytest.raises(
-        WorkbookError, match="of seed is not complete: seed, lr 0.001, weight decay 0.01 is missing"
+        WorkbookError,
+        match=r"of seed is not complete: seed, lr 0\.001, weight decay 0\.01 is missing",
     ):
         grid(table, "seed", "text_use")
 
@@ -211,7 +212,11 @@ def test_a_spread_that_does_not_follow_the_decay_is_told_from_one_that_does(valu
     results = [
         TrialResult(
             trial,
-            {"outcome": dict(zip(decays, values))[trial.experiment.optimizer.weight_decay]},
+            {
+                "outcome": dict(zip(decays, values, strict=True))[
+                    trial.experiment.optimizer.weight_decay
+                ]
+            },
             {},
         )
         for trial in sweep_trials(sweep, corpus.clips, corpus.vocabulary)
