@@ -21,7 +21,7 @@ from tts_core.speech.dataset import Clip, load_corpus
 from tts_core.speech.phonemes import Vocabulary
 from tts_workbook.measure.trajectory import PLATEAU_BAND
 from tts_workbook.trials.paired_effects import MARGINS
-from tts_workbook.trials.run_trial import outcome
+from tts_workbook.trials.run_preset_trial import outcome
 from tts_workbook.trials.statistics import Verdict, decide, sign_flip_interval
 from tts_workbook.trials.studies import MIN_CORPUS, N_DISTINCT
 from tts_workbook.trials.study_records import STUDY_RECORDS, read_study_record, study_record_path

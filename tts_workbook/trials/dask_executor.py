@@ -27,8 +27,13 @@ from tts_core.errors import WorkbookError
 from tts_workbook.source_hash import hash_source
 from tts_workbook.trials.run_trial import run_trial
 from tts_workbook.trials.threads import one_thread
-from tts_workbook.trials.trial import Trial, trial_from_dict
-from tts_workbook.trials.trial_result import TrialResult, result_from_dict
+from tts_workbook.trials.trial import Trial
+from tts_workbook.trials.trial_result import (
+    AnyTrial,
+    TrialResult,
+    any_trial_from_dict,
+    result_from_dict,
+)
 
 if TYPE_CHECKING:
     from distributed import Client, Future, SpecCluster
@@ -43,7 +48,9 @@ ON_GPU: Resources = {RESOURCE: 1}  # what a trial asks for where a worker announ
 GO_ON = "finished trials are stored; run the same command again to go on"
 
 
-def in_dask(trials: Sequence[Trial], n_workers: int, scheduler: str = "") -> Iterator[TrialResult]:
+def in_dask(
+    trials: Sequence[AnyTrial], n_workers: int, scheduler: str = ""
+) -> Iterator[TrialResult]:
     """Results of distinct `trials`, each as it ends.
 
     `scheduler`: an address such as tcp://10.0.0.5:8786; "" starts `n_workers` one-thread processes
@@ -182,7 +189,7 @@ def _wait_for_workers(client: Client, address: str) -> list[tuple[int, Resources
 
 
 def _as_they_end(
-    client: Client, address: str, trials: dict[str, Trial], errors: list[Exception]
+    client: Client, address: str, trials: dict[str, AnyTrial], errors: list[Exception]
 ) -> Iterator[TrialResult]:
     """Results of `trials` (by key) as they end; after an error, which goes to `errors`, of those
     alone that had begun.
@@ -205,7 +212,7 @@ def _as_they_end(
         taken = sum(asked == resources for _, asked in running.values())
         free = _places(workers, resources) - taken
         for key in [waiting.popleft() for _ in range(min(free, len(waiting)))]:
-            frozen = json.dumps(_absolute(trials[key]).to_dict())
+            frozen = json.dumps(trials[key].absolute().to_dict())
             future = client.submit(
                 errand, frozen, key=key, wanted=fingerprint(), resources=resources
             )
@@ -237,7 +244,7 @@ def _as_they_end(
 
 
 def _collect(
-    future: Future, trial: Trial, results: list[TrialResult], errors: list[Exception]
+    future: Future, trial: AnyTrial, results: list[TrialResult], errors: list[Exception]
 ) -> None:
     """Put what has ended where it belongs; an error of the scheduler's own is raised."""
     from distributed.client import CancelledError
@@ -252,7 +259,7 @@ def _collect(
     future.release()
 
 
-def _result(future: Future, trial: Trial) -> TrialResult:
+def _result(future: Future, trial: AnyTrial) -> TrialResult:
     from distributed import KilledWorker
 
     try:
@@ -265,14 +272,6 @@ def _result(future: Future, trial: Trial) -> TrialResult:
         ) from error
     except ImportError as error:  # of the errand, where WorkbookError does not exist
         raise WorkbookError(str(error)) from error
-
-
-def _absolute(trial: Trial) -> Trial:
-    """The same trial with folders that mean the same in a process with another current folder."""
-    clips = tuple(
-        dataclasses.replace(clip, root=os.path.abspath(clip.root)) for clip in trial.clips
-    )
-    return dataclasses.replace(trial, clips=clips)
 
 
 # --- in a worker ----------------------------------------------------------------------------------
@@ -325,8 +324,9 @@ def run_here(trial: str, wanted: dict[str, str]) -> str:
             f"{where} has {worker.state.nthreads} threads, but a trial needs a process of its own"
             " (random numbers belong to the process); start workers with --nthreads 1 --nworkers N"
         )
-    frozen = trial_from_dict(json.loads(trial))
-    for root in dict.fromkeys(clip.root for clip in frozen.clips):
+    frozen = any_trial_from_dict(json.loads(trial))
+    clips = frozen.clips if isinstance(frozen, Trial) else ()
+    for root in dict.fromkeys(clip.root for clip in clips):
         if not Path(root).is_dir():
             raise WorkbookError(
                 f"{where}: there is no folder {root}, from which trial {frozen.name!r} takes its"

@@ -28,8 +28,7 @@ from tts_core.errors import WorkbookError
 from tts_workbook.trials.run_trial import run_trial
 from tts_workbook.trials.store import Store
 from tts_workbook.trials.threads import one_thread, settle_thread
-from tts_workbook.trials.trial import Trial
-from tts_workbook.trials.trial_result import TrialResult
+from tts_workbook.trials.trial_result import AnyTrial, TrialResult
 
 EXECUTORS = ("auto", "inline", "workers", "dask")
 # "150000 100000": 1.5 processors; "max 100000": all of them
@@ -52,7 +51,7 @@ def choose_executor(executor: str, n_trials: int, n_workers: int) -> str:
 
 
 def run_trials(
-    trials: Sequence[Trial],
+    trials: Sequence[AnyTrial],
     store: Store,
     *,
     executor: str = "auto",
@@ -90,7 +89,7 @@ def run_trials(
     return [_stored(store, trial) for trial in trials]
 
 
-def _stored(store: Store, trial: Trial) -> TrialResult:
+def _stored(store: Store, trial: AnyTrial) -> TrialResult:
     """Raises WorkbookError where another process has taken the result away meanwhile."""
     result = store.get(trial)
     if result is None:
@@ -136,14 +135,14 @@ def _start_worker(stop: Connection) -> None:
     threading.Thread(target=end_with_the_parent, daemon=True).start()
 
 
-def _inline(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Results:
+def _inline(trials: Sequence[AnyTrial], n_workers: int, scheduler: str) -> Results:
     for trial in trials:
         with one_thread():
             result = run_trial(trial)
         yield result
 
 
-def _in_workers(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Results:
+def _in_workers(trials: Sequence[AnyTrial], n_workers: int, scheduler: str) -> Results:
     # a forked child would inherit torch's threads in an unknown state
     context = multiprocessing.get_context("spawn")
     stop, hold = context.Pipe(duplex=False)
@@ -167,7 +166,7 @@ def _in_workers(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Resu
         stop.close()
 
 
-def _as_they_end(pool: ProcessPoolExecutor, trials: Sequence[Trial], n_workers: int) -> Results:
+def _as_they_end(pool: ProcessPoolExecutor, trials: Sequence[AnyTrial], n_workers: int) -> Results:
     """Results as they end; after an error of those alone that had begun, then the error.
 
     No more trials than workers are handed out: the pool has no way to take one back.
@@ -201,7 +200,7 @@ def _as_they_end(pool: ProcessPoolExecutor, trials: Sequence[Trial], n_workers: 
         raise errors[0]
 
 
-def _in_dask(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Results:
+def _in_dask(trials: Sequence[AnyTrial], n_workers: int, scheduler: str) -> Results:
     from tts_workbook.trials.dask_executor import in_dask  # only who asks for it needs the extra
 
     yield from in_dask(trials, n_workers, scheduler)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from tts_core.errors import WorkbookError
 from tts_core.speech.audio import atomic_path
-from tts_workbook.trials.trial import Trial
-from tts_workbook.trials.trial_result import TrialResult, result_from_dict
+from tts_workbook.trials.trial_result import AnyTrial, TrialResult, TrialT, result_from_dict
 
 
 class Store:
@@ -23,10 +22,10 @@ class Store:
         self.folder = Path(folder)
         self._recorded = {result.digest: result for result in recorded}
 
-    def path(self, trial: Trial) -> Path:
+    def path(self, trial: AnyTrial) -> Path:
         return self.folder / f"{trial.digest}.json"
 
-    def get(self, trial: Trial) -> TrialResult | None:
+    def get(self, trial: AnyTrial) -> TrialResult | None:
         """The stored result of this very trial, or None. Raises WorkbookError naming a file that is
         broken.
         """
@@ -42,7 +41,7 @@ class Store:
         with atomic_path(self.path(result.trial)) as temporary:
             temporary.write_text(json.dumps(result.to_dict(), allow_nan=False), encoding="utf-8")
 
-    def missing(self, trials: Iterable[Trial]) -> list[Trial]:
+    def missing(self, trials: Iterable[TrialT]) -> list[TrialT]:
         """Those without a result, each digest once, in order."""
         wanted = {trial.digest: trial for trial in trials}
         return [trial for trial in wanted.values() if self.get(trial) is None]

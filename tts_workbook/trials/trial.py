@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -87,6 +88,15 @@ class Trial:
     def steps(self) -> int:
         return self.experiment.fit.steps
 
+    def absolute(self) -> Trial:
+        """The same trial with folders that mean the same in a process with another current
+        folder.
+        """
+        clips = tuple(
+            dataclasses.replace(clip, root=os.path.abspath(clip.root)) for clip in self.clips
+        )
+        return dataclasses.replace(self, clips=clips)
+
 
 def make_trial(
     clips: Sequence[Clip],
@@ -106,7 +116,8 @@ def make_trial(
     """
     for clip in clips:
         vocabulary.encode(clip.phonemes)
-    precision = choose_precision(experiment.fit.precision, training_device()).name
+    # a name, which FitConfig checks
+    precision: Any = choose_precision(experiment.fit.precision, training_device()).name
     frozen_fit = dataclasses.replace(experiment.fit, precision=precision)
     experiment = dataclasses.replace(experiment, fit=frozen_fit)
     if experiment.model.vocab_size != vocabulary.get_vocab_size():

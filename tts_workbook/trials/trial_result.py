@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from tts_core.errors import WorkbookError
+from tts_workbook.trials.subject_trial import KIND, SubjectTrial, subject_trial_from_dict
 from tts_workbook.trials.trial import Trial, trial_from_dict
 
-TrialT = TypeVar("TrialT", bound=Trial)
+AnyTrial = Trial | SubjectTrial
+TrialT = TypeVar("TrialT", bound=AnyTrial)
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class TrialResult(Generic[TrialT]):
     """
 
     trial: TrialT
-    measures: dict[str, float | None]  # see `PRESET_MEASURES`; None where it does not exist
+    # see `PRESET_MEASURES` and `SUBJECT_MEASURES`; None where it does not exist
+    measures: dict[str, float | None]
     curves: dict[str, list]
     # why the training stopped early; its curve then stays where it stood
     failed: str = ""
@@ -56,6 +59,21 @@ PRESET_MEASURES = {
     "clipped_share": "share of the steps whose gradient was clipped",
     "seconds": "of training",
 }
+SUBJECT_MEASURES = {
+    "outcome": "mean of the judged TF errors over the best constant, the early ones capped at 3",
+    "best_constant": "in the units of the subject's mel",
+    "tf_over_constant": "after the last step, eval mode",
+    "fr_over_constant": "left out where the subject has no `generate`",
+    "text_use": "wrong text over right text; left out where the subject has no `shuffle_text`",
+    "seconds": "of training",
+}
+
+
+def any_trial_from_dict(values: dict[str, Any]) -> AnyTrial:
+    """A trial of either kind, from JSON."""
+    if values.get("kind") == KIND:
+        return subject_trial_from_dict(values)
+    return trial_from_dict(values)
 
 
 def result_from_dict(values: dict[str, Any]) -> TrialResult:
@@ -65,7 +83,7 @@ def result_from_dict(values: dict[str, Any]) -> TrialResult:
     values = dict(values)
     digest = values.pop("digest", None)
     try:
-        result = TrialResult(**{**values, "trial": trial_from_dict(values["trial"])})
+        result = TrialResult(**{**values, "trial": any_trial_from_dict(values["trial"])})
     except (TypeError, KeyError) as error:
         raise WorkbookError(
             f"not a trial's result: {error}; delete it and run the trial again"

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
+from tests.tts_workbook.trials.subject_files import write_subject
 from tests.tts_workbook.trials.test_store_and_executors import three_trials
 from tests.tts_workbook.trials.trial_builders import (
     PATIENCE,
@@ -31,6 +32,7 @@ from tts_core.errors import WorkbookError
 from tts_workbook.trials import dask_executor
 from tts_workbook.trials.executors import run_trials
 from tts_workbook.trials.store import Store
+from tts_workbook.trials.subject_trial import make_subject_trial
 
 dask = pytest.importorskip("dask", reason="needs the cluster extra")
 distributed = pytest.importorskip(
@@ -513,6 +515,28 @@ def test_a_folder_that_a_worker_does_not_have_is_named_with_the_worker(cluster, 
             run_trials(
                 [trial], Store(tmp_path), executor="dask", scheduler=cluster.scheduler_address
             )
+
+
+def test_a_subject_is_trained_where_its_files_are_and_elsewhere_the_worker_names_them(
+    cluster, tmp_path
+):
+    address = write_subject(tmp_path / "mine")
+    place = address.rpartition(":")[0]
+    trials = [make_subject_trial(address, 16, seed=seed) for seed in (0, 1)]
+    inline = run_trials(trials, Store(tmp_path / "inline"), executor="inline")
+    ask = {"executor": "dask", "scheduler": cluster.scheduler_address}
+    on_dask = run_trials(trials, Store(tmp_path / "dask"), **ask)
+    assert list(map(numbers, on_dask)) == list(map(numbers, inline))
+    here = trials[0].source
+    another = dataclasses.replace(trials[0], source="f" * 16)
+    gone = dataclasses.replace(trials[0], address="/nowhere/mine.py:subject")
+    for trial, complaint in (
+        (another, f"{place}: .* has the hash {here} instead of {'f' * 16}"),
+        (gone, rf"/nowhere/mine.py: it is not here \(no source instead of {here}\)"),
+    ):
+        worker = r"Dask worker [01] \(tcp://[\d.:]+, on .*\)"
+        with pytest.raises(WorkbookError, match=f"{worker}: {complaint}"):
+            run_trials([trial], Store(tmp_path / "none"), **ask)
 
 
 def test_an_address_where_nothing_answers_is_named(short, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from tests.tts_workbook.trials.trial_builders import made_result, short_corpus, 
 from tts_core.errors import WorkbookError
 from tts_workbook.trials.store import Store
 from tts_workbook.trials.study_records import (
+    STUDY_RECORDS,
     read_study_record,
     study_record_path,
     write_study_record,
@@ -45,6 +46,16 @@ def test_what_was_written_is_read_and_still_answers_for_its_trial(tmp_path):
         Store(tmp_path / "store", recorded=read).get(written[0].trial).measures
         == written[0].measures
     )
+
+
+@pytest.mark.parametrize("path", sorted(STUDY_RECORDS.glob("*.json")), ids=lambda path: path.stem)
+def test_every_recorded_trial_still_has_its_digest(path):
+    """Or what was recorded would answer for nothing that is asked today."""
+    rows = json.loads(path.read_text())["results"]
+    read, _ = read_study_record(path.stem)
+    assert [result.digest for result in read] == [row["digest"] for row in rows] != []
+    # and every record would be written again as it is
+    assert [json.dumps(result.to_dict()) for result in read] == list(map(json.dumps, rows))
 
 
 def test_no_folder_of_this_machine_is_named(tmp_path):
