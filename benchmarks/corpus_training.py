@@ -49,18 +49,22 @@ def read_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def _column(lines: list[dict], name: str) -> list:
+    return [line[name] for line in lines]
+
+
 def training_hours(train: TrainConfig, corpus: TrainingCorpus, log: list[dict]) -> float:
     """Hours of the steps themselves: the frames that the plan gave each line of the log, over the
     line's frames per second.
     """
     lengths = [item.n_frames for item in corpus.train]
     plan = BatchPlan(lengths, train.batch_clips, train.pool_batches, train.seed)
-    frames = [
-        sum(lengths[index] for index in plan.clips_of(step)) for step in range(log[-1]["step"])
-    ]
     seconds, begin = 0.0, 0
     for line in log:
-        seconds += sum(frames[begin : line["step"]]) / line["frames_per_second"]
+        frames = 0
+        for step in range(begin, line["step"]):
+            frames += sum(lengths[index] for index in plan.clips_of(step))
+        seconds += frames / line["frames_per_second"]
         begin = line["step"]
     return seconds / 3600
 
@@ -135,7 +139,8 @@ def judge_run(out: Path, cache: Path) -> dict:
         raise WorkbookError(
             f"{out}: trained on other clips or features than {run['data']} holds now"
         )
-    log, validations = (read_lines(out / f"{name}.jsonl") for name in ("train", "validation"))
+    log, validations = read_lines(out / "train.jsonl"), read_lines(out / "validation.jsonl")
+    validated = ("tf_l1", "fr_l1", "text_use", "fr_over_constant")
     rows = understood(loaded.model, corpus)
     best = loaded.notes["best"]["step"]
     held_out = next(line for line in validations if line["step"] == best)
@@ -155,15 +160,12 @@ def judge_run(out: Path, cache: Path) -> dict:
         "hours": training_hours(train, corpus, log),
         "frames_per_second": statistics.median(line["frames_per_second"] for line in log),
         "curve": {
-            "steps": [line["step"] for line in log],
-            "mel_l1": [line["mel_l1"] for line in log],
+            "steps": _column(log, "step"),
+            "mel_l1": _column(log, "mel_l1"),
         },
         "validation": {
-            "steps": [line["step"] for line in validations],
-            **{
-                name: [line[name] for line in validations]
-                for name in ("tf_l1", "fr_l1", "text_use", "fr_over_constant")
-            },
+            "steps": _column(validations, "step"),
+            **{name: _column(validations, name) for name in validated},
         },
         "best_step": best,
         "at_best": held_out,

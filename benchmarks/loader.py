@@ -103,13 +103,13 @@ def main() -> None:
                 found[arm].append(
                     measure(corpus, plan, config, run, workers, arguments.steps, device)
                 )
-    rows = {
-        arm: {
-            "wait_share": statistics.median(wait for wait, _ in runs),
-            "frames_per_second": statistics.median(rate for _, rate in runs),
+    rows = {}
+    for arm, runs in found.items():
+        waits, rates = zip(*runs, strict=True)
+        rows[arm] = {
+            "wait_share": statistics.median(waits),
+            "frames_per_second": statistics.median(rates),
         }
-        for arm, runs in found.items()
-    }
     for arm, row in rows.items():
         row["speed_over_in_memory"] = (
             row["frames_per_second"] / rows["in memory"]["frames_per_second"]

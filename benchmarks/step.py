@@ -63,20 +63,19 @@ def micro_batches(clips: list, n_parts: int, device: str) -> list[Batch]:
     (`--micro-batches`): equal but for rounding.
     """
     plan = BatchPlan([len(clip.mel) for clip in clips], len(clips))
-    return [
-        collate([clips[index] for index in part]).to(device)
-        for part in plan.parts_of(0, 0, 1, n_parts)
-    ]
+    batches = []
+    for part in plan.parts_of(0, 0, 1, n_parts):
+        batches.append(collate([clips[index] for index in part]).to(device))
+    return batches
 
 
 def counted(config: ModelConfig, n_parameters: int, batches: list[Batch]) -> float:
     """Operations of one step over `batches`."""
-    return sum(
-        work(
-            config, n_parameters, len(batch.mel), batch.phonemes.shape[1], batch.mel.shape[1]
-        ).operations
-        for batch in batches
-    )
+    total = 0.0
+    for batch in batches:
+        n_phonemes, n_frames = batch.phonemes.shape[1], batch.mel.shape[1]
+        total += work(config, n_parameters, len(batch.mel), n_phonemes, n_frames).operations
+    return total
 
 
 def fresh(corpus: Corpus, experiment: ExperimentConfig, device: str) -> TTSModel:

@@ -71,11 +71,12 @@ def copy_trials(
     """One clip trained as k copies of itself, for every experiment (by name) and k, the largest k
     first.
     """
-    return [
-        make_trial([clip], vocabulary, experiment, copies=k, name=copies_name(name, k))
-        for k in sorted(copies, reverse=True)
-        for name, experiment in experiments.items()
-    ]
+    trials = []
+    for k in sorted(copies, reverse=True):
+        for name, experiment in experiments.items():
+            trial = make_trial([clip], vocabulary, experiment, copies=k, name=copies_name(name, k))
+            trials.append(trial)
+    return trials
 
 
 def copies_name(name: str, k: int) -> str:

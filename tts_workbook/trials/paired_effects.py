@@ -186,16 +186,19 @@ def interaction_effect(
     """
     names = (base, second, first, both)
     values = {name: _values_by_pair(results, name, measure) for name in names}
-    pairs = [pair for pair in values[base] if all(pair in values[name] for name in names)]
+    shared = set.intersection(*(set(found) for found in values.values()))
+    pairs = [pair for pair in values[base] if pair in shared]
     if not pairs:
         raise WorkbookError(
             f"no pair with all of {base!r}, {first!r}, {second!r}, {both!r}; `make evidence`"
             " computes them"
         )
-    neither, second_alone, first_alone, both_on = (
-        [values[name][pair] for pair in pairs] for name in names
+    found = interaction(
+        [values[base][pair] for pair in pairs],
+        [values[second][pair] for pair in pairs],
+        [values[first][pair] for pair in pairs],
+        [values[both][pair] for pair in pairs],
     )
-    found = interaction(neither, second_alone, first_alone, both_on)
     differences = dict(zip(pairs, found, strict=True))
     return paired_effect(
         f"{first} x {second}", base, measure, dict.fromkeys(pairs, 0.0), differences

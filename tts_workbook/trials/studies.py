@@ -49,60 +49,62 @@ class Study:
         return next(iter(self.arms))
 
 
+def _breaking_arms() -> dict[str, ArmSpec]:
+    """A sound model with one switch broken; without the memory norm it is also listened to."""
+    return {
+        name: ArmSpec("sound", changes, listen=name == "memory_norm")
+        for name, changes in BREAKS.items()
+    }
+
+
 BOTH = {"model.memory_norm": True, "model.standardise_targets": True}
 NEITHER = {"model.memory_norm": False, "model.standardise_targets": False}
-STUDIES = {
-    study.name: study
-    for study in (
-        Study(
-            "theories",
-            "Which of the findings' suspects matters in the findings' own configuration?",
-            {"base": ArmSpec("findings"), **THEORIES},
-        ),
-        Study(
-            "breaks",
-            "Which single defect breaks a sound model?",
-            {
-                "base": ArmSpec("sound", listen=True),
-                **{
-                    name: ArmSpec("sound", changes, listen=name == "memory_norm")
-                    for name, changes in BREAKS.items()
-                },
-                "memory_norm and standardise_targets": ArmSpec("sound", NEITHER),
-            },
-        ),
-        Study(
-            "repairs",
-            "Which single repair mends the failing model?",
-            {
-                "base": ArmSpec("failing"),
-                **{name: ArmSpec("failing", changes) for name, changes in REPAIRS.items()},
-                "memory_norm and standardise_targets": ArmSpec("failing", BOTH),
-            },
-        ),
-        Study(
-            "seed_size",
-            "Memory norm and target standardisation at the findings' own size: where does it"
-            " stick?",
-            {
-                "base": ArmSpec("full"),
-                "memory_norm": ArmSpec("full", {"model.memory_norm": True}),
-                "standardise_targets": ArmSpec("full", {"model.standardise_targets": True}),
-                "memory_norm and standardise_targets": ArmSpec("full", BOTH),
-            },
-            clips=SMALL_CLIP,
-            seeds=(0, 1, 2),
-        ),
-        Study(
-            "dose",
-            "How long does the loss stay at the best-constant line, against scale, learning rate,"
-            " dropout, precision?",
-            dose_arms(),
-            clips=SMALL_CLIP,
-            seeds=(0, 1, 2),
-        ),
-    )
-}
+_STUDIES = (
+    Study(
+        "theories",
+        "Which of the findings' suspects matters in the findings' own configuration?",
+        {"base": ArmSpec("findings"), **THEORIES},
+    ),
+    Study(
+        "breaks",
+        "Which single defect breaks a sound model?",
+        {
+            "base": ArmSpec("sound", listen=True),
+            **_breaking_arms(),
+            "memory_norm and standardise_targets": ArmSpec("sound", NEITHER),
+        },
+    ),
+    Study(
+        "repairs",
+        "Which single repair mends the failing model?",
+        {
+            "base": ArmSpec("failing"),
+            **{name: ArmSpec("failing", changes) for name, changes in REPAIRS.items()},
+            "memory_norm and standardise_targets": ArmSpec("failing", BOTH),
+        },
+    ),
+    Study(
+        "seed_size",
+        "Memory norm and target standardisation at the findings' own size: where does it stick?",
+        {
+            "base": ArmSpec("full"),
+            "memory_norm": ArmSpec("full", {"model.memory_norm": True}),
+            "standardise_targets": ArmSpec("full", {"model.standardise_targets": True}),
+            "memory_norm and standardise_targets": ArmSpec("full", BOTH),
+        },
+        clips=SMALL_CLIP,
+        seeds=(0, 1, 2),
+    ),
+    Study(
+        "dose",
+        "How long does the loss stay at the best-constant line, against scale, learning rate,"
+        " dropout, precision?",
+        dose_arms(),
+        clips=SMALL_CLIP,
+        seeds=(0, 1, 2),
+    ),
+)
+STUDIES = {study.name: study for study in _STUDIES}
 IN_BF16 = {"fit.precision": "bf16"}  # as the findings trained
 BATCH_ARMS = {
     "single": ArmSpec("findings", IN_BF16),

@@ -64,6 +64,11 @@ class SubjectChanges:
             changes.append(no_weight_decay())
         return tuple(changes)
 
+    @property
+    def label(self) -> str:
+        """For people: `learning rate × 10 + weight decay 0`, or `as it is`."""
+        return " + ".join(change.name for change in self.of_the_run) or "as it is"
+
 
 def changes_from_dict(values: dict[str, Any]) -> SubjectChanges:
     """The inverse of `SubjectChanges.to_dict`. Raises WorkbookError for keys that it does not
@@ -87,7 +92,7 @@ class SubjectTrial:
     steps: int  # optimizer steps
     changes: SubjectChanges = field(default_factory=SubjectChanges)
     seed: int = 0
-    name: str = ""  # for people; not part of the digest
+    name: str = ""  # of its arm, by which results are grouped; not part of the digest
 
     def __post_init__(self) -> None:
         if self.steps < N_JUDGED:

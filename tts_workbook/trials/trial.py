@@ -53,7 +53,7 @@ class Trial:
     # None: all clips at every step; else so many, drawn anew in every epoch
     batch_size: int | None = None
     listen: bool = False  # also measure STOI and word error rate
-    name: str = ""  # for people; not part of the digest
+    name: str = ""  # of its arm, by which results are grouped; not part of the digest
 
     def __post_init__(self) -> None:
         if not self.clips:

@@ -76,6 +76,8 @@ def test_changes_are_data(address):
     assert both.to_dict() == {"learning_rate_times": 10.0, "weight_decay": 0.0}
     assert changes_from_dict(both.to_dict()) == both and SubjectChanges().to_dict() == {}
     assert [len(one.of_the_run) for one in (SubjectChanges(), FASTER, both)] == [0, 1, 2]
+    assert both.label == "learning rate × 10 + weight decay 0"
+    assert SubjectChanges().label == "as it is"
     for values, said in (
         ({"colour": 1.0}, "unknown change colour; known changes are learning_rate_times, weight"),
         ({"learning_rate_times": 0.0}, r"learning_rate_times = 0\.0"),
