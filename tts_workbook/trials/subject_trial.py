@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from tts_core.errors import WorkbookError
-from tts_core.file_hashes import hash_files
 from tts_workbook.lab.lab import N_JUDGED
 from tts_workbook.lab.run_changes import lr_times, no_weight_decay
 from tts_workbook.lab.short_run import Change
-from tts_workbook.subject.addresses import absolute_address, short_address, source_files
+from tts_workbook.subject.addresses import absolute_address, short_address
+from tts_workbook.subject.loading import hash_subject
 
 KIND = "subject"  # of a stored trial; a preset's has none
 SOURCE_DIGITS = 16  # of the source's hash
@@ -159,8 +159,7 @@ def subject_trial_from_dict(values: dict[str, Any]) -> SubjectTrial:
 
 def subject_source(address: str) -> str | None:
     """The hash of the source files behind `address` as they are now; None where there are none."""
-    root, files = source_files(address, Path.cwd())
-    found = hash_files(root, files)
+    found = hash_subject(address, Path.cwd())
     return found["hash"][:SOURCE_DIGITS] if found["files"] else None
 
 

@@ -201,9 +201,13 @@ def test_a_subject_in_a_module_is_one_too(tmp_path, monkeypatch):
     assert in_module.curves == in_file.curves and "voice" not in sys.modules
 
 
-def test_our_presets_are_subjects_too():
-    trial = make_subject_trial("tts_workbook.subject.presets:healthy", STEPS)
-    assert trial.source and trial.digest != dataclasses.replace(trial, steps=17).digest
+def test_a_module_of_the_workbook_has_a_source_and_is_not_read_anew():
+    """Or its classes would be others than those that the workbook asks for."""
+    trial = make_subject_trial("tts_workbook.subject.subject:Subject", STEPS)
+    held = sys.modules["tts_workbook.subject.subject"]
+    with pytest.raises(WorkbookError, match="raised TypeError"), fresh_subject(trial):
+        pass
+    assert sys.modules["tts_workbook.subject.subject"] is held
 
 
 @pytest.mark.parametrize("executor", ["inline", "workers"])
