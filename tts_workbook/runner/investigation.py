@@ -13,8 +13,7 @@ from dataclasses import replace
 from tts_core.errors import WorkbookError, or_reason
 from tts_workbook.runner.item_rulings import any_of, level_item, ruling, sticking_item, unanimous
 from tts_workbook.runner.verdicts import Item
-from tts_workbook.trials.evidence import read_record
-from tts_workbook.trials.rulings import (
+from tts_workbook.trials.paired_effects import (
     arm_values,
     by_pair,
     effect,
@@ -23,10 +22,11 @@ from tts_workbook.trials.rulings import (
     layout_effect,
     paired_effect,
 )
-from tts_workbook.trials.run import Result
 from tts_workbook.trials.studies import STUDIES
+from tts_workbook.trials.study_records import read_study_record
+from tts_workbook.trials.trial_result import TrialResult
 
-Records = Mapping[str, Sequence[Result]]
+Records = Mapping[str, Sequence[TrialResult]]
 Maker = Callable[[Records, str, str], Item]  # (records, id, claim) -> the item
 # next step 2
 REMEDIES = (
@@ -376,7 +376,7 @@ CLAIMS: tuple[tuple[str, str, Maker], ...] = (
 
 def recorded_studies(
     names: Iterable[str],
-) -> tuple[dict[str, list[Result]], dict[str, dict], dict[str, str]]:
+) -> tuple[dict[str, list[TrialResult]], dict[str, dict], dict[str, str]]:
     """(study -> results, study -> provenance, study -> why it is absent) of what `make evidence`
     recorded.
 
@@ -384,7 +384,7 @@ def recorded_studies(
     """
     records, provenance, absent = {}, {}, {}
     for name in names:
-        record, reason = or_reason(lambda: read_record(name))
+        record, reason = or_reason(lambda: read_study_record(name))
         if record is None:
             absent[name] = reason
             continue

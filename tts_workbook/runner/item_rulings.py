@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 
 from tts_workbook.measure.trajectory import PLATEAU_BAND
 from tts_workbook.runner.verdicts import Item
-from tts_workbook.trials.rulings import MARGINS, Effect, arm_values, by_pair
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.paired_effects import MARGINS, Effect, arm_values, by_pair
 from tts_workbook.trials.statistics import contrast, decide
+from tts_workbook.trials.trial_result import TrialResult
 
 MIN_UNANIMOUS = 3
 UNITS = {
@@ -74,7 +74,7 @@ def effect_rows(found: Mapping[str, Effect], direction: str = "either") -> dict[
     }
 
 
-def curve_rows(results: Sequence[Result], names: Mapping[str, str]) -> tuple[dict, dict]:
+def curve_rows(results: Sequence[TrialResult], names: Mapping[str, str]) -> tuple[dict, dict]:
     """What `plot_arm_curves` draws: the curves, and the shares with their steps, of the arms in
     `names` (arm -> label).
     """
@@ -90,7 +90,7 @@ def curve_rows(results: Sequence[Result], names: Mapping[str, str]) -> tuple[dic
 
 
 def cell_means(
-    results: Sequence[Result], measure: str, broken: bool
+    results: Sequence[TrialResult], measure: str, broken: bool
 ) -> dict[str, dict[str, float]]:
     """Means of one measure in the 2 x 2 of memory norm and standardised targets:
     [standardised?][norm?].
@@ -215,7 +215,7 @@ def any_of(
     )
 
 
-def sticking(results: Sequence[Result]) -> dict[str, list[Result]]:
+def sticking(results: Sequence[TrialResult]) -> dict[str, list[TrialResult]]:
     """Arm -> its runs that had a plateau and are on the line at the end: the loss that sticks, as
     in the findings.
 
@@ -223,7 +223,7 @@ def sticking(results: Sequence[Result]) -> dict[str, list[Result]]:
     band; a single step that leaves the band does not end a collapse (LOG.md, where this was widened
     and why).
     """
-    stuck: dict[str, list[Result]] = {}
+    stuck: dict[str, list[TrialResult]] = {}
     for result in results:
         steps, first = result.measures["plateau_steps"], result.measures["plateau_first"]
         at_the_line = abs(result.measures["final_over_constant"] - 1.0) <= PLATEAU_BAND
@@ -232,7 +232,9 @@ def sticking(results: Sequence[Result]) -> dict[str, list[Result]]:
     return stuck
 
 
-def sticking_item(id: str, claim: str, results: Sequence[Result], steps: int, source: str) -> Item:
+def sticking_item(
+    id: str, claim: str, results: Sequence[TrialResult], steps: int, source: str
+) -> Item:
     """Does any mapped configuration of that budget stay on the best-constant line until the end of
     it?
     """

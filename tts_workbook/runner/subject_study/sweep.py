@@ -15,7 +15,7 @@ from tts_workbook.lab.short_run import Change, Course
 from tts_workbook.measure.headline import generated, text_use
 from tts_workbook.measure.observed_steps import observe_steps
 from tts_workbook.runner.subject_study.study import Study, Verdict
-from tts_workbook.trials.rulings import MARGINS
+from tts_workbook.trials.paired_effects import MARGINS
 from tts_workbook.viz import plot_courses, plot_sweep
 
 REASON = "it sweeps our presets; your model's own sweep is above"
