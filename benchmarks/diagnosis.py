@@ -32,9 +32,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from timing import processor  # noqa: E402
+from timing import processor
 
-from tts_core import atomic_files  # noqa: E402
+from tts_core import atomic_files
 from tts_workbook.planted.matrix import (
     N_CLEAN,
     Cell,
@@ -44,7 +44,7 @@ from tts_workbook.planted.matrix import (
     score,
     setting_of,
 )
-from tts_workbook.runner.environment import git_commit, versions  # noqa: E402
+from tts_workbook.runner.environment import git_commit, versions
 
 STORE = ROOT / "runs" / "diagnosis"
 RESULT = ROOT / "benchmarks" / "results" / "diagnosis.json"

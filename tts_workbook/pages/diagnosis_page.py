@@ -13,9 +13,11 @@ import soundfile
 from tts_workbook.diagnosis.diagnosis_report import Report
 from tts_workbook.diagnosis.triage import Triage
 from tts_workbook.faults.finding import Finding
+from tts_workbook.lab.lab import AS_IT_IS
 from tts_workbook.pages.diagnosis_tables import headline_rows, value_text
 from tts_workbook.pages.rendering import data_uri, render
 from tts_workbook.viz import plot_courses, plot_mels
+from tts_workbook.viz.picture import Picture
 
 
 def diagnosis_page(report: Report, title: str) -> str:
@@ -41,11 +43,10 @@ def diagnosis_page(report: Report, title: str) -> str:
     )
 
 
-def courses_picture(report: Report):
+def courses_picture(report: Report) -> Picture:
     """The training runs of the diagnosis; those behind a confirmed finding in colour."""
-    mended = {found.experiment.split(" as the one factor")[0] for found in report.at("confirmed")}
-    helped = [name for name in report.courses if set(name.split(" + ")) <= mended]
-    return plot_courses(report.courses, helped, "Every run of the diagnosis, teacher-forced")
+    title = "Every run of the diagnosis, teacher-forced"
+    return plot_courses(report.courses, AS_IT_IS, report.mending_courses, title)
 
 
 def finding_entries(entries: Sequence[Finding]) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tts_workbook.runner.notebook_rules.effect_items import short_clip
-from tts_workbook.trials.rulings import MARGINS, Effect, arm_values, by_pair
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.paired_effects import MARGINS, Effect, arm_values, by_pair
 from tts_workbook.trials.statistics import Direction, decide
+from tts_workbook.trials.trial_result import TrialResult
 
 
 def effect_rows(
@@ -30,7 +30,7 @@ def effect_rows(
 
 
 def curve_rows(
-    results: Sequence[Result], names: Mapping[str, str]
+    results: Sequence[TrialResult], names: Mapping[str, str]
 ) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
     """What `plot_arm_curves` draws: the curves, and the shares with their steps, of the arms in
     `names` (arm -> label).
@@ -46,7 +46,7 @@ def curve_rows(
 
 
 def cell_means(
-    results: Sequence[Result], measure: str, broken: bool
+    results: Sequence[TrialResult], measure: str, broken: bool
 ) -> dict[str, dict[str, float]]:
     """Means of one measure in the 2 x 2 of memory norm and standardised targets:
     [standardised?][norm?].

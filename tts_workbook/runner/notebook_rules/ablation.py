@@ -20,8 +20,7 @@ from tts_workbook.runner.notebook_rules.effect_items import (
     unanimous_item,
 )
 from tts_workbook.runner.verdicts import Item
-from tts_workbook.trials.evidence import read_record
-from tts_workbook.trials.rulings import (
+from tts_workbook.trials.paired_effects import (
     Effect,
     arm_values,
     by_pair,
@@ -31,11 +30,12 @@ from tts_workbook.trials.rulings import (
     layout_effect,
     paired_effect,
 )
-from tts_workbook.trials.run import Result
 from tts_workbook.trials.statistics import Direction, Verdict
 from tts_workbook.trials.studies import STUDIES
+from tts_workbook.trials.study_records import read_study_record
+from tts_workbook.trials.trial_result import TrialResult
 
-Records = Mapping[str, Sequence[Result]]  # study -> its results
+Records = Mapping[str, Sequence[TrialResult]]  # study -> its results
 Maker = Callable[[Records, str, str], Item]  # (records, id, claim) -> the item
 # arms of `theories` that the findings' next step 2 proposes
 STEP_2_REMEDIES = (
@@ -117,7 +117,7 @@ def against(study: str) -> dict[str, str]:
 
 def recorded_studies(
     names: Iterable[str],
-) -> tuple[dict[str, list[Result]], dict[str, dict[str, Any]], dict[str, str]]:
+) -> tuple[dict[str, list[TrialResult]], dict[str, dict[str, Any]], dict[str, str]]:
     """(study -> results, study -> provenance, study -> why it is absent) of what `make evidence`
     recorded.
 
@@ -126,7 +126,7 @@ def recorded_studies(
     records, provenance, absent = {}, {}, {}
     for name in names:
         try:
-            results, origin = read_record(name)
+            results, origin = read_study_record(name)
         except WorkbookError as error:
             absent[name] = str(error)
             continue
@@ -204,7 +204,7 @@ def _harm_of_layout(records: Records) -> Effect:
     if not pairs:
         raise WorkbookError("study breaks: no pair with and without the memory norm")
 
-    def harm(result: Result) -> float:
+    def harm(result: TrialResult) -> float:
         wrong_layout = measure_of(result, "fr_seed_layout_over_constant")
         return wrong_layout - measure_of(result, "fr_over_constant")
 

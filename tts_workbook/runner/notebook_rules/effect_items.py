@@ -13,9 +13,9 @@ from dataclasses import replace
 from tts_core.errors import WorkbookError
 from tts_workbook.measure.trajectory import PLATEAU_BAND, PLATEAU_MIN_STEPS
 from tts_workbook.runner.verdicts import Item
-from tts_workbook.trials.rulings import MARGINS, Effect
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.paired_effects import MARGINS, Effect
 from tts_workbook.trials.statistics import Direction, Verdict, contrast, decide
+from tts_workbook.trials.trial_result import TrialResult
 
 MIN_UNANIMOUS = 3  # runs, below which agreement rules nothing
 UNITS = {
@@ -33,7 +33,7 @@ def short_clip(clip: str) -> str:
     return clip[-14:]
 
 
-def measure_of(result: Result, name: str) -> float:
+def measure_of(result: TrialResult, name: str) -> float:
     """What a run has of a measure; raises WorkbookError where it has none."""
     value = result.measures[name]
     if value is None:
@@ -165,18 +165,18 @@ def unanimous_item(
     )
 
 
-def sticking(results: Sequence[Result]) -> dict[str, list[Result]]:
+def sticking(results: Sequence[TrialResult]) -> dict[str, list[TrialResult]]:
     """Arm -> its runs that had a plateau and are on the line at the end: the loss that sticks, as
     in the findings.
     """
-    stuck: dict[str, list[Result]] = {}
+    stuck: dict[str, list[TrialResult]] = {}
     for result in results:
         if _sticks(result):
             stuck.setdefault(result.trial.name, []).append(result)
     return stuck
 
 
-def _sticks(result: Result) -> bool:
+def _sticks(result: TrialResult) -> bool:
     """At the end: the plateau lasts to the last step, or the mean of the last tenth lies within its
     band; a single step that leaves the band does not end a collapse (LOG.md, where this was widened
     and why).
@@ -189,7 +189,9 @@ def _sticks(result: Result) -> bool:
     return last >= result.trial.steps or off_the_line <= PLATEAU_BAND
 
 
-def sticking_item(id: str, claim: str, results: Sequence[Result], steps: int, source: str) -> Item:
+def sticking_item(
+    id: str, claim: str, results: Sequence[TrialResult], steps: int, source: str
+) -> Item:
     """Does any mapped configuration of that budget stay on the best-constant line until the end of
     it?
     """

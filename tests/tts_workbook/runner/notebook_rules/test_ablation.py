@@ -17,14 +17,14 @@ from tts_workbook.runner.notebook_rules.ablation import (
     single_factors,
 )
 from tts_workbook.runner.notebook_rules.effect_items import effect_item, unanimous_item
-from tts_workbook.trials.arms import change
-from tts_workbook.trials.evidence import read_record, write_record
 from tts_workbook.trials.executors import run_trials
-from tts_workbook.trials.rulings import MARGINS, effect
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.paired_effects import MARGINS, effect
 from tts_workbook.trials.store import Store
 from tts_workbook.trials.studies import PAIR_CLIPS, STUDIES, study_trials
+from tts_workbook.trials.study_arms import change
+from tts_workbook.trials.study_records import read_study_record, write_study_record
 from tts_workbook.trials.trial import make_trial
+from tts_workbook.trials.trial_result import TrialResult
 
 MEASURES = {
     "outcome": 0.8,
@@ -47,7 +47,7 @@ def records():
     """Every study with numbers that say nothing: all arms alike."""
     return {
         name: [
-            Result(dataclasses.replace(trial, name=arm), dict(MEASURES), {})
+            TrialResult(dataclasses.replace(trial, name=arm), dict(MEASURES), {})
             for arm, trial in study_trials(study)
         ]
         for name, study in STUDIES.items()
@@ -246,10 +246,10 @@ def test_a_study_without_one_of_its_arms_is_said_to_be_half_recorded(
         dataclasses.replace(result, provenance={"device": "cpu"}) for result in records["breaks"]
     ]
     monkeypatch.setattr(
-        "tts_workbook.runner.notebook_rules.ablation.read_record",
-        lambda name: read_record(name, tmp_path),
+        "tts_workbook.runner.notebook_rules.ablation.read_study_record",
+        lambda name: read_study_record(name, tmp_path),
     )
-    write_record(
+    write_study_record(
         "breaks",
         [result for result in whole if result.trial.name != "dropout"],
         {"command": "x"},
@@ -261,7 +261,7 @@ def test_a_study_without_one_of_its_arms_is_said_to_be_half_recorded(
         and "half recorded, without dropout" in absent["breaks"]
         and "no recorded study" in absent["dose"]
     )
-    write_record("breaks", whole, {"command": "x"}, tmp_path)
+    write_study_record("breaks", whole, {"command": "x"}, tmp_path)
     assert set(recorded_studies(["breaks"])[0]) == {"breaks"}
 
 

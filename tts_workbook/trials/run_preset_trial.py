@@ -1,18 +1,10 @@
-"""Run one frozen trial: train, record, judge. The one place where a trial becomes numbers.
-
-A result is plain JSON: `measures` (flat name -> number or null), `curves`, the trial, and where it
-was computed.
-"""
+"""Run one frozen trial of a preset: train, record, judge."""
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
 import math
-import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -29,88 +21,25 @@ from tts_core.training.step import StepReport
 from tts_workbook.measure.activations import measure_scales
 from tts_workbook.measure.listening import Judge
 from tts_workbook.measure.trajectory import PLATEAU_BAND, Trajectory, record_trajectory
-from tts_workbook.trials.overfit import Outcome, judge_model
-from tts_workbook.trials.trial import Trial, load_clips, trial_from_dict
+from tts_workbook.trials.preset_arm import ModelJudgement, judge_model
+from tts_workbook.trials.provenance import where_computed
+from tts_workbook.trials.trial import Trial, load_clips
+from tts_workbook.trials.trial_result import TrialResult
 
 # so many steps in a row below the band: the loss has left the best-constant line
 LEAVE_STEPS = 10
 N_PHASES = 2  # Griffin-Lim phases per word error rate
 MICRO_BATCH = 8  # clips that are padded to one length when a trial draws its batches
-N_JUDGED = 8  # clips of a large batch that are judged free-running
+N_JUDGED_CLIPS = 8  # of a large batch, which are judged free-running
 
 OnStep = Callable[[int, StepReport], bool | None]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one trial gave. Errors in ln units; "over constant" is divided by the best constant of
-    the same frames.
-    """
-
-    trial: Trial
-    measures: dict[str, float | None]  # see `MEASURES`; None where it does not exist
-    curves: dict[str, list]
-    # why the training stopped early; its curve then stays where it stood
-    failed: str = ""
-    provenance: dict = dataclasses.field(default_factory=dict)
-
-    @property
-    def digest(self) -> str:
-        return self.trial.digest
-
-    def to_dict(self) -> dict:
-        return {"digest": self.digest, **dataclasses.asdict(self)}
-
-
-MEASURES = {
-    "outcome": "mean over the budget of mel L1 / best constant: the primary outcome",
-    "best_constant": "ln units",
-    "copy_previous": "ln units",
-    "final_over_constant": "mean of the last tenth of the steps",
-    "tf_l1": "ln units, eval mode",
-    "fr_l1": "ln units, layout of training",
-    "fr_l1_seed_layout": "ln units",
-    "tf_over_constant": "",
-    "fr_over_constant": "",
-    "fr_seed_layout_over_constant": "",
-    "text_use": "wrong text over right text",
-    "leave_step": "first of 10 steps in a row below 0.95; None: not within the budget",
-    "plateau_steps": "",
-    "plateau_first": "",
-    "plateau_share": "lowest share of variance across time in it",
-    "memory_std": "after training",
-    "attention_entropy": "of cross-attention, mean of the layers, 1 = uniform",
-    "clipped_share": "share of the steps whose gradient was clipped",
-    "seconds": "of training",
-}
-
-
-def result_from_dict(values: dict) -> Result:
-    """The inverse of `Result.to_dict`. Raises WorkbookError when the stored digest is not that of
-    the stored trial.
-    """
-    values = dict(values)
-    digest = values.pop("digest", None)
-    try:
-        result = Result(**{**values, "trial": trial_from_dict(values["trial"])})
-    except (TypeError, KeyError) as error:
-        raise WorkbookError(
-            f"not a trial's result: {error}; delete it and run the trial again"
-        ) from error
-    if digest != result.digest:
-        raise WorkbookError(
-            f"stored under digest {digest}, but its trial has {result.digest}: made by another"
-            " version; delete it and run the trial again"
-        )
-    return result
 
 
 def build_trial_model(trial: Trial, clips: Sequence[Clip]) -> TTSModel:
     """The trial's fresh model; tensors that two trials of one seed have in common start equal."""
     experiment = trial.experiment
-    return build_model(
-        experiment.model, experiment.audio, [clip.mel for clip in clips], experiment.fit.seed
-    )
+    mels = [clip.mel for clip in clips]
+    return build_model(experiment.model, experiment.audio, mels, experiment.fit.seed)
 
 
 def batch_source(trial: Trial, clips: Sequence[Clip]) -> BatchSource:
@@ -118,24 +47,22 @@ def batch_source(trial: Trial, clips: Sequence[Clip]) -> BatchSource:
     drawn by the trial's seed alone.
     """
     silence = trial.experiment.audio.silence
-    if trial.batch_size is None:
+    batch_size = trial.batch_size
+    if batch_size is None:
         return duplicate(collate(clips, silence), trial.copies)
-    per_epoch = len(clips) // trial.batch_size
+    per_epoch = len(clips) // batch_size
 
     def batch_of(step: int) -> list[Batch]:
         epoch, position = divmod(step, per_epoch)
         generator = torch.Generator().manual_seed(1_000_003 * trial.experiment.fit.seed + epoch)
         order = torch.randperm(len(clips), generator=generator).tolist()
-        chosen = [
-            clips[index]
-            for index in order[position * trial.batch_size : (position + 1) * trial.batch_size]
-        ]
+        drawn = order[position * batch_size : (position + 1) * batch_size]
         # micro-batches of like lengths: the same step, less padding
-        chosen.sort(key=lambda clip: len(clip.mel))
-        return [
-            duplicate(collate(chosen[first : first + MICRO_BATCH], silence), trial.copies)
-            for first in range(0, len(chosen), MICRO_BATCH)
+        chosen = sorted((clips[index] for index in drawn), key=lambda clip: len(clip.mel))
+        parts = [
+            chosen[first : first + MICRO_BATCH] for first in range(0, len(chosen), MICRO_BATCH)
         ]
+        return [duplicate(collate(part, silence), trial.copies) for part in parts]
 
     return batch_of
 
@@ -144,10 +71,10 @@ def leave_step(over_constant: Sequence[float], n: int = LEAVE_STEPS) -> int | No
     """1-based first step of the first `n` in a row that lie below the band around the best
     constant, or None.
     """
-    run = 0
+    in_a_row = 0
     for step, value in enumerate(over_constant, start=1):
-        run = run + 1 if value < 1 - PLATEAU_BAND else 0
-        if run == n:
+        in_a_row = in_a_row + 1 if value < 1 - PLATEAU_BAND else 0
+        if in_a_row == n:
             return step - n + 1
     return None
 
@@ -158,23 +85,25 @@ def outcome(over_constant: Sequence[float], steps: int) -> float:
     """
     if not over_constant:
         return 1.0
+    total = sum(over_constant)
     missing = steps - len(over_constant)
-    return (
-        (sum(over_constant) + missing * max(1.0, over_constant[-1])) / steps
-        if missing
-        else sum(over_constant) / steps
-    )
+    if missing:
+        total = total + missing * max(1.0, over_constant[-1])
+    return total / steps
 
 
-def run_trial(trial: Trial, on_step: OnStep | None = None, device: str | None = None) -> Result:
+def run_preset_trial(
+    trial: Trial, on_step: OnStep | None = None, device: str | None = None
+) -> TrialResult[Trial]:
     """Train and judge. A training that becomes non-finite gives a result with `failed` set; other
     errors are raised.
     """
-    began, device = time.perf_counter(), device or training_device()
+    began = time.perf_counter()
+    device = device or training_device()
     clips, vocabulary = load_clips(trial)
+    judged = clips[:N_JUDGED_CLIPS]
     model = build_trial_model(trial, clips).to(device)
-    silence = trial.experiment.audio.silence
-    watched = collate(clips[:N_JUDGED], silence).to(device)
+    watched = collate(judged, trial.experiment.audio.silence).to(device)
     constant = best_constant_l1(torch.cat([clip.mel for clip in clips]))
     trajectory, record = record_trajectory(
         model, watched, share_every=10, best_constant=constant, also=on_step
@@ -185,25 +114,20 @@ def run_trial(trial: Trial, on_step: OnStep | None = None, device: str | None = 
         fit(training, batch_source(trial, clips), on_step=record)
     except WorkbookError as error:
         failed = str(error)
-    measures = {
-        "seconds": time.perf_counter() - started,
-        **curve_measures(trajectory, trial.experiment),
-    }
+    measures: dict[str, float | None] = {"seconds": time.perf_counter() - started}
+    measures |= curve_measures(trajectory, trial.experiment)
     if not failed:
-        measures |= judge(model, watched, clips[:N_JUDGED], vocabulary.pause_id, constant, trial)
-        failed = (
-            ""
-            if math.isfinite(measures["tf_l1"])
-            else "the last step made the model's output non-finite"
-        )
+        measures |= judge(model, watched, judged, vocabulary.pause_id, constant, trial)
+        if six_digits(measures["tf_l1"]) is None:
+            failed = "the last step made the model's output non-finite"
     # clips, training and judging
-    where = {**_where(device), "trial_seconds": _plain(time.perf_counter() - began)}
-    return Result(
+    trial_seconds = six_digits(time.perf_counter() - began)
+    return TrialResult(
         trial,
-        {name: _plain(value) for name, value in measures.items()},
+        {name: six_digits(value) for name, value in measures.items()},
         _thin(trajectory),
         failed,
-        where,
+        {**where_computed(device), "trial_seconds": trial_seconds},
     )
 
 
@@ -214,6 +138,9 @@ def curve_measures(trajectory: Trajectory, experiment: ExperimentConfig) -> dict
     tail = ratios[-max(1, steps // 10) :]
     clip = experiment.optimizer.clip_norm
     norms = trajectory.gradient_norm
+    clipped_share = None
+    if clip and norms:
+        clipped_share = sum(norm > clip for norm in norms) / len(norms)
     return {
         "outcome": outcome(ratios, steps),
         "best_constant": trajectory.best_constant,
@@ -222,9 +149,7 @@ def curve_measures(trajectory: Trajectory, experiment: ExperimentConfig) -> dict
         "plateau_steps": length,
         "plateau_first": first if length else None,
         "plateau_share": trajectory.plateau_share,
-        "clipped_share": (
-            sum(norm > clip for norm in norms) / len(norms) if clip and norms else None
-        ),
+        "clipped_share": clipped_share,
     }
 
 
@@ -235,35 +160,40 @@ def judge(
     pause_id: int,
     constant: float,
     trial: Trial,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Teacher-forced and free-running error in both layouts, text use, scale of the memory; sound
     where asked for.
     """
     found, scales = judge_model(model, batch, pause_id), measure_scales(model, batch)
-    measures = {
+    entropies = scales.cross_attention_entropy.values()
+    measures: dict[str, float | None] = {
         "copy_previous": sum(copy_previous_l1(clip.mel) for clip in clips) / len(clips),
         "tf_l1": found.gap.tf_l1,
         "fr_l1": found.gap.fr_l1,
         "fr_l1_seed_layout": found.seed_layout.fr_l1,
         "text_use": found.text_use.ratio,
         "memory_std": scales.std["memory"],
-        "attention_entropy": sum(entropy := scales.cross_attention_entropy.values()) / len(entropy),
+        "attention_entropy": sum(entropies) / len(entropies),
+        "tf_over_constant": found.gap.tf_l1 / constant,
+        "fr_over_constant": found.gap.fr_l1 / constant,
+        "fr_seed_layout_over_constant": found.seed_layout.fr_l1 / constant,
     }
-    for name in ("tf_l1", "fr_l1", "fr_l1_seed_layout"):
-        measures[name.replace("_l1", "") + "_over_constant"] = measures[name] / constant
-    return measures | (listen(found, clips[0], trial.experiment.audio) if trial.listen else {})
+    if trial.listen:
+        measures |= listen(found, clips[0], trial.experiment.audio)
+    return measures
 
 
-def listen(found: Outcome, clip: Clip, audio: AudioConfig) -> dict[str, float]:
+def listen(found: ModelJudgement, clip: Clip, audio: AudioConfig) -> dict[str, float | None]:
     """STOI against copy-synthesis and word error rate of both layouts, beside the word error rate
     of copy-synthesis.
     """
     judge_sound = Judge(clip, audio)
+    n_frames = len(clip.mel)
     heard = {
-        "": judge_sound(found.gap.fr_mel[0, : len(clip.mel)], N_PHASES),
-        "_seed_layout": judge_sound(found.seed_layout.fr_mel[0, : len(clip.mel)], N_PHASES),
+        "": judge_sound(found.gap.fr_mel[0, :n_frames], N_PHASES),
+        "_seed_layout": judge_sound(found.seed_layout.fr_mel[0, :n_frames], N_PHASES),
     }
-    measures = {f"stoi{suffix}": one.stoi for suffix, one in heard.items()}
+    measures: dict[str, float | None] = {f"stoi{suffix}": one.stoi for suffix, one in heard.items()}
     if clip.language == "en":
         measures |= {f"wer{suffix}": one.wer() for suffix, one in heard.items()}
         measures["wer_copy"] = judge_sound(clip.mel, N_PHASES).wer()
@@ -276,7 +206,7 @@ def _thin(trajectory: Trajectory) -> dict[str, list]:
     """
     measured = [
         (step, float(f"{share:.3g}"))
-        for step, share in zip(trajectory.share_steps, trajectory.shares)
+        for step, share in zip(trajectory.share_steps, trajectory.shares, strict=True)
         # after a step that broke the model there is none, and JSON has no NaN
         if math.isfinite(share)
     ]
@@ -288,19 +218,8 @@ def _thin(trajectory: Trajectory) -> dict[str, list]:
     }
 
 
-def _plain(value: float | None) -> float | None:
+def six_digits(value: float | None) -> float | None:
     """Six digits, which JSON can hold; what is not finite does not exist."""
-    return float(f"{float(value):.6g}") if value is not None and math.isfinite(value) else None
-
-
-def _where(device: str) -> dict[str, str]:
-    flushed = float(torch.tensor(1e-40) * 1.0) == 0.0
-    return {
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "denormals": "flushed" if flushed else "kept",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "date": datetime.date.today().isoformat(),
-    }
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{float(value):.6g}")

@@ -10,10 +10,9 @@ import pytest
 from tests.tts_workbook.trials.trial_builders import short_corpus
 from tts_core.config import SEED_LR
 from tts_core.errors import WorkbookError
-from tts_workbook.trials.run import Result
-from tts_workbook.trials.sweep import (
-    Cell,
+from tts_workbook.trials.sweep_grid import (
     Sweep,
+    SweepCell,
     best,
     by_cell,
     choice_cost,
@@ -26,6 +25,7 @@ from tts_workbook.trials.sweep import (
     sweep_trials,
     value,
 )
+from tts_workbook.trials.trial_result import TrialResult
 
 SWEEP = Sweep(
     presets=("healthy", "seed"),
@@ -49,13 +49,13 @@ def table_of(trials, measures, failed=()):
     return by_cell(
         SWEEP,
         [
-            Result(
+            TrialResult(
                 trial,
                 {"outcome": 1.0} if (cell, seed) in failed else measures(cell, seed),
                 {"over_constant": [1.5, 1.0]},
                 "it broke" if (cell, seed) in failed else "",
             )
-            for cell, trial in zip(cells, trials)
+            for cell, trial in zip(cells, trials, strict=True)
             for seed in [trial.experiment.fit.seed]
         ],
     )
@@ -128,15 +128,16 @@ def test_a_grid_is_the_mean_over_the_seeds_with_both_axes_rising(trials):
         WorkbookError, match="no preset 'no_norm' in the table; there are healthy, seed"
     ):
         grid(table, "no_norm", "text_use")
-    del table[Cell("seed", 1e-3, 0.01)]
+    del table[SweepCell("seed", 1e-3, 0.01)]
     with pytest.raises(
-        WorkbookError, match="of seed is not complete: seed, lr 0.001, weight decay 0.01 is missing"
+        WorkbookError,
+        match=r"of seed is not complete: seed, lr 0\.001, weight decay 0\.01 is missing",
     ):
         grid(table, "seed", "text_use")
 
 
 def test_one_failed_seed_makes_the_cell_a_failed_one_and_it_is_never_the_best(trials):
-    best_cell = Cell("healthy", 1e-3, 0.01)
+    best_cell = SweepCell("healthy", 1e-3, 0.01)
     table = table_of(trials, level, failed={(best_cell, 1)})
     assert np.isnan(grid(table, "healthy", "fr_over_constant")).tolist() == [
         [False, False],
@@ -144,7 +145,7 @@ def test_one_failed_seed_makes_the_cell_a_failed_one_and_it_is_never_the_best(tr
     ]
     assert np.isnan(grid(table, "healthy", "outcome"))[1, 1]  # though that measure exists
     assert best(table_of(trials, level)) == best_cell
-    assert best(table) == Cell("healthy", 1e-3, 0.0)
+    assert best(table) == SweepCell("healthy", 1e-3, 0.0)
     everything = {(cell, seed) for cell in SWEEP.cells for seed in SWEEP.seeds}
     broken = table_of(trials, level, failed=everything)
     assert (
@@ -166,10 +167,12 @@ def test_equal_cells_go_to_the_lower_rate_then_the_lower_decay_and_presets_rank_
     trials,
 ):
     table = table_of(trials, lambda cell, seed: {"fr_l1": 1.0, "fr_over_constant": 0.5})
-    assert best(table) == Cell("healthy", 1e-4, 0.0) and best(table, preset_name="seed") == Cell(
-        "seed", 1e-4, 0.0
+    assert best(table) == SweepCell("healthy", 1e-4, 0.0) and best(
+        table, preset_name="seed"
+    ) == SweepCell("seed", 1e-4, 0.0)
+    assert best(table_of(trials, level), "fr_over_constant", "seed") == SweepCell(
+        "seed", 1e-3, 0.01
     )
-    assert best(table_of(trials, level), "fr_over_constant", "seed") == Cell("seed", 1e-3, 0.01)
 
 
 def test_reading_wants_both_text_use_and_a_free_running_error_below_half(trials):
@@ -189,7 +192,7 @@ def test_reading_wants_both_text_use_and_a_free_running_error_below_half(trials)
 def test_what_weight_decay_alone_moves_is_compared_at_one_learning_rate(trials):
     assert decay_spread(table_of(trials, level)) == (pytest.approx(0.02), "healthy", 1e-3, True)
     found = decay_spread(
-        table_of(trials, lambda c, s: {"outcome": 1.0 + (c == Cell("seed", 1e-4, 0.01))})
+        table_of(trials, lambda c, s: {"outcome": 1.0 + (c == SweepCell("seed", 1e-4, 0.01))})
     )
     assert found == (1.0, "seed", 1e-4, True)
 
@@ -207,9 +210,13 @@ def test_a_spread_that_does_not_follow_the_decay_is_told_from_one_that_does(valu
     corpus, decays = short_corpus(), (0.0, 0.01, 0.1)
     sweep = Sweep(("seed",), (1e-3,), decays[::-1], (0,), "smoke", 5)
     results = [
-        Result(
+        TrialResult(
             trial,
-            {"outcome": dict(zip(decays, values))[trial.experiment.optimizer.weight_decay]},
+            {
+                "outcome": dict(zip(decays, values, strict=True))[
+                    trial.experiment.optimizer.weight_decay
+                ]
+            },
             {},
         )
         for trial in sweep_trials(sweep, corpus.clips, corpus.vocabulary)
@@ -218,7 +225,7 @@ def test_a_spread_that_does_not_follow_the_decay_is_told_from_one_that_does(valu
 
 
 def test_choosing_by_the_loss_costs_what_the_chosen_cell_free_runs_worse(trials):
-    chosen = Cell("seed", 1e-4, 0.0)
+    chosen = SweepCell("seed", 1e-4, 0.0)
     table = table_of(
         trials,
         lambda cell, seed: {
@@ -230,7 +237,7 @@ def test_choosing_by_the_loss_costs_what_the_chosen_cell_free_runs_worse(trials)
 
 
 def test_results_in_another_order_or_number_are_refused(trials):
-    results = [Result(trial, {}, {"over_constant": []}) for trial in trials]
+    results = [TrialResult(trial, {}, {"over_constant": []}) for trial in trials]
     with pytest.raises(WorkbookError, match="15 results, but the sweep has 16 trials"):
         by_cell(SWEEP, results[1:])
     with pytest.raises(WorkbookError, match="in the order of sweep_trials"):
@@ -238,7 +245,7 @@ def test_results_in_another_order_or_number_are_refused(trials):
 
 
 def test_lines_and_curves_say_what_failed(trials):
-    cell = Cell("seed", 1e-3, 0.01)
+    cell = SweepCell("seed", 1e-3, 0.01)
     table = table_of(trials, level, failed={(cell, 0)})
     assert measured(table[cell][0]) == f"{cell.label}: FAILED after 2 of 5 steps: it broke"
     assert measured(table[cell][1]).endswith("TF 1.15, FR 2.31 of best constant, text use 1.00")

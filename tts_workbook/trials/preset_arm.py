@@ -1,5 +1,4 @@
-"""The overfit test: one preset, one clip, trained with its trajectory recorded, judged
-free-running.
+"""A preset bound to clips, trained with its trajectory recorded, judged free-running.
 
 An `Arm` is what notebooks compare: arms of one comparison share clip, steps, seed and (unless said)
 learning rate.
@@ -18,9 +17,7 @@ from tts_core.metrics.free_running import Gap, measure_gap
 from tts_core.metrics.text_use import TextUse, measure_text_use
 from tts_core.model.tts import TTSModel, build_model
 from tts_core.speech.batch import Batch, collate
-from tts_core.speech.bundled import bundled_voice
-from tts_core.speech.dataset import Clip, Corpus, load_corpus, with_recipe
-from tts_core.speech.folder import read_id_list, scan_folder
+from tts_core.speech.dataset import Clip, with_recipe
 from tts_core.speech.phonemes import Vocabulary
 from tts_core.training.checkpoint import load_model
 from tts_core.training.loop import fit
@@ -52,76 +49,6 @@ class Arm:
     def recipe(self) -> str:
         """Name of its mel recipe."""
         return "seed" if self.experiment.audio == AudioConfig.seed() else "standard"
-
-
-def open_clip(root: Path | str, clip_id: str = "", language: str = "auto") -> tuple[Corpus, Clip]:
-    """One clip of a folder without loading the others: `clip_id` (a unique end will do), else the
-    folder's default.
-
-    The corpus returned holds that clip alone. Without an id the first usable clip stands in for an
-    unusable default.
-    """
-    audio = AudioConfig()
-    if clip_id:
-        corpus = load_corpus(root, audio, language, only=clip_id)
-        return corpus, corpus.clips[0]
-    folder = scan_folder(root, language)
-    ids = [entry.id for entry in folder.entries]
-    reasons = []
-    # stable: the default first, then as listed
-    for name in sorted(ids, key=lambda name: name != folder.default_id):
-        try:
-            corpus = load_corpus(root, audio, language, only=name)
-        except WorkbookError as error:
-            reasons.append(str(error))
-        else:
-            return corpus, corpus.clips[0]
-    raise WorkbookError(
-        f"{root}: no usable clip" + "".join(f"; {reason}" for reason in reasons[-5:])
-    )
-
-
-def several_clips(
-    root: Path | str, clip: Clip, n: int, language: str = "auto"
-) -> tuple[list[Clip], Vocabulary, str]:
-    """Up to `n` distinct clips, `clip` first, the vocabulary that encodes them all, and where the
-    others come from.
-
-    They come from the clip's own folder; for English with fewer than `n` there, from the bundled
-    training voice. Where the vocabulary depends on the clips loaded (other languages), all of them
-    are encoded anew.
-    """
-    folders = [(Path(root), None)]
-    if clip.language == "en":
-        voice = bundled_voice("allison")
-        folders.append((voice, read_id_list(voice / "train.txt")))
-    clips, used = [clip], []
-    for folder, ids in folders:
-        if len(clips) < n:
-            # some may be broken or known
-            corpus = load_corpus(folder, AudioConfig(), language, ids=ids, limit=2 * n)
-            new = _unlike(clips, corpus.clips)[: n - len(clips)]
-            clips, used = clips + new, used + [corpus.name] * bool(new)
-    vocabulary = Vocabulary.arpabet()
-    if clip.language != "en":
-        vocabulary = Vocabulary.from_symbols(
-            symbol for member in clips for symbol in member.phonemes
-        )
-        clips = [
-            dataclasses.replace(member, phoneme_ids=vocabulary.encode(member.phonemes))
-            for member in clips
-        ]
-    return clips, vocabulary, " and ".join(used) or "nowhere: there are no others"
-
-
-def _unlike(known: list[Clip], clips: list[Clip]) -> list[Clip]:
-    """Those of `clips` whose sound is neither in `known` nor seen twice."""
-    seen, new = {clip.sound for clip in known}, []
-    for clip in clips:
-        if clip.sound not in seen:
-            seen.add(clip.sound)
-            new.append(clip)
-    return new
 
 
 def snapshot_plan(steps: int) -> list[int]:
@@ -167,17 +94,10 @@ def build_arm(
                 f"clip {clip.id}: its ids were made with another vocabulary and would be read as"
                 " other phonemes; encode all clips with one, as `several_clips` does"
             )
-    model = build_model(experiment.model, experiment.audio, [clip.mel for clip in clips], seed).to(
-        device
-    )
-    return Arm(
-        name,
-        experiment,
-        clips,
-        vocabulary,
-        collate(clips, experiment.audio.silence).to(device),
-        model,
-    )
+    mels = [clip.mel for clip in clips]
+    model = build_model(experiment.model, experiment.audio, mels, seed).to(device)
+    batch = collate(clips, experiment.audio.silence).to(device)
+    return Arm(name, experiment, clips, vocabulary, batch, model)
 
 
 def train_arm(
@@ -215,11 +135,8 @@ def load_arm(path: Path, clip: Clip, vocabulary: Vocabulary, device: str | None 
     model could not say this clip, and would be blamed for it.
     """
     loaded = load_model(path)
-    for name, wanted in (
-        ("clips", [clip.id]),
-        ("sounds", [clip.sound]),
-        ("symbols", list(vocabulary.symbols)),
-    ):
+    asked = {"clips": [clip.id], "sounds": [clip.sound], "symbols": list(vocabulary.symbols)}
+    for name, wanted in asked.items():
         if loaded.notes.get(name) != wanted:
             raise WorkbookError(
                 f"{path}: trained with {name} {loaded.notes.get(name)}, wanted {wanted}; train it"
@@ -227,18 +144,13 @@ def load_arm(path: Path, clip: Clip, vocabulary: Vocabulary, device: str | None 
             )
     clip = with_recipe(clip, loaded.experiment.audio)
     device = device or training_device()
-    return Arm(
-        loaded.notes.get("preset", path.stem),
-        loaded.experiment,
-        [clip],
-        vocabulary,
-        collate([clip], loaded.experiment.audio.silence).to(device),
-        loaded.model.to(device),
-    )
+    name = loaded.notes.get("preset", path.stem)
+    batch = collate([clip], loaded.experiment.audio.silence).to(device)
+    return Arm(name, loaded.experiment, [clip], vocabulary, batch, loaded.model.to(device))
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ModelJudgement:
     """How a trained arm does on its own clip, in eval mode."""
 
     gap: Gap  # teacher-forced and free-running in the layout of training
@@ -246,15 +158,15 @@ class Outcome:
     text_use: TextUse
 
 
-def judge_model(model: TTSModel, batch: Batch, pause_id: int) -> Outcome:
+def judge_model(model: TTSModel, batch: Batch, pause_id: int) -> ModelJudgement:
     """Teacher-forced, free-running in both history layouts, and text use."""
-    return Outcome(
+    return ModelJudgement(
         measure_gap(model, batch, "train"),
         measure_gap(model, batch, "seed"),
         measure_text_use(model, batch, pause_id),
     )
 
 
-def judge_arm(arm: Arm) -> Outcome:
+def judge_arm(arm: Arm) -> ModelJudgement:
     """`judge_model` of an arm's own model on its own clips."""
     return judge_model(arm.model, arm.batch, arm.vocabulary.pause_id)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.tts_workbook.trials.trial_builders import made_result
 from tts_core.errors import WorkbookError
-from tts_workbook.trials.rulings import (
+from tts_workbook.trials.paired_effects import (
     MARGINS,
     departure,
     effect,

@@ -34,7 +34,7 @@ class Base:
     precision: str = "fp32"
 
 
-BASES = {
+STUDY_BASES = {
     "findings": Base("seed", "quick", 400, SEED_LR),
     "failing": Base("seed", "quick", 250, 1e-3),
     "sound": Base("healthy", "quick", 250, 1e-3),
@@ -65,28 +65,25 @@ def change(experiment: ExperimentConfig, changes: Mapping[str, Any]) -> Experime
     """
     for name, value in changes.items():
         if name == "audio":
-            experiment = dataclasses.replace(
-                experiment, audio=AudioConfig.seed() if value == "seed" else AudioConfig()
-            )
+            audio = AudioConfig.seed() if value == "seed" else AudioConfig()
+            experiment = dataclasses.replace(experiment, audio=audio)
             continue
         section, _, key = name.partition(".")
-        config = getattr(experiment, section, None)
-        if not dataclasses.is_dataclass(config) or key not in {
-            f.name for f in dataclasses.fields(config)
-        }:
+        config: Any = getattr(experiment, section, None)
+        fields = dataclasses.fields(config) if dataclasses.is_dataclass(config) else ()
+        if key not in {one.name for one in fields}:
             raise WorkbookError(
                 f"change {name!r}: no such field; write section.field, for example"
                 " model.memory_norm"
             )
-        experiment = dataclasses.replace(
-            experiment, **{section: dataclasses.replace(config, **{key: value})}
-        )
+        changed: dict[str, Any] = {section: dataclasses.replace(config, **{key: value})}
+        experiment = dataclasses.replace(experiment, **changed)
     return experiment
 
 
 def experiment_of(spec: ArmSpec, vocab_size: int, seed: int) -> ExperimentConfig:
     """The configuration of one arm and seed."""
-    base = BASES[spec.base]
+    base = STUDY_BASES[spec.base]
     experiment = preset(
         base.preset,
         vocab_size,

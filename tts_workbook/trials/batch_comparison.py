@@ -20,12 +20,13 @@ from tts_core.speech.bundled import VOICES, bundled_voice
 from tts_core.speech.dataset import Clip, load_corpus
 from tts_core.speech.phonemes import Vocabulary
 from tts_workbook.measure.trajectory import PLATEAU_BAND
-from tts_workbook.trials.evidence import FOLDER, read_record, record_path
-from tts_workbook.trials.rulings import MARGINS
-from tts_workbook.trials.run import Result, outcome
+from tts_workbook.trials.paired_effects import MARGINS
+from tts_workbook.trials.run_preset_trial import outcome
 from tts_workbook.trials.statistics import Verdict, decide, sign_flip_interval
 from tts_workbook.trials.studies import MIN_CORPUS, N_DISTINCT
+from tts_workbook.trials.study_records import STUDY_RECORDS, read_study_record, study_record_path
 from tts_workbook.trials.trial import ClipReference, Trial, make_trial
+from tts_workbook.trials.trial_result import TrialResult
 
 CONFIDENCE = 0.95
 LEARNED = 0.5  # of the best constant: a run whose errors end below it has learned its clip
@@ -55,7 +56,7 @@ class LivePlan:
 
 def clips_of_one_voice(clips: Sequence[Clip], n: int) -> list[Clip]:
     """Up to `n` of `clips`: those of the folder that most of them come from, in order."""
-    by_folder: dict = {}
+    by_folder: dict[Path, list[Clip]] = {}
     for clip in clips:
         by_folder.setdefault(clip.path.parent.parent, []).append(clip)
     return max(by_folder.values(), key=len)[:n]
@@ -70,11 +71,12 @@ def copy_trials(
     """One clip trained as k copies of itself, for every experiment (by name) and k, the largest k
     first.
     """
-    return [
-        make_trial([clip], vocabulary, experiment, copies=k, name=copies_name(name, k))
-        for k in sorted(copies, reverse=True)
-        for name, experiment in experiments.items()
-    ]
+    trials = []
+    for k in sorted(copies, reverse=True):
+        for name, experiment in experiments.items():
+            trial = make_trial([clip], vocabulary, experiment, copies=k, name=copies_name(name, k))
+            trials.append(trial)
+    return trials
 
 
 def copies_name(name: str, k: int) -> str:
@@ -106,13 +108,17 @@ class BatchRun:
             return self.over_constant[0] if self.over_constant else 1.0
         mean = outcome(self.over_constant[:whole], whole)
         rest = steps - whole
-        following = outcome(self.over_constant[: whole + 1], whole + 1) * (whole + 1) - mean * whole
+        mean_with_next = outcome(self.over_constant[: whole + 1], whole + 1)
+        following = mean_with_next * (whole + 1) - mean * whole
         return (mean * whole + following * rest) / steps
 
     def end_at(self, step: int) -> float:
         """Mean of the tenth of the steps that ends at `step`."""
-        tail = self.over_constant[max(0, step - max(1, step // 10)) : step]
-        return sum(tail) / len(tail) if tail else max(1.0, *self.over_constant[-1:])
+        n_tail = max(1, step // 10)
+        tail = self.over_constant[max(0, step - n_tail) : step]
+        if tail:
+            return sum(tail) / len(tail)
+        return max(1.0, *self.over_constant[-1:])
 
 
 def frames_of(clips: Iterable[Clip]) -> dict[str, int]:
@@ -120,38 +126,39 @@ def frames_of(clips: Iterable[Clip]) -> dict[str, int]:
     return {ClipReference.of(clip).content: len(clip.mel) for clip in clips}
 
 
-def bundled_frames(results: Iterable[Result]) -> dict[str, int]:
+def bundled_frames(results: Iterable[TrialResult]) -> dict[str, int]:
     """`frames_of` the clips of recorded trials, as far as they are bundled."""
     wanted: dict[str, set[str]] = {}
-    for result in results:
-        for clip in result.trial.clips:
-            if clip.root in VOICES:
-                wanted.setdefault(clip.root, set()).add(clip.id)
+    used = [clip for result in results for clip in result.trial.clips]
+    for clip in used:
+        if clip.root in VOICES:
+            wanted.setdefault(clip.root, set()).add(clip.id)
     found: dict[str, int] = {}
     for voice, ids in wanted.items():
         found |= frames_of(load_corpus(bundled_voice(voice), AudioConfig(), ids=sorted(ids)).clips)
     return found
 
 
-def batch_runs(results: Iterable[Result], frames: Mapping[str, int]) -> list[BatchRun]:
+def batch_runs(results: Iterable[TrialResult], frames: Mapping[str, int]) -> list[BatchRun]:
     """The results as curves; `frames` by content of the clip."""
     runs = []
     for result in results:
         trial = result.trial
-        known = [frames.get(clip.content) for clip in trial.clips]
-        share = 1.0 if trial.batch_size is None else trial.batch_size / len(known)
-        per_step = None if None in known else sum(known) * share * trial.copies
+        curve = tuple(result.curves["over_constant"])
+        per_step = _frames_per_step(trial, frames)
         runs.append(
-            BatchRun(
-                trial.name,
-                run_label(trial),
-                len(known),
-                tuple(result.curves["over_constant"]),
-                trial.steps,
-                per_step,
-            )
+            BatchRun(trial.name, run_label(trial), len(trial.clips), curve, trial.steps, per_step)
         )
     return runs
+
+
+def _frames_per_step(trial: Trial, frames: Mapping[str, int]) -> float | None:
+    """Frames that a step of the trial sees on average; None where a clip is not in `frames`."""
+    known = [frames[clip.content] for clip in trial.clips if clip.content in frames]
+    if len(known) < len(trial.clips):
+        return None
+    share = 1.0 if trial.batch_size is None else trial.batch_size / len(known)
+    return sum(known) * share * trial.copies
 
 
 def run_label(trial: Trial) -> str:
@@ -162,7 +169,7 @@ def run_label(trial: Trial) -> str:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BatchComparison:
     """Batches beside single clips over one common budget; all values are mel L1 over the best
     constant.
     """
@@ -193,40 +200,50 @@ class Comparison:
         """On "batches lower the loss by more than the margin"; undecided where the runs are too few
         for 95 %.
         """
-        return (
-            decide(self.interval, MARGINS["outcome"], "decrease")
-            if self.coverage >= CONFIDENCE
-            else "undecided"
-        )
+        if self.coverage < CONFIDENCE:
+            return "undecided"
+        return decide(self.interval, MARGINS["outcome"], "decrease")
 
 
-def compare(
+def compare_batches(
     runs: Sequence[BatchRun], arm: str, by: str = "steps", base: str = "single"
-) -> Comparison:
+) -> BatchComparison:
     """`arm` against `base` over the longest budget that all their runs have.
 
     Raises WorkbookError where an arm has no run, and by frames where the frames of one are not
     known.
     """
-    batch, single = ([run for run in runs if run.arm == name] for name in (arm, base))
+    batch = [run for run in runs if run.arm == arm]
+    single = [run for run in runs if run.arm == base]
     if not batch or not single:
         there = ", ".join(sorted({run.arm for run in runs})) or "none at all"
         raise WorkbookError(
             f"no run of {arm if not batch else base!r} to compare; recorded arms: {there}; "
             "`make evidence` computes it"
         )
-    if by == "frames" and any(run.frames is None for run in batch + single):
-        raise WorkbookError(f"the frames of {arm!r} cannot be counted: its clips are not bundled")
-    budget = min((run.frames if by == "frames" else run.steps) for run in batch + single)
-    at = {
-        id(run): budget / (run.frames_per_step if by == "frames" else 1) for run in batch + single
-    }
-    means = [tuple(run.mean_to_step(at[id(run)]) for run in group) for group in (batch, single)]
-    below = [
-        sum(run.end_at(max(1, int(at[id(run)]))) < 1 - PLATEAU_BAND for run in group)
-        for group in (batch, single)
-    ]
-    return Comparison(by, budget, *means, *below)
+    budget = min(run.steps * _per_step(run, by) for run in batch + single)
+    batch_means, batch_below = _up_to(budget, batch, by)
+    single_means, single_below = _up_to(budget, single, by)
+    return BatchComparison(by, budget, batch_means, single_means, batch_below, single_below)
+
+
+def _per_step(run: BatchRun, by: str) -> float:
+    """What one step of the run costs of a budget in steps or frames."""
+    if by == "steps":
+        return 1
+    if run.frames_per_step is None:
+        raise WorkbookError(
+            f"the frames of {run.arm!r} cannot be counted: its clips are not bundled"
+        )
+    return run.frames_per_step
+
+
+def _up_to(budget: float, runs: Sequence[BatchRun], by: str) -> tuple[tuple[float, ...], int]:
+    """(mean of each run over the budget, how many end it below the band)."""
+    steps = [budget / _per_step(run, by) for run in runs]
+    means = tuple(run.mean_to_step(at) for run, at in zip(runs, steps, strict=True))
+    ends = [run.end_at(max(1, int(at))) for run, at in zip(runs, steps, strict=True)]
+    return means, sum(end < 1 - PLATEAU_BAND for end in ends)
 
 
 def largest_corpus(runs: Iterable[BatchRun]) -> int:
@@ -236,16 +253,17 @@ def largest_corpus(runs: Iterable[BatchRun]) -> int:
     return max((run.clips for run in runs if run.arm == "corpus"), default=0)
 
 
-def corpus_comparison(runs: Sequence[BatchRun]) -> Comparison:
+def corpus_comparison(runs: Sequence[BatchRun]) -> BatchComparison:
     """Runs over MIN_CORPUS prompts or more against single clips. Raises WorkbookError where there
     are none.
     """
-    if (largest := largest_corpus(runs)) < MIN_CORPUS:
+    largest = largest_corpus(runs)
+    if largest < MIN_CORPUS:
         raise WorkbookError(
             f"the largest corpus trained has {largest} prompts, and {MIN_CORPUS} are wanted; "
             "`python benchmarks/evidence.py batches --corpus DIR` trains one"
         )
-    return compare(
+    return compare_batches(
         [run for run in runs if run.arm != "corpus" or run.clips >= MIN_CORPUS], "corpus"
     )
 
@@ -261,34 +279,45 @@ class BatchOfOne:
     verdict: Verdict  # on "batch size 1 breaks learning"
 
 
-def judge_batch_of_one(results: Iterable[Result], arm: str = "base") -> BatchOfOne:
+def judge_batch_of_one(results: Iterable[TrialResult], arm: str = "base") -> BatchOfOne:
     """Does batch size 1 break learning? Refuted where the interval of the sound runs' worse error
     lies below LEARNED.
 
     Supported where it lies above. Only runs on one clip without copies count; one that failed is no
     better than the best constant. Raises WorkbookError for fewer than MIN_RUNS runs.
     """
+    of_arm = [result for result in results if result.trial.name == arm]
     chosen = [
-        result
-        for result in results
-        if result.trial.name == arm and len(result.trial.clips) == result.trial.copies == 1
+        result for result in of_arm if len(result.trial.clips) == 1 and result.trial.copies == 1
     ]
     if len(chosen) < MIN_RUNS:
         raise WorkbookError(
             f"{len(chosen)} runs of a sound model at batch size 1, and {MIN_RUNS} are wanted; "
             "`make evidence` makes them"
         )
-    errors = []
-    for result in chosen:
-        values = [result.measures.get(name) for name in ("tf_over_constant", "fr_over_constant")]
-        errors.append(1.0 if result.failed or None in values else max(values))
+    errors = tuple(map(_worse_error, chosen))
     low, high = sign_flip_interval(errors)
-    verdict = "refuted" if high < LEARNED else "supported" if low > LEARNED else "undecided"
-    return BatchOfOne(tuple(errors), sum(errors) / len(errors), (low, high), verdict)
+    verdict: Verdict = "undecided"
+    if high < LEARNED:
+        verdict = "refuted"
+    elif low > LEARNED:
+        verdict = "supported"
+    return BatchOfOne(errors, sum(errors) / len(errors), (low, high), verdict)
 
 
-def recorded(study: str, folder: Path = FOLDER) -> tuple[list[Result], dict]:
+def _worse_error(result: TrialResult) -> float:
+    """The worse of TF and FR error over the best constant; 1.0 where the run failed."""
+    tf = result.measures.get("tf_over_constant")
+    fr = result.measures.get("fr_over_constant")
+    if result.failed or tf is None or fr is None:
+        return 1.0
+    return max(tf, fr)
+
+
+def recorded_study(study: str, folder: Path = STUDY_RECORDS) -> tuple[list[TrialResult], dict]:
     """(results, provenance) of a recorded study; ([], {}) where there is none. A broken one raises
     WorkbookError.
     """
-    return read_record(study, folder) if record_path(study, folder).exists() else ([], {})
+    return (
+        read_study_record(study, folder) if study_record_path(study, folder).exists() else ([], {})
+    )

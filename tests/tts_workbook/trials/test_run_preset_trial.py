@@ -9,7 +9,8 @@ import pytest
 
 from tests.tts_workbook.trials.trial_builders import made_result, numbers, short_corpus, smoke_trial
 from tts_core.errors import WorkbookError
-from tts_workbook.trials.run import MEASURES, leave_step, outcome, result_from_dict, run_trial
+from tts_workbook.trials.run_preset_trial import leave_step, outcome, run_preset_trial
+from tts_workbook.trials.trial_result import PRESET_MEASURES, result_from_dict
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,8 @@ def test_outcome_is_the_mean_over_the_budget_and_always_defined():
 
 
 def test_a_sound_trial_has_every_measure_and_a_curve(corpus):
-    result = run_trial(smoke_trial(corpus, steps=12))
-    assert not result.failed and set(MEASURES) == set(result.measures)
+    result = run_preset_trial(smoke_trial(corpus, steps=12))
+    assert not result.failed and set(PRESET_MEASURES) == set(result.measures)
     assert len(result.curves["over_constant"]) == 12 and result.curves["share_steps"] == [1, 10]
     m = result.measures
     assert m["outcome"] == pytest.approx(sum(result.curves["over_constant"]) / 12, abs=1e-4)
@@ -48,7 +49,7 @@ def test_a_sound_trial_has_every_measure_and_a_curve(corpus):
 def test_the_seed_layout_is_judged_on_the_same_weights(corpus):
     """`generation_layout` needs no arm of its own."""
     plain, layout = (
-        run_trial(smoke_trial(corpus, changes={"model.generation_layout": name})).measures
+        run_preset_trial(smoke_trial(corpus, changes={"model.generation_layout": name})).measures
         for name in ("train", "seed")
     )
     assert (
@@ -60,7 +61,9 @@ def test_the_seed_layout_is_judged_on_the_same_weights(corpus):
 
 
 def test_a_training_that_breaks_is_a_result_with_its_reason(corpus):
-    result = run_trial(smoke_trial(corpus, steps=20, lr=1e6, changes={"optimizer.clip_norm": None}))
+    result = run_preset_trial(
+        smoke_trial(corpus, steps=20, lr=1e6, changes={"optimizer.clip_norm": None})
+    )
     made = len(result.curves["over_constant"])
     assert "not finite" in result.failed or "gradient" in result.failed
     assert 0 < made < 20 and "tf_l1" not in result.measures
@@ -72,7 +75,7 @@ def test_a_training_that_breaks_is_a_result_with_its_reason(corpus):
 
 
 def test_a_model_that_breaks_at_the_last_step_has_no_judgement_but_can_be_stored(corpus):
-    result = run_trial(smoke_trial(corpus, steps=1, lr=1e6))
+    result = run_preset_trial(smoke_trial(corpus, steps=1, lr=1e6))
     assert len(result.curves["over_constant"]) == 1
     assert [result.measures[name] for name in ("tf_l1", "fr_over_constant", "text_use")] == [
         None
@@ -82,9 +85,9 @@ def test_a_model_that_breaks_at_the_last_step_has_no_judgement_but_can_be_stored
 
 def test_the_same_trial_gives_the_same_bits_whatever_ran_before(corpus):
     trial = smoke_trial(corpus, "seed", steps=4, changes={"model.dropout": 0.2})
-    first = run_trial(trial)
-    run_trial(smoke_trial(corpus, steps=1, seed=9))
-    assert numbers(run_trial(trial)) == numbers(first)
+    first = run_preset_trial(trial)
+    run_preset_trial(smoke_trial(corpus, steps=1, seed=9))
+    assert numbers(run_preset_trial(trial)) == numbers(first)
 
 
 def test_a_result_survives_json_and_is_refused_under_a_foreign_digest():

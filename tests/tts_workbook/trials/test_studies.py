@@ -11,7 +11,8 @@ import pytest
 from tests.tts_workbook.trials.trial_builders import short_corpus
 from tts_core.config import SEED_LR, SWITCHES, AudioConfig, preset
 from tts_core.errors import WorkbookError
-from tts_workbook.trials.arms import (
+from tts_workbook.trials.studies import BATCH_ARMS, N_SINGLE, STUDIES, batch_trials, study_trials
+from tts_workbook.trials.study_arms import (
     BREAKS,
     REPAIRS,
     THEORIES,
@@ -20,8 +21,7 @@ from tts_workbook.trials.arms import (
     experiment_of,
     trial_of,
 )
-from tts_workbook.trials.run import MEASURES
-from tts_workbook.trials.studies import BATCH_ARMS, N_SINGLE, STUDIES, batch_trials, study_trials
+from tts_workbook.trials.trial_result import PRESET_MEASURES
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_every_named_switch_is_turned_by_a_repair_or_a_break():
     turned = {field.removeprefix("model.") for field in chain(*REPAIRS.values(), *BREAKS.values())}
     # no arm: every trial is judged in both layouts
     assert set(SWITCHES) - turned == {"generation_layout"}
-    assert {"fr_l1", "fr_l1_seed_layout"} <= set(MEASURES)
+    assert {"fr_l1", "fr_l1_seed_layout"} <= set(PRESET_MEASURES)
 
 
 @pytest.mark.parametrize("base, arms", [("failing", REPAIRS), ("sound", BREAKS)])

@@ -11,18 +11,18 @@ from pathlib import Path
 
 from tts_core.errors import WorkbookError
 from tts_core.speech.audio import atomic_path
-from tts_workbook.trials.run import Result, result_from_dict
+from tts_workbook.trials.trial_result import TrialResult, result_from_dict
 
 DRAWN = ("over_constant", "share_steps", "shares")
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "evidence"
+STUDY_RECORDS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "evidence"
 
 
-def record_path(study: str, folder: Path = FOLDER) -> Path:
+def study_record_path(study: str, folder: Path = STUDY_RECORDS) -> Path:
     return folder / f"{study}.json"
 
 
-def write_record(
-    study: str, results: Iterable[Result], provenance: dict, folder: Path = FOLDER
+def write_study_record(
+    study: str, results: Iterable[TrialResult], provenance: dict, folder: Path = STUDY_RECORDS
 ) -> None:
     """Write the results of one study atomically, a line each; folders are named by their last part,
     curves are those drawn.
@@ -37,7 +37,7 @@ def write_record(
             result, trial=dataclasses.replace(result.trial, clips=clips), curves=curves
         )
         rows.append(json.dumps(portable.to_dict(), allow_nan=False))
-    with atomic_path(record_path(study, folder)) as temporary:
+    with atomic_path(study_record_path(study, folder)) as temporary:
         temporary.write_text(
             f'{{"study": {json.dumps(study)}, "provenance": {json.dumps(provenance)},'
             ' "results": [\n' + ",\n".join(rows) + "\n]}\n",
@@ -45,11 +45,11 @@ def write_record(
         )
 
 
-def read_record(study: str, folder: Path = FOLDER) -> tuple[list[Result], dict]:
+def read_study_record(study: str, folder: Path = STUDY_RECORDS) -> tuple[list[TrialResult], dict]:
     """(results, provenance) of a recorded study. Raises WorkbookError naming the command that makes
     it.
     """
-    path = record_path(study, folder)
+    path = study_record_path(study, folder)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return [result_from_dict(row) for row in record["results"]], record["provenance"]

@@ -13,26 +13,26 @@ from tts_core.config import AudioConfig, preset
 from tts_core.errors import WorkbookError, or_reason
 from tts_core.speech.dataset import load_corpus
 from tts_workbook.measure.trajectory import PLATEAU_BAND
-from tts_workbook.trials.batches import (
+from tts_workbook.trials.batch_comparison import (
     BatchRun,
     LivePlan,
     batch_runs,
     bundled_frames,
     clips_of_one_voice,
-    compare,
+    compare_batches,
     copies_name,
     copy_trials,
     corpus_comparison,
     frames_of,
     judge_batch_of_one,
     largest_corpus,
-    recorded,
+    recorded_study,
 )
-from tts_workbook.trials.evidence import write_record
-from tts_workbook.trials.overfit import several_clips
-from tts_workbook.trials.rulings import MARGINS
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.clip_choice import several_clips
+from tts_workbook.trials.paired_effects import MARGINS
+from tts_workbook.trials.study_records import write_study_record
 from tts_workbook.trials.trial import ClipReference, Trial
+from tts_workbook.trials.trial_result import TrialResult
 
 
 def result(arm, contents, curve, seed=0, batch_size=None, copies=1, failed="", **measures):
@@ -43,7 +43,7 @@ def result(arm, contents, curve, seed=0, batch_size=None, copies=1, failed="", *
         ClipReference("nowhere", f"clip-{content}", "en", content) for content in contents
     )
     trial = Trial(experiment, clips, ("_", "a"), copies=copies, batch_size=batch_size, name=arm)
-    return Result(trial, measures, {"over_constant": list(curve)}, failed)
+    return TrialResult(trial, measures, {"over_constant": list(curve)}, failed)
 
 
 def study(single=1.5, distinct=1.5, n_single=8, n_distinct=4, steps=20, spread=0.01):
@@ -95,7 +95,10 @@ def test_matched_steps_compare_the_steps_that_all_runs_have_and_matched_frames_t
         BatchRun("single", "", 1, tuple(np.linspace(4, 0, 100)), 100, 100.0),
         BatchRun("distinct", "", 32, tuple(np.linspace(4, 2, 50)), 50, 1000.0),
     ]
-    steps, frames = compare(runs, "distinct"), compare(runs, "distinct", by="frames")
+    steps, frames = (
+        compare_batches(runs, "distinct"),
+        compare_batches(runs, "distinct", by="frames"),
+    )
     assert steps.budget == 50 and steps.single == pytest.approx(
         (np.mean(np.linspace(4, 0, 100)[:50]),)
     )
@@ -106,7 +109,9 @@ def test_matched_steps_compare_the_steps_that_all_runs_have_and_matched_frames_t
 
 def test_who_ends_the_budget_below_the_line_is_counted():
     line = 1 - PLATEAU_BAND
-    comparison = compare(study(single=line - 0.001, distinct=line + 0.001, spread=0), "distinct")
+    comparison = compare_batches(
+        study(single=line - 0.001, distinct=line + 0.001, spread=0), "distinct"
+    )
     assert (comparison.single_below, comparison.batch_below) == (8, 0)
 
 
@@ -114,12 +119,12 @@ def test_who_ends_the_budget_below_the_line_is_counted():
     ("distinct", "verdict"), [(1.3, "supported"), (1.5, "undecided"), (1.7, "refuted")]
 )
 def test_the_verdict_follows_the_numbers(distinct, verdict):
-    assert compare(study(distinct=distinct), "distinct").verdict == verdict
+    assert compare_batches(study(distinct=distinct), "distinct").verdict == verdict
 
 
 def test_equal_runs_are_refuted_within_the_margin_and_too_few_rule_nothing():
-    assert compare(study(spread=0.001), "distinct").verdict == "refuted"
-    few = compare(study(distinct=0.5, n_single=4, n_distinct=1), "distinct")
+    assert compare_batches(study(spread=0.001), "distinct").verdict == "refuted"
+    few = compare_batches(study(distinct=0.5, n_single=4, n_distinct=1), "distinct")
     assert few.coverage == pytest.approx(1 - 2 / 5) and few.verdict == "undecided"
     assert max(few.interval) < -MARGINS["outcome"]  # it is the coverage alone that stops it
 
@@ -135,19 +140,21 @@ def test_the_coverage_of_the_range_of_differences_is_exact(n_batch, n_single):
             BatchRun("distinct" if number in chosen else "single", "", 1, (float(number),), 1, None)
             for number in range(n_batch + n_single)
         ]
-        comparison = compare(runs, "distinct")
+        comparison = compare_batches(runs, "distinct")
         missed.append(not comparison.interval[0] <= 0 <= comparison.interval[1])
     assert 1 - sum(missed) / len(missed) == pytest.approx(comparison.coverage)
 
 
 def test_what_is_not_there_is_named():
-    with pytest.raises(WorkbookError, match="no run of 'distinct'.*recorded arms: single"):
-        compare([run for run in study() if run.arm == "single"], "distinct")
+    with pytest.raises(WorkbookError, match=r"no run of 'distinct'.*recorded arms: single"):
+        compare_batches([run for run in study() if run.arm == "single"], "distinct")
     with pytest.raises(WorkbookError, match="recorded arms: none at all"):
-        compare([], "distinct")
+        compare_batches([], "distinct")
     with pytest.raises(WorkbookError, match="frames of 'corpus' cannot be counted"):
-        compare([*study(), BatchRun("corpus", "", 524, (1.0,), 1, None)], "corpus", by="frames")
-    assert or_reason(lambda: compare([], "distinct"))[0] is None
+        compare_batches(
+            [*study(), BatchRun("corpus", "", 524, (1.0,), 1, None)], "corpus", by="frames"
+        )
+    assert or_reason(lambda: compare_batches([], "distinct"))[0] is None
     assert or_reason(lambda: 3) == (3, "")
 
 
@@ -196,13 +203,13 @@ def test_only_single_clips_without_copies_count_as_batch_size_one():
 
 
 def test_a_record_is_read_where_there_is_one_and_a_broken_one_is_loud(tmp_path):
-    assert recorded("batches", tmp_path) == ([], {})
-    write_record("batches", [result("single", "a", [2.0, 1.0])], {"date": "today"}, tmp_path)
-    results, provenance = recorded("batches", tmp_path)
+    assert recorded_study("batches", tmp_path) == ([], {})
+    write_study_record("batches", [result("single", "a", [2.0, 1.0])], {"date": "today"}, tmp_path)
+    results, provenance = recorded_study("batches", tmp_path)
     assert provenance == {"date": "today"} and results[0].curves["over_constant"] == [2.0, 1.0]
     (tmp_path / "batches.json").write_text("{")
     with pytest.raises(WorkbookError, match="not a recorded study"):
-        recorded("batches", tmp_path)
+        recorded_study("batches", tmp_path)
 
 
 def test_frames_of_bundled_clips_are_counted_and_others_are_not_guessed():

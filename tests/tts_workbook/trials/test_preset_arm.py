@@ -10,12 +10,11 @@ from tts_core.config import AudioConfig
 from tts_core.errors import WorkbookError
 from tts_core.model.generation import free_run
 from tts_core.speech.phonemes import Vocabulary
-from tts_workbook.trials.overfit import (
+from tts_workbook.trials.clip_choice import open_clip, several_clips
+from tts_workbook.trials.preset_arm import (
     build_arm,
     judge_arm,
     load_arm,
-    open_clip,
-    several_clips,
     snapshot_plan,
     train_arm,
 )
@@ -63,7 +62,7 @@ def test_a_checkpoint_of_another_clip_or_vocabulary_is_refused(opened, tmp_path)
     arm = build_arm("healthy", [clip], corpus.vocabulary, "smoke", steps=1)
     train_arm(arm, checkpoint=tmp_path / "arm.safetensors")
     _, other = open_clip(LIBRIVOX, "0880")
-    with pytest.raises(WorkbookError, match="trained with clips .*0930.*wanted .*0880.*--only 03"):
+    with pytest.raises(WorkbookError, match=r"trained with clips .*0930.*wanted .*0880.*--only 03"):
         load_arm(tmp_path / "arm.safetensors", other, corpus.vocabulary)
     with pytest.raises(WorkbookError, match="trained with symbols"):
         load_arm(tmp_path / "arm.safetensors", clip, Vocabulary.from_symbols(clip.phonemes))

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tts_core.errors import WorkbookError
-from tts_workbook.trials.run import Result
 from tts_workbook.trials.statistics import (
     Contrast,
+    Direction,
     LeaveTime,
     by_group,
     contrast,
@@ -21,6 +21,7 @@ from tts_workbook.trials.statistics import (
     rank_differences,
     sign_test_p,
 )
+from tts_workbook.trials.trial_result import TrialResult
 
 # Smallest difference that matters, in the unit of the measure.
 MARGINS = {
@@ -53,7 +54,7 @@ class Effect:
     p_adjusted: float | None = None  # Holm, over the effects that were computed together
 
 
-def by_pair(results: Iterable[Result], arm: str) -> dict[Pair, Result]:
+def by_pair(results: Iterable[TrialResult], arm: str) -> dict[Pair, TrialResult]:
     """The arm's results by (clip id, seed)."""
     return {
         (result.trial.clips[0].id, result.trial.experiment.fit.seed): result
@@ -62,35 +63,39 @@ def by_pair(results: Iterable[Result], arm: str) -> dict[Pair, Result]:
     }
 
 
-def arm_values(results: Iterable[Result], arm: str, measure: str) -> list[float]:
+def arm_values(results: Iterable[TrialResult], arm: str, measure: str) -> list[float]:
     """What the arm's runs have of a measure. Raises WorkbookError where none has it."""
-    found = [
-        result.measures[measure]
-        for result in by_pair(results, arm).values()
-        if result.measures.get(measure) is not None
-    ]
+    found = list(_values_by_pair(results, arm, measure).values())
     if not found:
         raise WorkbookError(f"no run of arm {arm!r} has {measure!r}; `make evidence` computes it")
     return found
 
 
+def _values_by_pair(results: Iterable[TrialResult], arm: str, measure: str) -> dict[Pair, float]:
+    """What the arm's runs have of a measure; those without it are left out."""
+    found = {}
+    for pair, result in by_pair(results, arm).items():
+        value = result.measures.get(measure)
+        if value is not None:
+            found[pair] = value
+    return found
+
+
 def effect(
-    results: Sequence[Result],
+    results: Sequence[TrialResult],
     arm: str,
     base: str,
     measure: str = "outcome",
-    direction: str = "either",
+    direction: Direction = "either",
 ) -> Effect:
     """The paired effect of `arm` against `base`. Raises WorkbookError where no pair has both,
     naming the arms that exist.
     """
     first, second = by_pair(results, base), by_pair(results, arm)
     shared = [pair for pair in first if pair in second]
-    values = {
-        pair: (first[pair].measures.get(measure), second[pair].measures.get(measure))
-        for pair in shared
-    }
-    defined = {pair: both for pair, both in values.items() if None not in both}
+    before = _values_by_pair(results, base, measure)
+    after = _values_by_pair(results, arm, measure)
+    defined = [pair for pair in shared if pair in before and pair in after]
     if not defined:
         there = sorted({result.trial.name for result in results})
         raise WorkbookError(
@@ -100,8 +105,8 @@ def effect(
         arm,
         base,
         measure,
-        {pair: one[0] for pair, one in defined.items()},
-        {pair: one[1] for pair, one in defined.items()},
+        {pair: before[pair] for pair in defined},
+        {pair: after[pair] for pair in defined},
         direction,
         len(shared) - len(defined),
     )
@@ -113,7 +118,7 @@ def paired_effect(
     measure: str,
     before: Mapping[Pair, float],
     after: Mapping[Pair, float],
-    direction: str = "either",
+    direction: Direction = "either",
     missing: int = 0,
 ) -> Effect:
     """The effect from values by pair; both mappings have the same pairs."""
@@ -133,10 +138,10 @@ def paired_effect(
 
 
 def effects(
-    results: Sequence[Result],
+    results: Sequence[TrialResult],
     against: Mapping[str, str],
     measure: str = "outcome",
-    direction: str = "either",
+    direction: Direction = "either",
 ) -> dict[str, Effect]:
     """Effects of several arms (arm -> its base), largest first, with p adjusted over them
     (Holm).
@@ -147,7 +152,7 @@ def effects(
     return {arm: replace(found[arm], p_adjusted=adjusted[arm]) for arm in order}
 
 
-def layout_effect(results: Sequence[Result], arm: str, measure: str = "fr") -> Effect:
+def layout_effect(results: Sequence[TrialResult], arm: str, measure: str = "fr") -> Effect:
     """The harm of the seed's generation layout on one arm: the same trained models, both layouts.
 
     `measure` "fr" (over best constant), "stoi" or "wer".
@@ -157,11 +162,9 @@ def layout_effect(results: Sequence[Result], arm: str, measure: str = "fr") -> E
         "stoi": ("stoi", "stoi_seed_layout"),
         "wer": ("wer", "wer_seed_layout"),
     }[measure]
-    chosen = {
-        pair: result.measures
-        for pair, result in by_pair(results, arm).items()
-        if result.measures.get(train) is not None and result.measures.get(seed) is not None
-    }
+    in_train_layout = _values_by_pair(results, arm, train)
+    in_seed_layout = _values_by_pair(results, arm, seed)
+    chosen = [pair for pair in in_train_layout if pair in in_seed_layout]
     if not chosen:
         raise WorkbookError(
             f"arm {arm!r} has no {train} in both layouts; `make evidence` computes it"
@@ -170,33 +173,33 @@ def layout_effect(results: Sequence[Result], arm: str, measure: str = "fr") -> E
         f"{arm}, seed layout",
         arm,
         train,
-        {pair: one[train] for pair, one in chosen.items()},
-        {pair: one[seed] for pair, one in chosen.items()},
+        {pair: in_train_layout[pair] for pair in chosen},
+        {pair: in_seed_layout[pair] for pair in chosen},
     )
 
 
 def interaction_effect(
-    results: Sequence[Result], base: str, first: str, second: str, both: str, measure: str
+    results: Sequence[TrialResult], base: str, first: str, second: str, both: str, measure: str
 ) -> Effect:
     """The interaction of two changes: what `first` does where `second` is on, minus what it does
     where it is off.
     """
-    arms = {name: by_pair(results, name) for name in (base, first, second, both)}
-    pairs = [
-        pair
-        for pair in arms[base]
-        if all(pair in arm and arm[pair].measures.get(measure) is not None for arm in arms.values())
-    ]
+    names = (base, second, first, both)
+    values = {name: _values_by_pair(results, name, measure) for name in names}
+    shared = set.intersection(*(set(found) for found in values.values()))
+    pairs = [pair for pair in values[base] if pair in shared]
     if not pairs:
         raise WorkbookError(
             f"no pair with all of {base!r}, {first!r}, {second!r}, {both!r}; `make evidence`"
             " computes them"
         )
-    cells = [
-        [arms[name][pair].measures[measure] for pair in pairs]
-        for name in (base, second, first, both)
-    ]
-    differences = dict(zip(pairs, interaction(*cells)))
+    found = interaction(
+        [values[base][pair] for pair in pairs],
+        [values[second][pair] for pair in pairs],
+        [values[first][pair] for pair in pairs],
+        [values[both][pair] for pair in pairs],
+    )
+    differences = dict(zip(pairs, found, strict=True))
     return paired_effect(
         f"{first} x {second}", base, measure, dict.fromkeys(pairs, 0.0), differences
     )
@@ -216,61 +219,18 @@ class Departure:
     p: float  # exact sign test
 
 
-def departure(results: Sequence[Result], arm: str, base: str) -> Departure:
+def departure(results: Sequence[TrialResult], arm: str, base: str) -> Departure:
     """The ranked comparison of the times at which the loss left the line for good."""
-    first, second = by_pair(results, base), by_pair(results, arm)
-    pairs = [pair for pair in first if pair in second]
-    times = {
-        name: tuple(leave_time(found[pair]) for pair in pairs)
-        for name, found in (("arm", second), ("base", first))
-    }
-    signs = rank_differences(times["arm"], times["base"])
-    return Departure(
-        arm, times["arm"], signs.count(1), signs.count(-1), signs.count(0), sign_test_p(signs)
-    )
+    of_base, of_arm = by_pair(results, base), by_pair(results, arm)
+    pairs = [pair for pair in of_base if pair in of_arm]
+    times = tuple(leave_time(of_arm[pair]) for pair in pairs)
+    base_times = tuple(leave_time(of_base[pair]) for pair in pairs)
+    signs = rank_differences(times, base_times)
+    later, earlier, untold = signs.count(1), signs.count(-1), signs.count(0)
+    return Departure(arm, times, later, earlier, untold, sign_test_p(signs))
 
 
-def leave_time(result: Result) -> LeaveTime:
+def leave_time(result: TrialResult) -> LeaveTime:
     """When this run left the best-constant line, censored at its budget."""
     step = result.measures.get("leave_step")
     return LeaveTime(None if step is None else int(step), result.trial.steps)
-
-
-BASE_DOSES = {
-    "memory_scale": "1",
-    "lr": "7e-05",
-    "dropout": "0",
-    "precision": "fp32",
-    "initialisation": "default",
-}
-
-
-def dose_panels(results: Sequence[Result]) -> dict[str, dict[str, dict[str, list]]]:
-    """Factor -> dose -> {"leave": step or None, "plateau": steps, "final": over the best constant}
-    per run, the base among the doses of every factor.
-    """
-    panels: dict[str, dict[str, dict[str, list]]] = {}
-    for factor, base_dose in BASE_DOSES.items():
-        doses = {base_dose: [result for result in results if result.trial.name == "base"]}
-        for result in results:
-            name, _, dose = result.trial.name.partition(" ")
-            if name == factor:
-                doses.setdefault(dose, []).append(result)
-        order = sorted(doses, key=_dose_order)
-        panels[factor] = {
-            dose: {
-                "leave": [result.measures["leave_step"] for result in doses[dose]],
-                "plateau": [result.measures["plateau_steps"] for result in doses[dose]],
-                "final": [result.measures["final_over_constant"] for result in doses[dose]],
-            }
-            for dose in order
-        }
-    return panels
-
-
-def _dose_order(dose: str) -> tuple[float, str]:
-    """Numbers by value; names after them, as they come."""
-    try:
-        return float(dose), ""
-    except ValueError:
-        return float("inf"), dose
