@@ -41,6 +41,14 @@ def test_a_course_is_run_once_and_told_of():
     ]
 
 
+def test_two_changes_of_one_name_are_two_courses():
+    """Both read "learning rate × 1": what is cached is known by id and arguments."""
+    bench = Lab(subject(), steps=16)
+    first, second = bench.course(lr_times(1.0)), bench.course(lr_times(1.0 + 1e-7))
+    assert first is not second and bench.course(lr_times(1.0)) is first
+    assert list(bench.courses) == ["learning rate × 1", "learning rate × 1 (2)"]
+
+
 def test_the_budget_says_the_steps_where_nobody_does(monkeypatch):
     monkeypatch.setitem(laboratory.STEPS, "fast", (16, 24))
     assert 16 <= Lab(subject()).n_steps <= 24
