@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tts_workbook.faults.checks.losses import span, term_gradients
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
 from tts_workbook.lab.lab import Lab
+from tts_workbook.measure.term_gradients import span, term_gradients
 from tts_workbook.subject.isolation import private_copy, unchanged_randomness, without_dropout
 from tts_workbook.subject.opened import once_per_subject
 from tts_workbook.subject.tensor_math import Named, difference, only, tensors_norm

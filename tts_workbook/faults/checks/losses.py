@@ -19,11 +19,11 @@ from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.anatomy import anatomy, movement
 from tts_workbook.measure.optimizer_parity import nudged
 from tts_workbook.measure.prediction import predicting
+from tts_workbook.measure.term_gradients import term_gradients
 from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
 from tts_workbook.subject.module_calls import output_changed, with_noise
-from tts_workbook.subject.opened import once_per_subject
 from tts_workbook.subject.subject import Batch
-from tts_workbook.subject.tensor_math import Named, inner, tensors_norm
+from tts_workbook.subject.tensor_math import tensors_norm
 
 # relative: what rounding, bf16 autocast and another order of summation may do to a loss
 SAME = 1e-3
@@ -332,13 +332,6 @@ def rounding_floor(lab: Lab) -> float:
         return float(movement(lab.predict(lab.model), lab.predict(off), lab).max())
 
 
-@once_per_subject
-def term_gradients(lab: Lab) -> dict[str, Named]:
-    """Term ("total" too) -> its gradient at fresh weights, without dropout."""
-    model = lab.build()
-    return {name: lab.gradient(model, term=name) for name in lab.losses(model)}
-
-
 @check("loss.detached", "loss.logged_not_optimised")
 def gradient_of_each_term(lab: Lab) -> Iterable[Finding]:
     """Each term's gradient: is it there, and is total's made of them?"""
@@ -398,24 +391,6 @@ def gradient_of_each_term(lab: Lab) -> Iterable[Finding]:
         )
     elif not dead:
         yield Finding("loss.logged_not_optimised", "excluded", experiment, evidence)
-
-
-def span(total: Named, parts: list[Named]) -> tuple[list[float], float]:
-    """Least-squares weights of the parts in `total`, and the squared share of `total` that they
-    leave unexplained; all finite.
-    """
-    gram = torch.tensor([[inner(a, b) for b in parts] for a in parts], dtype=torch.float64)
-    right = torch.tensor([inner(part, total) for part in parts], dtype=torch.float64)
-    scale = gram.diagonal().sqrt()
-    weights = (
-        torch.linalg.lstsq(
-            gram / scale[:, None] / scale, (right / scale)[:, None], driver="gelsd"
-        ).solution[:, 0]
-        / scale
-    )
-    square = inner(total, total)
-    unexplained = square - 2 * float(weights @ right) + float(weights @ gram @ weights)
-    return weights.tolist(), max(0.0, unexplained / square)
 
 
 def term_weights(lab: Lab, n_points: int = 10) -> dict[str, float]:

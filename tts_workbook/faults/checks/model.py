@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from tts_core.model.modes import evaluating
 from tts_workbook.faults.checks.activity import odd_weights, reinitialise
-from tts_workbook.faults.checks.parameters import declared
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.anatomy import MOVED, anatomy, movement, with_frames_changed
+from tts_workbook.measure.term_gradients import declared
 from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
 from tts_workbook.subject.module_calls import (
     Call,

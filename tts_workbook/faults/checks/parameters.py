@@ -14,6 +14,7 @@ from tts_workbook.faults.finding import Finding
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Change
 from tts_workbook.measure.observed_steps import observe_steps, reference
+from tts_workbook.measure.term_gradients import declared
 from tts_workbook.subject.tensor_math import tensors_norm
 from tts_workbook.subject.training_step import all_parameters
 
@@ -127,13 +128,6 @@ def _switched_off(lab: Lab, names: list[str], evidence: dict) -> Iterable[Findin
             evidence,
             common_path(names),
         )
-
-
-def declared(name: str, modules: Iterable[str]) -> bool:
-    """Whether a parameter is one of `modules` (names of modules or parameters), or inside one of
-    them.
-    """
-    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def common_path(names: list[str]) -> str:
