@@ -1,10 +1,10 @@
 """Changes to a training run that hold whatever the subject's train step does: learning rate, decay,
-clipping, precision.
+clipping, precision, initialisation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -151,3 +151,22 @@ def to_fp32(model: nn.Module) -> nn.Module:
         if parameter.dtype in HALVES:
             parameter.data = parameter.data.float()
     return model
+
+
+def reinitialise(names: Iterable[str]) -> Change:
+    """These modules get PyTorch's default initialisation, drawn from a stream of its own."""
+    chosen = tuple(names)
+
+    def change(model: nn.Module) -> None:
+        modules = dict(model.named_modules())
+        with torch.random.fork_rng():
+            torch.manual_seed(11)
+            for name in chosen:
+                modules[name].reset_parameters()
+
+    return Change("default_initialisation", chosen, _reinitialised_name, model=change)
+
+
+def _reinitialised_name(*names: str) -> str:
+    more = " …" if len(names) > 3 else ""
+    return f"default initialisation of {', '.join(names[:3])}{more}"

@@ -66,7 +66,6 @@ GENERIC: Mapping[str, Plant] = _generic()
 # What the setting of a fault's run, and of its clean twin, has to be for the fault to matter; see
 # `required_setting`.
 REQUIRED_SETTING: Mapping[str, Mapping[str, Any]] = {
-    "optimizer.clip_too_tight": {"optimizer": "sgd"},  # Adam divides by the norm again
     "precision.clip_before_unscale": {"optimizer": "sgd"},
     "precision.low_precision_weights": {"lr": 1e-4},  # larger steps survive the rounding
     "loss.padding_included": {"batch_size": 2},

@@ -22,80 +22,6 @@ from tts_workbook.subject.subject import Subject
 Optimizer = torch.optim.Optimizer
 
 
-# --- optimiser ------------------------------------------------------------------------------------
-
-
-def with_groups(subject: Subject, change: Callable[[dict[str, Any]], None]) -> Subject:
-    """The subject whose optimisers have every parameter group changed."""
-
-    def make_optimizer(model: nn.Module) -> Optimizer:
-        optimizer = subject.make_optimizer(model)
-        for group in optimizer.param_groups:
-            change(group)
-        return optimizer
-
-    return replace(subject, make_optimizer=make_optimizer)
-
-
-def lr_too_small(build: Build, setting: Setting) -> Subject:
-    """Learning rate 30 to 3,000 times too small."""
-    factor = setting.log_uniform(30, 3_000)
-    return with_groups(build(setting), lambda group: group.update(lr=group["lr"] / factor))
-
-
-def lr_too_large(build: Build, setting: Setting) -> Subject:
-    """Learning rate 30 to 300 times too large."""
-    factor = setting.log_uniform(30, 300)
-    return with_groups(build(setting), lambda group: group.update(lr=group["lr"] * factor))
-
-
-def weight_decay(build: Build, setting: Setting) -> Subject:
-    """Weights shrink by 5 to 30 % a step (AdamW, SGD); under Adam the decay is 1 to 30 times the
-    weight in the gradient.
-    """
-    shrink, coupled = setting.log_uniform(0.05, 0.3), setting.log_uniform(1, 30)
-
-    def change(group: dict[str, Any]) -> None:
-        group["weight_decay"] = coupled if setting.optimizer == "adam" else shrink / group["lr"]
-
-    return with_groups(build(setting), change)
-
-
-def clip_too_tight(build: Build, setting: Setting) -> Subject:
-    """Gradients clipped to a norm of 1e-5 to 1e-3 under SGD; under Adam to 1e-10 to 1e-8, below its
-    eps.
-    """
-    norm = (
-        setting.log_uniform(1e-5, 1e-3)
-        if setting.optimizer == "sgd"
-        else setting.log_uniform(1e-10, 1e-8)
-    )
-    subject = build(setting)
-    return replace(subject, train_step=clipped_step(subject.losses, clip_norm=norm))
-
-
-def missing_parameters(build: Build, setting: Setting, parts: Sequence[str] = ()) -> Subject:
-    """The optimiser never sees one of `parts` (module names), drawn; by default one of the model's
-    three largest children.
-    """
-    subject = build(setting)
-
-    def make_optimizer(model: nn.Module) -> Optimizer:
-        children = sorted(
-            dict(model.named_children()).items(),
-            reverse=True,
-            key=lambda item: sum(p.numel() for p in item[1].parameters()),
-        )
-        chosen = setting.random.choice(list(parts) or [name for name, _ in children[:3]])
-        left_out = {id(p) for p in model.get_submodule(chosen).parameters()}
-        optimizer = subject.make_optimizer(model)
-        for group in optimizer.param_groups:
-            group["params"] = [p for p in group["params"] if id(p) not in left_out]
-        return optimizer
-
-    return replace(subject, make_optimizer=make_optimizer)
-
-
 # --- precision ------------------------------------------------------------------------------------
 
 
@@ -269,24 +195,6 @@ def padding_included(build: Build, setting: Setting) -> Subject:
     return replace(
         subject, batch=padded(subject.batch), batches=lambda: map(padded, subject.batches())
     )
-
-
-def imbalance(build: Build, setting: Setting, term: str | None = None) -> Subject:
-    """An auxiliary term (`term`, by default the first that is not the mel) weighs 1e4 to 1e6 times
-    the rest.
-    """
-    weight, subject = setting.log_uniform(1e4, 1e6), build(setting)
-
-    def losses(model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        terms = dict(subject.losses(model, batch))
-        chosen = term or next(name for name in terms if name not in ("mel", "total"))
-        return {
-            **terms,
-            chosen: weight * terms[chosen],
-            "total": terms["total"] + (weight - 1) * terms[chosen],
-        }
-
-    return replace(subject, losses=losses, train_step=clipped_step(losses))
 
 
 def wrong_reduction(build: Build, setting: Setting) -> Subject:

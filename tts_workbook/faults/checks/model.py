@@ -4,32 +4,23 @@ range.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from tts_core.model.modes import evaluating
-from tts_workbook.faults.checks.activity import odd_weights, reinitialise
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
+from tts_workbook.faults.model._hearing import DEAF, EXPERIMENT, hearing
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.anatomy import MOVED, anatomy, movement, with_frames_changed
 from tts_workbook.measure.term_gradients import declared
-from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
+from tts_workbook.subject.isolation import without_dropout
 from tts_workbook.subject.module_calls import (
-    Call,
     output_changed,
-    outputs_changed,
-    trace,
-    with_noise,
 )
 
 LOCAL = 48  # frames: a look-ahead no longer than this may be an undeclared post-net
-# wrong text that moves the prediction by less, in target deviations, does not reach it
-DEAF = 1e-3
-HEARD_AGAIN = 10.0  # times that, after a default initialisation: the text is heard again
 UNREACHED = 0.02  # share of the target's values outside the reachable range that is a fault
 DRIVES = (-100.0, -10.0, 10.0, 100.0)  # in target ranges
 
@@ -125,85 +116,34 @@ def future_and_own_frame(lab: Lab) -> Iterable[Finding]:
 @check("model.text_ignored", finite=True)
 def wrong_text_moves_the_prediction(lab: Lab) -> Iterable[Finding]:
     """What the text embeddings give is disturbed, before and after training."""
-    parts = anatomy(lab)
-    if not parts.embeddings:
+    parts, heard = anatomy(lab), hearing(lab)
+    if heard is None:
         yield Finding(
             "model.text_ignored",
             "undecided",
             "next: no nn.Embedding is given whole numbers; is the text in the batch?",
         )
-        return
-    moved = {
-        "fresh": text_movement(lab, lab.model),
-        "trained": text_movement(lab, lab.course().model),
-    }
-    evidence = {
-        f"move of the prediction under other text, {name}": value for name, value in moved.items()
-    }
-    experiment = (
-        "noise on what the text embedding gives, as large as its output; fresh and after training"
-    )
-    if (
-        moved["trained"] < DEAF
-        and moved["fresh"] < DEAF
-        and (revived := _heard_when_initialised(lab)) is not None
-    ):
-        where, evidence["move by default initialisation, fresh"] = revived
-        yield Finding(
-            "model.bad_initialisation",
-            "confirmed",
-            f"{experiment}; and with {where} and others of odd size drawn anew as the one factor",
-            evidence,
-            where,
-            1.0,
-        )
-    elif moved["trained"] < DEAF and moved["fresh"] < DEAF:
+    elif heard.heard_when_initialised:
+        return  # its initialisation is another cause
+    elif heard.deaf:
         yield Finding(
             "model.text_ignored",
             "confirmed",
-            experiment,
-            evidence,
+            EXPERIMENT,
+            heard.evidence,
             parts.memory or parts.embeddings[0],
             1.0,
         )
-    elif moved["trained"] < DEAF:
+    elif heard.trained < DEAF:
         yield Finding(
             "model.text_ignored",
             "undecided",
-            experiment + "; the text reached the fresh model and was given up in "
+            EXPERIMENT + "; the text reached the fresh model and was given up in "
             "training; next: what drove it out (memory scale, dead units)",
-            evidence,
+            heard.evidence,
         )
     else:
-        yield Finding("model.text_ignored", "excluded", experiment, evidence)
-
-
-def _heard_when_initialised(lab: Lab) -> tuple[str, float] | None:
-    """The oddest module, and how far the text moves a model whose odd weights are drawn anew; None
-    where it still does not.
-    """
-    odd = odd_weights(lab)
-    if not odd:
-        return None
-    model = lab.build()
-    reinitialise(odd).model(model)
-    moved = text_movement(lab, model)
-    return (next(iter(odd)), moved) if moved > HEARD_AGAIN * DEAF else None
-
-
-def text_movement(lab: Lab, model: nn.Module) -> float:
-    """Root mean square move of the prediction, in target deviations, when the text embeddings'
-    outputs are disturbed.
-    """
-    modules = dict(model.named_modules())
-    with without_dropout(model):
-        before = lab.predict(model, field="mel")
-        with outputs_changed(
-            (modules[name], lambda tensor: with_noise(tensor, 1))
-            for name in anatomy(lab).embeddings
-        ):
-            after = lab.predict(model, field="mel")
-    return float((after - before)[lab.mask].square().mean().sqrt() / lab.frames.std())
+        yield Finding("model.text_ignored", "excluded", EXPERIMENT, heard.evidence)
 
 
 @check("model.encoder_detached", finite=True)
@@ -273,87 +213,6 @@ def _moves(lab: Lab, model: nn.Module, parameter: nn.Parameter, before: Tensor) 
         after = lab.predict(model, field="mel")
         parameter.copy_(old)
     return float(movement(before, after, lab).max()) > MOVED
-
-
-@check("model.dropout_always_on")
-def two_eval_forwards(lab: Lab) -> Iterable[Finding]:
-    """Two predictions in eval mode from different random states, with the modules that are declared
-    stochastic held still.
-    """
-    model = lab.model
-    with held_still(model, lab.subject.stochastic):
-        first, second = (_eval_trace(lab, model, seed) for seed in (1, 2))
-    origins = [
-        a.name
-        for a, b in zip(first, second)
-        if a.name == b.name
-        and all(map(_equal, a.inputs, b.inputs))
-        and not all(map(_equal, a.outputs, b.outputs))
-    ]
-    origins = [name for name in origins if not declared(name, lab.subject.stochastic)]
-    final = max(
-        (
-            float((x.float() - y.float()).abs().max())
-            for a, b in zip(first[-1:], second[-1:])
-            for x, y in zip(a.outputs, b.outputs)
-            if x.is_floating_point() and x.shape == y.shape
-        ),
-        default=0.0,
-    )
-    evidence = {"largest difference between two eval forwards": final}
-    experiment = "two eval-mode predictions of one batch from different random states"
-    if origins and final > 0:
-        leaf = min(origins, key=lambda name: -name.count("."))
-        yield Finding(
-            "model.dropout_always_on",
-            "confirmed",
-            experiment,
-            evidence,
-            leaf or "the model's own forward",
-            0.8,
-        )
-    else:
-        yield Finding("model.dropout_always_on", "excluded", experiment, evidence)
-
-
-def _eval_trace(lab: Lab, model: nn.Module, seed: int) -> list[Call]:
-    with unchanged_randomness(seed), evaluating(model):
-        return trace(model, lambda: lab.subject.predict_mel(model, lab.batch))
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
-
-
-@contextmanager
-def held_still(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
-    """Inside, each of these modules draws the same numbers at every call, and leaves the stream of
-    the others alone.
-    """
-    modules = dict(model.named_modules())
-    states: list[Tensor] = []
-
-    def enter(*_):
-        states.append(torch.get_rng_state())
-        torch.manual_seed(0)
-
-    def leave(*_):
-        torch.set_rng_state(states.pop())
-
-    handles = [
-        handle
-        for name in names
-        if name in modules
-        for handle in (
-            modules[name].register_forward_pre_hook(enter),
-            modules[name].register_forward_hook(leave),
-        )
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @check("model.output_range", finite=True)

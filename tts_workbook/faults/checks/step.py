@@ -84,14 +84,6 @@ def weights_move(lab: Lab) -> Iterable[Finding]:
         yield Finding(
             "loop.no_step", "excluded", f"{experiment}: it steps, at learning rate 0", evidence
         )
-        yield Finding(
-            "optimizer.lr_too_small",
-            "confirmed",
-            "learning rate of every group at each observed step",
-            {**evidence, "largest learning rate": 0.0},
-            "make_optimizer",
-            1.0,
-        )
     elif step.moved_inside and not any(step.changed.values()):
         evidence["seen"] = "the optimiser moves the weights, the train step puts them back"
         yield Finding("loop.no_step", "confirmed", experiment, evidence, "train_step", 1.0)
