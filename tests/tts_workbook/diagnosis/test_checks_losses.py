@@ -15,6 +15,7 @@ from tests.tts_workbook.diagnosis.tiny_speaker import (
     with_parts,
 )
 from tests.tts_workbook.diagnosis.tiny_subject import D, losses
+from tests.tts_workbook.faults.judged import PAIRED
 from tts_workbook.diagnosis.diagnosis_report import merged
 from tts_workbook.faults.checks.registry import CHECKS
 
@@ -114,7 +115,7 @@ def test_what_is_beside_the_mel_need_not_be_smallest_at_the_target(function, nam
 
 def test_a_critic_does_not_hide_a_learning_rate_that_is_too_small():
     bench = speaker_lab(losses=beside(critic, 0.01), make_optimizer=adam(1e-5))
-    assert blamed(findings(bench, "losses", "learning", "balance")) == {"optimizer.lr_too_small"}
+    assert blamed(findings(bench, "losses", *PAIRED)) == {"optimizer.lr_too_small"}
 
 
 OTHER = {
@@ -130,7 +131,7 @@ def test_a_loss_with_another_target_is_no_wrong_reduction(name):
     """Nothing says which of the two is meant; and what such a loss learns faster is no learning
     rate.
     """
-    found = findings(speaker_lab(losses=measured(OTHER[name])), "losses", "learning", "balance")
+    found = findings(speaker_lab(losses=measured(OTHER[name])), "losses", *PAIRED)
     assert not blamed(found) and found["loss.wrong_reduction"].level == "undecided"
     assert "next: " in found["loss.wrong_reduction"].experiment
 

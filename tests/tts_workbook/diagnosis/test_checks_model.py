@@ -2,10 +2,14 @@
 on its look-alike.
 """
 
+from dataclasses import replace
+
 import pytest
 
-from tts_workbook.faults.checks import activity, losses, model, order  # noqa: F401  they register
+from tts_workbook.faults.checks import losses, model  # noqa: F401  they register
 from tts_workbook.faults.checks.registry import CHECKS
+from tts_workbook.faults.examine import examine
+from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.anatomy import anatomy
 from tts_workbook.planted import ours, tacotron
@@ -13,7 +17,15 @@ from tts_workbook.planted.cases import draw_setting
 
 ARCHITECTURES = {"ours": ours.ARCHITECTURE, "tacotron2": tacotron.ARCHITECTURE}
 N_STEPS = 6  # courses are short here: these checks read the start
-MINE = ("losses", "model", "order", "activity")
+MINE = ("losses", "model")
+# causes whose first experiment is examined: the second of some is the selection of paired runs
+BY_THEMSELVES = (
+    "model.bad_initialisation",
+    "model.dead_units",
+    "model.dropout_always_on",
+    "model.norm_mode",
+    "model.positions",
+)
 
 # on Tacotron 2, which is slow
 THEIRS = ("model.padding_mask", "model.encoder_detached", "loss.wrong_reduction")
@@ -45,6 +57,8 @@ def judged(subject):
         if check.run.__module__.rpartition(".")[2] in MINE
         for finding in check.findings(lab)
     ]
+    for cause in map(CAUSES.__getitem__, BY_THEMSELVES):
+        found.append(examine(replace(cause, experiments=cause.experiments[:1]), lab))
     return {
         finding.cause: finding
         for finding in sorted(found, key=lambda finding: finding.level != "confirmed", reverse=True)

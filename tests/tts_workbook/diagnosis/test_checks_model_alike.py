@@ -18,11 +18,13 @@ from tests.tts_workbook.diagnosis.tiny_speaker import (
     with_parts,
 )
 from tests.tts_workbook.diagnosis.tiny_subject import M, Tiny, subject
+from tests.tts_workbook.faults.judged import JUDGES
 from tts_workbook.lab.lab import Lab
 
 
 def model_of(kind, **fields):
-    return findings(speaker_lab(kind, **fields), "model")
+    """Of the checks, and of the causes whose file they left."""
+    return findings(speaker_lab(kind, **fields), "model", "model.bad_initialisation")
 
 
 # --- the text's way -------------------------------------------------------------------------------
@@ -169,26 +171,6 @@ def test_a_history_of_older_frames_is_silent():
     )
 
 
-# --- dropout --------------------------------------------------------------------------------------
-
-
-class Drops(nn.Module):
-    def forward(self, x):
-        return F.dropout(x, 0.3, training=True)
-
-
-def test_dropout_that_no_mode_switches_off_and_one_that_is_meant():
-    drawing = with_parts(layers=lambda: [Drops()])
-    found = model_of(drawing)
-    assert (
-        blamed(found) == {"model.dropout_always_on"}
-        and found["model.dropout_always_on"].where == "layers.0"
-    )
-    assert not blamed(model_of(drawing, stochastic=("layers.0",))) and not blamed(
-        model_of(with_parts(dropout=0.4))
-    )
-
-
 # --- predictions that are no numbers --------------------------------------------------------------
 
 
@@ -214,7 +196,7 @@ def test_what_is_not_finite_is_no_other_fault(name, capfd):
     one another.
     """
     found = findings(
-        NOT_NUMBERS[name](), "model", "order", "activity", "losses", "balance", "learning"
+        NOT_NUMBERS[name](), "model", "losses", *JUDGES, "model.dead_units", "model.norm_mode"
     )
     assert not blamed(found)
     compared = (

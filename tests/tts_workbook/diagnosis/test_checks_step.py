@@ -23,7 +23,7 @@ from tts_workbook.faults.checks.registry import CHECKS
 MINE = [
     check
     for check in CHECKS
-    if check.run.__module__.rsplit(".", 1)[1] in ("step", "parameters", "precision", "restart")
+    if check.run.__module__.rsplit(".", 1)[1] in ("step", "precision", "restart")
 ]
 
 
@@ -206,13 +206,6 @@ def test_no_step(step):
 def test_no_step_because_the_optimiser_holds_a_copy():
     finding = only(lab(make_optimizer=lambda model: sgd(Tiny())), "loop.no_step")
     assert finding.where == "make_optimizer"
-
-
-def test_a_learning_rate_of_zero_is_no_missing_step():
-    only(
-        lab(make_optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.0)),
-        "optimizer.lr_too_small",
-    )
 
 
 def test_a_step_that_raises_is_not_blamed():
@@ -403,104 +396,6 @@ def test_silent_where_weights_arrive(build, prefix):
     assert (
         findings(lab(checkpoint=state, build=build))["loop.weights_not_loaded"].level == "excluded"
     )
-
-
-# --- optimizer.missing_parameters -----------------------------------------------------------------
-
-
-def without(*names, lr=None):
-    """An optimiser over all parameters but those of the modules `names`, or with those at `lr`."""
-
-    def make(model):
-        inside = [p for name, p in model.named_parameters() if name.split(".")[0] in names]
-        others = [p for name, p in model.named_parameters() if name.split(".")[0] not in names]
-        return torch.optim.SGD(
-            [{"params": others}] + ([] if lr is None else [{"params": inside, "lr": lr}]), lr=0.05
-        )
-
-    return make
-
-
-def adam_of_trained(model):
-    return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.02)
-
-
-class Hidden(Tiny):
-    """The output layer sits in a plain list."""
-
-    def __init__(self):
-        super().__init__()
-        self.heads = [self._modules.pop("out")]
-
-    @property
-    def out(self):
-        return self.heads[0]
-
-
-class Off(Tiny):
-    def __init__(self, *names):
-        super().__init__()
-        for name in names:
-            getattr(self, name).requires_grad_(False)
-
-
-@pytest.mark.parametrize(
-    ("fields", "where"),
-    [
-        (dict(make_optimizer=without("encoder")), "encoder"),
-        (dict(make_optimizer=without("out", lr=0.0)), "out"),
-        (dict(build=Hidden), "heads.0"),
-        (
-            dict(build=lambda: Off("out", "history"), make_optimizer=adam_of_trained, n_steps=200),
-            "",
-        ),
-    ],
-    ids=["not in the optimiser", "learning rate 0", "not registered", "requires_grad off"],
-)
-def test_missing_parameters(fields, where):
-    assert only(lab(**fields), "optimizer.missing_parameters").where == where
-
-
-def test_gradients_of_missing_parameters_that_nobody_zeroes_are_no_fault_of_their_own():
-    """optimizer.zero_grad() leaves what it does not hold: those gradients grow, and no step uses
-    them.
-    """
-    only(
-        lab(train_step=step_with(), make_optimizer=without("out", "history", "encoder")),
-        "optimizer.missing_parameters",
-    )
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        dict(build=lambda: Off("text"), frozen=("text",)),
-        dict(make_optimizer=without("text"), frozen=("text.weight",)),
-    ],
-    ids=["requires_grad off", "not in the optimiser"],
-)
-def test_silent_on_declared_frozen(fields):
-    assert not blamed(lab(**fields))
-
-
-def test_fixed_tables_are_not_blamed():
-    assert (
-        findings(lab(build=lambda: Off("text")))["optimizer.missing_parameters"].level
-        == "undecided"
-    )
-
-
-def test_a_second_optimiser_inside_the_step():
-    """What moves is optimised, wherever its optimiser lives."""
-    others = {}
-
-    def step(model, optimizer, batch):
-        other = others.setdefault(id(model), torch.optim.SGD(model.encoder.parameters(), lr=0.05))
-        step_with()(model, optimizer, batch)
-        other.step()
-        other.zero_grad()
-
-    assert not blamed(lab(train_step=step, make_optimizer=without("encoder")))
 
 
 # --- precision ------------------------------------------------------------------------------------
