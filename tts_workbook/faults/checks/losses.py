@@ -19,7 +19,7 @@ from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.anatomy import anatomy, movement
 from tts_workbook.measure.optimizer_parity import nudged
 from tts_workbook.measure.prediction import predicting
-from tts_workbook.measure.term_gradients import term_gradients
+from tts_workbook.measure.term_gradients import span, term_gradients
 from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
 from tts_workbook.subject.module_calls import output_changed, with_noise
 from tts_workbook.subject.subject import Batch
