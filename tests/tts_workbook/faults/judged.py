@@ -6,7 +6,7 @@ import torch
 
 from tests.tts_workbook.diagnosis.tiny_speaker import blamed, findings
 from tests.tts_workbook.diagnosis.tiny_subject import subject
-from tts_workbook.faults.selection import MARGIN, select, suspects
+from tts_workbook.faults.selection import MARGIN, paired, select, suspects
 from tts_workbook.lab.lab import Lab
 
 # causes that the selection of paired runs confirms or excludes
@@ -46,10 +46,12 @@ def confirmed(bench, cause):
 
 def tried_in_vain(bench, cause):
     """Nothing is blamed, although `cause` was suspected and its change was run."""
-    found = findings(bench, *JUDGES)
-    assert not blamed(found)
-    assert "as the one factor" in found[cause].experiment
-    assert found[cause].evidence["gain in mean TF L1 / best constant"] < MARGIN
+    assert not blamed(findings(bench, *JUDGES))
+    experiment = paired(cause)
+    numbers = experiment.measure(bench)
+    said = experiment.tell(numbers, experiment.decide(numbers))
+    assert "as the one factor" in said.experiment
+    assert said.evidence["gain in mean TF L1 / best constant"] < MARGIN
 
 
 def suspects_of(bench, cause):
