@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tts_workbook.faults.cause import Decision, Experiment, Telling
+from tts_workbook.faults.loss._identity import loss_is_about
 from tts_workbook.faults.suspect import Suspect
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Change, Course
@@ -98,18 +99,6 @@ def suspects(lab: Lab) -> list[Suspect]:
     return found
 
 
-def misled(lab: Lab) -> bool:
-    """Whether the loss is not about the target: what is learnt is then something else."""
-    from tts_workbook.faults.checks.losses import loss_of_the_target_itself
-
-    if not lab.misled and lab.predicts_numbers:
-        try:
-            list(loss_of_the_target_itself(lab))
-        except Exception:
-            return False
-    return bool(lab.misled)
-
-
 class _Search:
     """A selection while it is made."""
 
@@ -148,7 +137,7 @@ class _Search:
                     continue
             chosen.append(suspect)
         # what is learnt is something else, and faster or slower says nothing about the target
-        if misled(self.lab):
+        if loss_is_about(self.lab) in ("its opposite", "something else"):
             chosen = [suspect for suspect in chosen if not suspect.general]
         return chosen
 

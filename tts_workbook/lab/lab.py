@@ -72,8 +72,6 @@ class Lab(OpenSubject):
         self._by_key: dict[CourseKey, Course] = {}
         # causes that the checks before have confirmed
         self.confirmed: list[str] = []
-        # why the loss is not about the target, where a check has found that
-        self.misled = ""
 
     @functools.cached_property
     def trained(self) -> nn.Module:

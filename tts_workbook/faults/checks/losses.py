@@ -6,33 +6,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from contextlib import ExitStack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tts_core.model.modes import evaluating
 from tts_core.speech.batch import lengths_to_mask
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
+from tts_workbook.faults.loss._identity import SAME, identity, tell_about
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.anatomy import anatomy, movement
 from tts_workbook.measure.optimizer_parity import nudged
-from tts_workbook.measure.prediction import predicting
-from tts_workbook.measure.term_gradients import span, term_gradients
-from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
+from tts_workbook.measure.prediction import eval_losses
+from tts_workbook.measure.term_gradients import span, term_gradients, term_weights
+from tts_workbook.subject.isolation import without_dropout
 from tts_workbook.subject.module_calls import output_changed, with_noise
-from tts_workbook.subject.subject import Batch
 from tts_workbook.subject.tensor_math import tensors_norm
 
-# relative: what rounding, bf16 autocast and another order of summation may do to a loss
-SAME = 1e-3
-# a loss of the target itself above this share of the loss of shuffled frames is no distance
-IDENTITY_SHARE = 0.05
-# of the loss of the target itself: a broadcast cannot be trained below 0.7 of it
-OTHER_TARGET = 0.5
-# a loss of shuffled frames below this share of that of a wrong level does not see frames
-BLIND_SHARE = 0.02
 UNSHOWN_SHARE = 0.1  # squared share of total's gradient outside the span of the terms' gradients
 # convolutions may look past the end of a text, as Tacotron 2's do: they move a frame by 0.013
 TEXT_SAME = 0.1
@@ -47,51 +37,13 @@ IGNORED = 3e-5
 PADDED = 0.5  # padding appended, as a share of the batch's frames
 
 
-def eval_losses(
-    lab: Lab,
-    batch: Batch | None = None,
-    prediction: Tensor | None = None,
-    model: nn.Module | None = None,
-) -> dict[str, float] | None:
-    """Each term of a fresh model (else of `model`) in eval mode without dropout; with `prediction`
-    (B, T, M), as if it had predicted that. None where the model cannot be made to predict it.
-    """
-    model = lab.model if model is None else model
-    with ExitStack() as stack:
-        if prediction is not None and not stack.enter_context(predicting(lab, model, prediction)):
-            return None
-        with unchanged_randomness(lab.seed), without_dropout(model), evaluating(model):
-            terms = lab.subject.losses(model, lab.batch if batch is None else batch)
-            return {name: float(term.detach()) for name, term in terms.items()}
-
-
-def shuffled_in_time(target: Tensor, lengths: Tensor, seed: int = 0) -> Tensor:
-    """(B, T, M) with the valid frames of each clip in a random order; padding stays."""
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = target.clone()
-    for row, length in enumerate(lengths.tolist()):
-        shuffled[row, :length] = target[
-            row, torch.randperm(length, generator=generator).to(target.device)
-        ]
-    return shuffled
-
-
 @check("loss.wrong_reduction", finite=True)
 def loss_of_the_target_itself(lab: Lab) -> Iterable[Finding]:
     """The model is made to predict the target, its frames in disorder, its bins in disorder, and a
     wrong level.
     """
-    own = eval_losses(lab)
-    right = eval_losses(lab, prediction=lab.target)
-    disorder = eval_losses(lab, prediction=shuffled_in_time(lab.target, lab.lengths))
-    rebinned = eval_losses(
-        lab,
-        prediction=lab.target[
-            ..., torch.randperm(lab.target.shape[2], generator=torch.Generator().manual_seed(0))
-        ],
-    )
-    level = eval_losses(lab, prediction=lab.target + lab.frames.std())
-    if right is None or disorder is None or rebinned is None or level is None:
+    found = identity(lab)
+    if not found.reached:
         yield Finding(
             "loss.wrong_reduction",
             "undecided",
@@ -99,20 +51,13 @@ def loss_of_the_target_itself(lab: Lab) -> Iterable[Finding]:
             "loss of the target itself by hand",
         )
         return
-    heard = [
-        name
-        for name in own
-        if name != "total"
-        and any(
-            abs(other[name] - own[name]) > SAME * (abs(own[name]) + 1e-9)
-            for other in (right, disorder, rebinned, level)
-        )
-    ]
     experiment = (
         "the model made to predict the target, its frames in disorder, its bins in disorder, and"
         " the target off by one deviation"
     )
-    deaf = [name for name in own if "mel" in name.lower() and name not in heard]
+    deaf = [
+        name for name, values in found.terms.items() if "mel" in name.lower() and not values.heard
+    ]
     if deaf:
         yield Finding(
             "loss.logged_not_optimised",
@@ -120,76 +65,33 @@ def loss_of_the_target_itself(lab: Lab) -> Iterable[Finding]:
             experiment,
             strength=1.0,
             where=f"losses[{deaf[0]!r}]",
-            evidence={f"{name}, whatever is predicted": own[name] for name in deaf},
+            evidence={f"{name}, whatever is predicted": found.terms[name].own for name in deaf},
         )
-    for name in distances(lab, heard):
-        evidence = {
-            f"{name} of its own prediction": own[name],
-            "of the target": right[name],
-            "of the target's frames in disorder": disorder[name],
-            "of its bins in disorder": rebinned[name],
-            "of a level off by one deviation": level[name],
-        }
-        identity = (
-            right[name] > IDENTITY_SHARE * max(disorder[name], 1e-12)
-            and right[name] > IDENTITY_SHARE * level[name]
-        )
-        blind = min(disorder[name], rebinned[name]) - right[name] < BLIND_SHARE * abs(
-            level[name] - right[name]
-        )
-        if (identity or blind) and (
-            reason := other_target(lab, name, right[name], min(disorder[name], level[name]))
-        ):
-            yield Finding(
-                "loss.wrong_reduction",
-                "undecided",
-                f"{experiment}; {reason}",
-                evidence,
-                f"losses[{name!r}]",
-            )
-            lab.misled = reason
-            return
-        if identity or blind:
-            yield Finding(
-                "loss.wrong_reduction", "confirmed", experiment, evidence, f"losses[{name!r}]", 1.0
-            )
-            return
-    if heard:
-        yield Finding("loss.wrong_reduction", "excluded", experiment, evidence)
-
-
-def distances(lab: Lab, heard: list[str]) -> list[str]:
-    """Those of the terms that hear the prediction which have to be a distance to the target: called
-    after the mel, else the one that makes most of total's gradient. The others may be regularisers
-    and critics, which want something else.
-    """
-    named = [name for name in heard if "mel" in name.lower()]
-    if named or len(heard) < 2:
-        return named or heard
-    sizes = {
-        name: tensors_norm(gradient.values()) for name, gradient in term_gradients(lab).items()
+    if not found.distances:
+        return
+    name = found.broken or found.distances[-1]
+    values = found.terms[name]
+    evidence = {
+        f"{name} of its own prediction": values.own,
+        "of the target": values.target,
+        "of the target's frames in disorder": values.disorder,
+        "of its bins in disorder": values.rebinned,
+        "of a level off by one deviation": values.level,
     }
-    weights = term_weights(lab)
-    return [max(heard, key=lambda name: abs(weights.get(name, 0.0)) * sizes[name])]
-
-
-def other_target(lab: Lab, name: str, right: float, wrong: float) -> str:
-    """Why a term that is not smallest at the target need not be reduced wrongly: it has another
-    target, or another sign.
-    """
-    if wrong < right:
-        return (
-            "it falls when the prediction leaves the target; next: look at its sign, and at what it"
-            " is given as its target"
+    if not found.broken:
+        yield Finding("loss.wrong_reduction", "excluded", experiment, evidence)
+    elif reason := tell_about(found):
+        yield Finding(
+            "loss.wrong_reduction",
+            "undecided",
+            f"{experiment}; {reason}",
+            evidence,
+            f"losses[{name!r}]",
         )
-    trained = eval_losses(lab, model=lab.course().model)
-    if trained is not None and trained[name] < OTHER_TARGET * right:
-        return (
-            f"but training brings it to {trained[name]:.3g}, far below the {right:.3g} of the"
-            " target itself: it compares with something else; next: plot what the loss is given as"
-            " its target"
+    else:
+        yield Finding(
+            "loss.wrong_reduction", "confirmed", experiment, evidence, f"losses[{name!r}]", 1.0
         )
-    return ""
 
 
 @check("loss.padding_included", "model.padding_mask", needs=("pad",), finite=True)
@@ -229,7 +131,8 @@ def appended_padding(lab: Lab) -> Iterable[Finding]:
         )
         return
     yield Finding("model.padding_mask", "excluded", experiment, moved)
-    short, long = eval_losses(lab), eval_losses(lab, padded)
+    short, long = eval_losses(lab, lab.model), eval_losses(lab, lab.model, padded)
+    misled = tell_about(identity(lab))
     changes = {name: (long[name] - short[name]) / (abs(short[name]) + 1e-9) for name in short}
     worst = max(
         (name for name in changes if name != "total"),
@@ -241,13 +144,13 @@ def appended_padding(lab: Lab) -> Iterable[Finding]:
         "excluded"
         if max(map(abs, changes.values())) <= 10 * SAME
         else "undecided"
-        if lab.misled
+        if misled
         else "confirmed"
     )
     yield Finding(
         "loss.padding_included",
         level,
-        "; ".join(filter(None, (experiment, lab.misled))),
+        "; ".join(filter(None, (experiment, misled))),
         evidence,
         f"losses[{worst!r}]" if level == "confirmed" else "",
         min(1.0, abs(changes[worst])),
@@ -391,42 +294,3 @@ def gradient_of_each_term(lab: Lab) -> Iterable[Finding]:
         )
     elif not dead:
         yield Finding("loss.logged_not_optimised", "excluded", experiment, evidence)
-
-
-def term_weights(lab: Lab, n_points: int = 10) -> dict[str, float]:
-    """Weights with which the terms enter total, from their values at disturbed weights (least
-    squares).
-    """
-    model = lab.build()
-    rows, totals, names = [], [], []
-    with torch.no_grad():
-        start = [parameter.detach().clone() for parameter in model.parameters()]
-        for point in range(n_points):
-            generator = torch.Generator().manual_seed(point)
-            for parameter, old in zip(model.parameters(), start):
-                noise = torch.randn(old.shape, generator=generator).to(old.device)
-                parameter.copy_(
-                    old
-                    + 0.3
-                    * point
-                    / n_points
-                    * noise.to(old.dtype)
-                    * old.float().std(unbiased=False).to(old.dtype)
-                )
-            with evaluating(model), unchanged_randomness(lab.seed):
-                terms = {
-                    name: float(term.detach())
-                    for name, term in lab.subject.losses(model, lab.batch).items()
-                }
-            names = [name for name in terms if name != "total"]
-            rows.append([terms[name] for name in names])
-            totals.append(terms["total"])
-    values, totals = (
-        torch.tensor(rows, dtype=torch.float64),
-        torch.tensor(totals, dtype=torch.float64)[:, None],
-    )
-    if not names or not torch.isfinite(values).all() or not torch.isfinite(totals).all():
-        return {}
-    scale = values.abs().amax(dim=0).clamp(min=1e-12)
-    found = torch.linalg.lstsq(values / scale, totals, driver="gelsd").solution[:, 0] / scale
-    return dict(zip(names, found.tolist()))
