@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tts_workbook.lab.lab import Lab
+from tts_workbook.measure.optimizer_parity import nudged
 from tts_workbook.measure.prediction import eval_losses, losses_of_prediction
 from tts_workbook.measure.term_gradients import term_gradients, term_weights
 from tts_workbook.subject.opened import once_per_subject
@@ -24,6 +25,8 @@ from tts_workbook.subject.tensor_math import tensors_norm
 
 # relative: what rounding, bf16 autocast and another order of summation may do to a loss
 SAME = 1e-3
+# how many times what rounding does a fall has to exceed
+FLOORS = 10.0
 # a loss of the target itself above this share of the loss of shuffled frames is no distance
 IDENTITY_SHARE = 0.05
 # a loss of shuffled frames below this share of that of a wrong level does not see frames
@@ -66,10 +69,15 @@ class TermValues:
         seen = min(self.disorder, self.rebinned) - self.target
         return seen < BLIND_SHARE * abs(self.level - self.target)
 
-    @property
-    def falls_away(self) -> bool:
-        """Whether it falls when the prediction leaves the target."""
-        return min(self.disorder, self.level) < self.target
+    def falls_away(self, rounding: float) -> bool:
+        """Whether it falls when the prediction leaves the target, by more than rounding does: a
+        broadcast, or a mean taken first, has the same value of frames in disorder but for the order
+        in which they are summed.
+        """
+        values = (self.target, self.disorder, self.rebinned, self.level)
+        largest = max(abs(value) for value in values)
+        fall = self.target - min(self.disorder, self.level)
+        return fall > max(SAME * largest, FLOORS * rounding)
 
 
 @dataclass(frozen=True)
@@ -82,11 +90,13 @@ class Identity:
     terms: Mapping[str, TermValues]  # without "total"
     distances: tuple[str, ...]  # terms that have to be a distance to the target, as judged
     broken: str  # the first of them that is none; "" where all are
+    # what weights that are off by a rounding do to that one's value of the target
+    rounding: float
     trained: float | None  # that one after the subject's course, where this was asked
     about: About
 
 
-UNKNOWN = Identity(False, {}, (), "", None, "not known")
+UNKNOWN = Identity(False, {}, (), "", 0.0, None, "not known")
 
 
 @once_per_subject
@@ -117,13 +127,14 @@ def identity(lab: Lab) -> Identity:
             break
     if not broken:
         about: About = "the target" if distances else "not known"
-        return Identity(True, terms, distances, "", None, about)
-    if terms[broken].falls_away:
-        return Identity(True, terms, distances, broken, None, "its opposite")
+        return Identity(True, terms, distances, "", 0.0, None, about)
+    rounding = _rounding(lab, broken, terms[broken].target)
+    if terms[broken].falls_away(rounding):
+        return Identity(True, terms, distances, broken, rounding, None, "its opposite")
     trained = eval_losses(lab, lab.course().model)[broken]
     other = trained < OTHER_TARGET * terms[broken].target
     about = "something else" if other else "the target"
-    return Identity(True, terms, distances, broken, trained, about)
+    return Identity(True, terms, distances, broken, rounding, trained, about)
 
 
 def tell_about(found: Identity) -> str:
@@ -172,6 +183,14 @@ def _values(lab: Lab) -> dict[str, TermValues] | None:
         for name in own
         if name != "total"
     }
+
+
+def _rounding(lab: Lab, name: str, value: float) -> float:
+    """How far a term's value of the target moves when every weight is off by a rounding; 0 where
+    such a model cannot be made to predict the target.
+    """
+    off = losses_of_prediction(lab, nudged(lab.model), lab.target)
+    return 0.0 if off is None else abs(off[name] - value)
 
 
 def _distances(lab: Lab, heard: list[str]) -> list[str]:
