@@ -40,6 +40,12 @@ OTHER_TARGET = 0.5
 About = Literal["the target", "its opposite", "something else", "not known"]
 
 
+EXPERIMENT = (
+    "the model made to predict the target, its frames in disorder, its bins in disorder, and"
+    " the target off by one deviation"
+)
+
+
 @dataclass(frozen=True)
 class TermValues:
     """One term of the loss, of five predictions."""
@@ -99,15 +105,22 @@ class Identity:
 UNKNOWN = Identity(False, {}, (), "", 0.0, None, "not known")
 
 
-@once_per_subject
 def loss_is_about(lab: Lab) -> About:
     """Whether the loss is about the target at all: what is learnt is something else where it is
-    not, and faster or slower says nothing about the target. "not known" where it cannot be asked.
+    not, and faster or slower says nothing about the target.
+    """
+    return where_it_can_be_asked(lab).about
+
+
+@once_per_subject
+def where_it_can_be_asked(lab: Lab) -> Identity:
+    """`identity`, or UNKNOWN where the subject's prediction is not finite, its code raises or the
+    budget is spent: for those who only want to know; loss.wrong_reduction says what was in the way.
     """
     try:
-        return identity(lab).about if lab.predicts_numbers else "not known"
-    except Exception:  # the subject's code may raise anything; the cause of its own says it
-        return "not known"
+        return identity(lab) if lab.predicts_numbers else UNKNOWN
+    except Exception:  # the subject's code may raise anything
+        return UNKNOWN
 
 
 @once_per_subject
