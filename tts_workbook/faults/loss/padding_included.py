@@ -81,13 +81,17 @@ def plant(build: Build, setting: Setting) -> Subject:
 
     subject = build(setting, mel_loss=over_padding_too)
     pad, batches = subject.pad, subject.batches
-    assert pad is not None and batches is not None
+    assert pad is not None
     n_frames = round(subject.target_mel(subject.batch)[0].shape[1] * factor)
 
     def padded(batch: Any) -> Any:
         return pad(batch, max(0, n_frames - subject.target_mel(batch)[0].shape[1]))
 
-    return replace(subject, batch=padded(subject.batch), batches=lambda: map(padded, batches()))
+    return replace(
+        subject,
+        batch=padded(subject.batch),
+        batches=None if batches is None else lambda: map(padded, batches()),
+    )
 
 
 CAUSE = Cause(
