@@ -1,5 +1,5 @@
-"""What the tests of the paired runs share: the causes that they decide, and what a good and a vain
-suspicion look like.
+"""What tests of several causes share: which causes belong together, and what a good and a vain
+suspicion of the paired runs look like.
 """
 
 import torch
@@ -20,6 +20,26 @@ PAIRED = (
     "optimizer.lr_too_large",
     "optimizer.weight_decay",
     "optimizer.clip_too_tight",
+)
+OF_THE_LOSS = (
+    "loss.wrong_reduction",
+    "loss.padding_included",
+    "model.padding_mask",
+    "loss.detached",
+    "loss.logged_not_optimised",
+)
+OF_THE_MODEL = (
+    "model.no_causal_mask",
+    "model.no_right_shift",
+    "model.text_ignored",
+    "model.encoder_detached",
+    "model.output_range",
+)
+OF_NUMBER_FORMATS = (
+    "precision.low_precision_weights",
+    "precision.mask_overflow",
+    "precision.scaler_skips",
+    "precision.clip_before_unscale",
 )
 JUDGES = (*PAIRED, "model.positions", "model.dropout_always_on")
 

@@ -56,7 +56,10 @@ def test_a_term_that_dominates(weight, step):
     assert confirmed(bench, "loss.imbalance").where == "losses['number']"
     assert decide(measure(bench)).level == ("confirmed" if weight > 1e4 else "excluded")
     assert any("the workbook's own step" in name for name in bench.courses) == (step == "own")
-    assert findings(bench, "losses")["loss.logged_not_optimised"].level == "excluded"
+    assert (
+        findings(bench, "loss.logged_not_optimised")["loss.logged_not_optimised"].level
+        == "excluded"
+    )
 
 
 @pytest.mark.parametrize("weight", [1.0, 1e5])

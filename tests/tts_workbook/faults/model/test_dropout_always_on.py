@@ -11,7 +11,7 @@ from tests.tts_workbook.diagnosis.tiny_speaker import (
     speaker_lab,
     with_parts,
 )
-from tests.tts_workbook.faults.judged import JUDGES, confirmed, suspects_of
+from tests.tts_workbook.faults.judged import JUDGES, OF_THE_MODEL, confirmed, suspects_of
 from tts_workbook.faults.model.dropout_always_on import EvalForwards, decide
 
 
@@ -23,7 +23,7 @@ def test_dropout_that_keeps_its_p():
 def test_an_ordinary_dropout_is_silent():
     bench = speaker_lab(with_parts(dropout=0.3))
     assert not suspects_of(bench, "model.dropout_always_on") and not blamed(
-        findings(bench, *JUDGES, "model")
+        findings(bench, *JUDGES, *OF_THE_MODEL)
     )
 
 
@@ -40,12 +40,12 @@ class Aside(nn.Module):
 
 def test_a_heavy_dropout_that_does_no_harm_is_silent():
     bench = speaker_lab(with_parts(layers=lambda: [Aside()]))
-    found = findings(bench, *JUDGES, "model")
+    found = findings(bench, *JUDGES, *OF_THE_MODEL)
     assert not blamed(found) and "dropout off" in bench.courses
 
 
 def dropout_of(kind, **fields):
-    return findings(speaker_lab(kind, **fields), "model.dropout_always_on", "model")
+    return findings(speaker_lab(kind, **fields), "model.dropout_always_on", *OF_THE_MODEL)
 
 
 class Drops(nn.Module):

@@ -7,6 +7,7 @@ from tests.tts_workbook.diagnosis import tiny_speaker
 from tests.tts_workbook.diagnosis.test_observe import step_with
 from tests.tts_workbook.diagnosis.tiny_speaker import findings
 from tests.tts_workbook.diagnosis.tiny_subject import Tiny, lab
+from tests.tts_workbook.faults.one_step import OF_A_STEP
 from tts_workbook.faults.optimizer.missing_parameters import (
     LeftOut,
     SwitchedOff,
@@ -16,7 +17,7 @@ from tts_workbook.faults.optimizer.missing_parameters import (
 
 CAUSE = "optimizer.missing_parameters"
 # with the other checks of the step, which are silent
-STEP = (CAUSE, "loop.no_step", "step", "precision", "restart")
+STEP = (*OF_A_STEP, "restart")
 
 
 def blamed(bench):

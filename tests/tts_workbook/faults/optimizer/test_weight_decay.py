@@ -17,7 +17,7 @@ def test_weight_decay():
     """The memory is quiet and the text is given up: neither is blamed."""
     bench = speaker_lab(make_optimizer=adam(decay=20.0))
     confirmed(bench, "optimizer.weight_decay")
-    assert findings(bench, "model")["model.text_ignored"].level == "undecided"
+    assert findings(bench, "model.text_ignored")["model.text_ignored"].level == "undecided"
 
 
 def test_weight_decay_that_only_later_holds_the_model_up():

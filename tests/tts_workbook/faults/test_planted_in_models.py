@@ -1,4 +1,5 @@
-"""Each check of the model, the losses and the order of places: it fires on its fault and is silent
+"""Each experiment of the model, the losses and the order of places: it fires on its planted fault
+and is silent
 on its look-alike.
 """
 
@@ -6,18 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from tts_workbook.faults.checks import losses, model  # noqa: F401  they register
-from tts_workbook.faults.checks.registry import CHECKS
+from tests.tts_workbook.faults.judged import OF_THE_LOSS, OF_THE_MODEL
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.lab import Lab
-from tts_workbook.measure.anatomy import anatomy
 from tts_workbook.planted import ours, tacotron
 from tts_workbook.planted.cases import draw_setting
 
 ARCHITECTURES = {"ours": ours.ARCHITECTURE, "tacotron2": tacotron.ARCHITECTURE}
 N_STEPS = 6  # courses are short here: these checks read the start
-MINE = ("losses", "model")
 # causes whose first experiment is examined: the second of some is the selection of paired runs
 BY_THEMSELVES = (
     "model.bad_initialisation",
@@ -51,12 +49,7 @@ def draw(architecture, **changes):
 def judged(subject):
     lab = Lab(subject)
     lab.__dict__["n_steps"] = N_STEPS
-    found = [
-        finding
-        for check in CHECKS
-        if check.run.__module__.rpartition(".")[2] in MINE
-        for finding in check.findings(lab)
-    ]
+    found = [examine(CAUSES[cause], lab) for cause in (*OF_THE_LOSS, *OF_THE_MODEL)]
     for cause in map(CAUSES.__getitem__, BY_THEMSELVES):
         found.append(examine(replace(cause, experiments=cause.experiments[:1]), lab))
     return {
@@ -94,21 +87,3 @@ def test_a_planted_fault_is_confirmed_and_its_look_alikes_are_not(name, fault):
         "loss.logged_not_optimised": "loss.wrong_reduction",
     }.get(fault)
     assert alike is None or found[alike].level != "confirmed"
-
-
-def test_the_anatomy_is_found_by_running():
-    mine = anatomy(Lab(ours.ARCHITECTURE.clean(draw_setting(0))))
-    assert (
-        mine.embeddings == ("text_embedding",)
-        and mine.memory == "memory_positions"
-        and mine.output == "mel_projection_out"
-    )
-    assert mine.history_in == ("mel_projection_in",) and len(mine.histories) == 1
-    theirs = anatomy(Lab(tacotron.ARCHITECTURE.clean(draw(tacotron.ARCHITECTURE))))
-    assert (
-        theirs.embeddings == ("embedding",)
-        and theirs.memory == "encoder"
-        and theirs.output.startswith("postnet")
-    )
-    assert theirs.history_in[0].startswith("decoder.prenet")
-    assert not any(name.startswith("decoder.decoder_rnn") for name in theirs.text_side)

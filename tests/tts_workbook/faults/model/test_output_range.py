@@ -1,4 +1,4 @@
-"""An output that cannot reach its targets."""
+"""model.output_range: an output that cannot reach its targets."""
 
 import pytest
 import torch
@@ -15,8 +15,6 @@ from tests.tts_workbook.diagnosis.tiny_speaker import (
 )
 from tests.tts_workbook.diagnosis.tiny_subject import M
 
-# --- model.output_range ---------------------------------------------------------------------------
-
 
 class Through(Speaker):
     """The frame passes a function."""
@@ -30,7 +28,7 @@ class Through(Speaker):
 
 
 def in_range(bench):
-    return findings(bench, "model")["model.output_range"]
+    return findings(bench, "model.output_range")["model.output_range"]
 
 
 @pytest.mark.parametrize(
