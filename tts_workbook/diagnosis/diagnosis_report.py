@@ -9,6 +9,7 @@ from typing import Any
 from tts_workbook.faults.cause import Level
 from tts_workbook.faults.finding import Finding, as_json, ranking
 from tts_workbook.faults.registry import CATALOGUE
+from tts_workbook.lab.short_run import ChangeKey
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Report:
     seconds: float  # wall time of the diagnosis
     # TF / best constant by step, per run
     courses: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
-    # of the runs of one seed and length: the names of what was changed
-    changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # of the runs of one seed and length: what was changed
+    changes: Mapping[str, tuple[ChangeKey, ...]] = field(default_factory=dict)
 
     @property
     def findings(self) -> list[Finding]:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from tts_workbook.faults.planting import Plant
 from tts_workbook.faults.suspect import Suspect
 from tts_workbook.lab.lab import Lab
+from tts_workbook.lab.short_run import ChangeKey
 
 Level = Literal["confirmed", "suspected", "undecided", "excluded", "not applicable"]
 LEVELS: tuple[Level, ...] = ("confirmed", "suspected", "undecided", "excluded", "not applicable")
@@ -41,6 +42,7 @@ class Telling:
     experiment: str  # what was run, or what to run next
     evidence: Mapping[str, float | str] = field(default_factory=dict)  # the numbers behind it
     fix: str = ""  # what to change; the cause's own where it is not said
+    mended_by: tuple[ChangeKey, ...] = ()  # the changes whose paired run removes the harm
     mended_by: tuple[str, ...] = ()  # names of the changes whose paired run removes the harm
 
 

@@ -59,4 +59,5 @@ def _answer(
         decision.strength,
         telling.fix,
         telling.mended_by,
+        telling.mended_by,
     )

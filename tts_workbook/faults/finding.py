@@ -9,6 +9,7 @@ from typing import Any
 
 from tts_workbook.faults.cause import LEVELS, Level
 from tts_workbook.faults.registry import CATALOGUE
+from tts_workbook.lab.short_run import ChangeKey
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Finding:
     # how much of the trouble it explains; ranks findings of one level
     strength: float = 0.0
     fix: str = ""  # what to change; the catalogue's where it is not said
-    mended_by: tuple[str, ...] = ()  # names of the changes whose paired run removes the harm
+    mended_by: tuple[ChangeKey, ...] = ()  # the changes whose paired run removes the harm
 
     def __post_init__(self) -> None:
         if self.cause not in CATALOGUE:

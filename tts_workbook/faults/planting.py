@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
 
 from tts_core.speech.dataset import Clip
 from tts_workbook.subject.subject import Subject
@@ -45,3 +48,15 @@ class Setting:
 
 Build = Callable[..., Subject]  # (setting, **parts) -> the subject
 Plant = Callable[..., Subject]  # (build, setting, **what it cannot know) -> the faulty subject
+
+
+def with_groups(subject: Subject, change: Callable[[dict[str, Any]], None]) -> Subject:
+    """The subject whose optimisers have every parameter group changed."""
+
+    def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        optimizer = subject.make_optimizer(model)
+        for group in optimizer.param_groups:
+            change(group)
+        return optimizer
+
+    return replace(subject, make_optimizer=make_optimizer)

@@ -10,18 +10,19 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tts_core.errors import WorkbookError
-from tts_workbook.lab.short_run import Change, Course, WatchedSteps
+from tts_workbook.lab.short_run import Change, ChangeKey, Course, Losses, WatchedSteps
 from tts_workbook.subject.interventions import kept_scalers
 from tts_workbook.subject.isolation import private_copy, unchanged_randomness
 from tts_workbook.subject.opened import OpenSubject
-from tts_workbook.subject.subject import Subject
+from tts_workbook.subject.subject import Batch, Subject
 from tts_workbook.subject.training_step import plain_step
 
 N_JUDGED = 16  # times that a course is judged
@@ -34,6 +35,9 @@ STEPS = {"fast": (60, 200), "full": (200, 600)}  # least and most steps of a cou
 FALLING = 0.97  # of the value half-way: a curve that ends lower has not come to rest
 AS_IT_IS = "as it is"  # the course without any change
 LONGER = 3  # times the steps that such a curve is given
+
+# keys of the changes, seed, times the steps
+CourseKey = tuple[tuple[Hashable, ...], int, int]
 
 
 class BudgetSpent(WorkbookError):
@@ -65,13 +69,12 @@ class Lab(OpenSubject):
         super().__init__(subject, seed)
         self.budget, self.on_course, self.steps = budget, on_course, steps
         self.started = time.perf_counter()
-        self.courses: dict[str, Course] = {}
-        # of the courses of its own seed and length: the names of what was changed
-        self.changes: dict[str, tuple[str, ...]] = {}
+        self.courses: dict[str, Course] = {}  # by what people read
+        self._by_key: dict[CourseKey, Course] = {}
+        # of the courses of its own seed and length: what was changed
+        self.changes: dict[str, tuple[ChangeKey, ...]] = {}
         # causes that the checks before have confirmed
         self.confirmed: list[str] = []
-        # why the loss is not about the target, where a check has found that
-        self.misled = ""
 
     @functools.cached_property
     def trained(self) -> nn.Module:
@@ -95,28 +98,41 @@ class Lab(OpenSubject):
         long; a lab with given `steps` has neither limit.
         """
         seed = self.seed if seed is None else seed
-        name = " + ".join(change.name for change in changes) or AS_IT_IS
-        key = name if seed == self.seed else f"{name}, seed {seed}"
-        key = key if times == 1 else f"{key}, {times} times the steps"
-        if key not in self.courses:
+        key = (tuple(change.key for change in changes), seed, times)
+        if key not in self._by_key:
+            name = self._course_name(changes, seed, times)
             if self.courses and self.steps is None:
-                self._afford(key, times)
-            self.courses[key] = self._run(changes, seed, times * self.n_steps)
-            if key == name:
-                self.changes[key] = tuple(change.name for change in changes)
-            self.on_course(key, self.courses[key])
-        return self.courses[key]
+                self._afford(name, times)
+            course = self._run(changes, seed, times * self.n_steps)
+            self._by_key[key] = self.courses[name] = course
+            if (seed, times) == (self.seed, 1):
+                self.changes[name] = tuple(change.key for change in changes)
+            self.on_course(name, course)
+        return self._by_key[key]
 
-    def _afford(self, key: str, times: int) -> None:
+    def _course_name(self, changes: tuple[Change, ...], seed: int, times: int) -> str:
+        """What people read; a name that another course has already is given a number."""
+        name = " + ".join(change.name for change in changes) or AS_IT_IS
+        if seed != self.seed:
+            name = f"{name}, seed {seed}"
+        if times != 1:
+            name = f"{name}, {times} times the steps"
+        number, numbered = 1, name
+        while numbered in self.courses:
+            number += 1
+            numbered = f"{name} ({number})"
+        return numbered
+
+    def _afford(self, name: str, times: int) -> None:
         if time.perf_counter() - self.started > DEADLINE[self.budget]:
             raise BudgetSpent(
                 f"the {DEADLINE[self.budget]:.0f} s of budget {self.budget!r} are over before"
-                f' "{key}" was trained; budget "full" has longer'
+                f' "{name}" was trained; budget "full" has longer'
             )
         expected = times * next(iter(self.courses.values())).seconds
         if times > 1 and expected > LONGEST[self.budget]:
             raise BudgetSpent(
-                f'"{key}" would take {expected:.0f} s, more than the {LONGEST[self.budget]:.0f} s'
+                f'"{name}" would take {expected:.0f} s, more than the {LONGEST[self.budget]:.0f} s'
                 f' that budget {self.budget!r} has for one run; budget "full" has longer'
             )
 
@@ -159,7 +175,7 @@ class Lab(OpenSubject):
         if self.subject.train_step is None:
             return True
         courses = [
-            self._run((Change("own step", plain_step=plain),), self.seed, 2, judged=1)
+            self._run((Change("own_step", (plain,), plain_step=plain),), self.seed, 2, judged=1)
             for plain in (False, True)
         ]
         states = [course.model.state_dict() for course in courses]
@@ -171,59 +187,93 @@ class Lab(OpenSubject):
     def _run(
         self, changes: tuple[Change, ...], seed: int, n_steps: int, judged: int = N_JUDGED
     ) -> Course:
+        """Train a fresh model; `judged` times on the way its prediction is judged."""
         started = time.perf_counter()
-        model = self.build(seed)
-        for change in changes:
-            if change.model is not None:
-                model = change.model(model) or model
-        losses, batch = self.subject.losses, private_copy(self.batch)
-        for change in changes:
-            losses = change.losses(losses) if change.losses else losses
-            batch = change.batch(batch) if change.batch else batch
+        model = self._changed_model(changes, seed)
+        losses, batch = self._changed_losses_and_batch(changes)
         with unchanged_randomness(seed):
             optimizer = self.subject.make_optimizer(model)
             for change in changes:
                 if change.optimizer:
                     change.optimizer(optimizer)
-            plain = self.subject.train_step is None or any(
-                change.plain_step or change.losses for change in changes
-            )
-            step = (
-                (lambda: plain_step(model, optimizer, batch, losses))
-                if plain
-                else (lambda: self.subject.train_step(model, optimizer, batch))
-            )
             watched = WatchedSteps(model, optimizer)
             marks = {round(n_steps * (index + 1) / judged) for index in range(judged)}
-            at, tf, broke = [], [], ""
+            points: list[tuple[int, float]] = []
+            broke = ""
             with watched, kept_scalers(), ExitStack() as stack:
                 for change in changes:
                     if change.around:
                         stack.enter_context(change.around(model))
                 for number in range(1, n_steps + 1):
                     model.train()
-                    for change in changes:
-                        if change.before_step:
-                            change.before_step(number, model, optimizer)
-                        batch = change.batch_at(number) if change.batch_at else batch
+                    batch = _before_step(changes, number, model, optimizer, batch)
+                    step = self._step(changes, model, optimizer, batch, losses)
                     try:
                         watched.look(step, number in (1, 2) or number in marks)
                     except (WorkbookError, RuntimeError, ValueError, ArithmeticError) as error:
                         broke = f"step {number}: {error}"
                         break
                     if number in marks:
-                        at.append(number)
-                        tf.append(self.error(self.predict(model, field="mel")))
-                        if not math.isfinite(tf[-1]):
+                        points.append((number, self.error(self.predict(model, field="mel"))))
+                        if not math.isfinite(points[-1][1]):
                             broke = f"step {number}: the prediction is not finite"
                             break
         return Course(
-            tuple(at),
-            tuple(tf),
-            broke,
-            watched.update_ratio,
-            watched.moved,
-            watched.gradient_norm,
-            time.perf_counter() - started,
-            model,
+            steps=tuple(number for number, _ in points),
+            tf=tuple(error for _, error in points),
+            broke=broke,
+            update_ratio=watched.update_ratio,
+            moved=watched.moved,
+            gradient_norm=watched.gradient_norm,
+            seconds=time.perf_counter() - started,
+            model=model,
         )
+
+    def _changed_model(self, changes: tuple[Change, ...], seed: int) -> nn.Module:
+        model = self.build(seed)
+        for change in changes:
+            if change.model is not None:
+                model = change.model(model) or model
+        return model
+
+    def _changed_losses_and_batch(self, changes: tuple[Change, ...]) -> tuple[Losses, Batch]:
+        losses, batch = self.subject.losses, private_copy(self.batch)
+        for change in changes:
+            if change.losses:
+                losses = change.losses(losses)
+            if change.batch:
+                batch = change.batch(batch)
+        return losses, batch
+
+    def _step(
+        self,
+        changes: tuple[Change, ...],
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        batch: Batch,
+        losses: Losses,
+    ) -> Callable[[], Any]:
+        """One step: the subject's own, or the workbook's where there is none or a change needs
+        it.
+        """
+        own = self.subject.train_step
+        asks_plain = any(change.plain_step or change.losses for change in changes)
+        if own is None or asks_plain:
+            return lambda: plain_step(model, optimizer, batch, losses)
+        return lambda: own(model, optimizer, batch)
+
+
+def _before_step(
+    changes: tuple[Change, ...],
+    number: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+) -> Batch:
+    """What the changes do before step `number`; the batch that it is made on."""
+    for change in changes:
+        if change.before_step:
+            change.before_step(number, model, optimizer)
+        if change.batch_at:
+            batch = change.batch_at(number)
+    return batch

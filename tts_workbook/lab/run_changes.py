@@ -1,10 +1,10 @@
 """Changes to a training run that hold whatever the subject's train step does: learning rate, decay,
-clipping, precision.
+clipping, precision, initialisation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,7 +46,7 @@ def lr_times(factor: float) -> Change:
         optimizer.register_step_pre_hook(before)
         optimizer.register_step_post_hook(after)
 
-    return Change(f"learning rate × {factor:g}", optimizer=change)
+    return Change("learning_rate", (factor,), "learning rate × {:g}".format, optimizer=change)
 
 
 def no_weight_decay() -> Change:
@@ -60,7 +60,7 @@ def no_weight_decay() -> Change:
 
         optimizer.register_step_pre_hook(before)
 
-    return Change("weight decay 0", optimizer=change)
+    return Change("no_weight_decay", (), "weight decay 0".format, optimizer=change)
 
 
 def unclipped(clip_norm: float | None = None) -> Change:
@@ -76,6 +76,7 @@ def unclipped(clip_norm: float | None = None) -> Change:
     handles: list[Any] = []
 
     def keep(parameter: Tensor) -> None:
+        assert parameter.grad is not None  # the hook runs right after it was accumulated
         left[id(parameter)] = parameter, parameter.grad.detach().clone()
 
     def give_back(optimizer: Optimizer, *_: Any) -> None:
@@ -119,15 +120,13 @@ def unclipped(clip_norm: float | None = None) -> Change:
             left.clear()
             scales.clear()
 
-    return Change(
-        (
-            "gradients not clipped"
-            if clip_norm is None
-            else f"gradients clipped at norm {clip_norm:g} instead"
-        ),
-        optimizer=change,
-        around=around,
-    )
+    return Change("unclipped", (clip_norm,), _unclipped_name, optimizer=change, around=around)
+
+
+def _unclipped_name(clip_norm: float | None) -> str:
+    if clip_norm is None:
+        return "gradients not clipped"
+    return f"gradients clipped at norm {clip_norm:g} instead"
 
 
 def fp32_weights(casts: bool = False) -> Change:
@@ -135,7 +134,9 @@ def fp32_weights(casts: bool = False) -> Change:
     bits are without effect.
     """
     return Change(
-        "weights in fp32" + (", no 16-bit casts" if casts else ""),
+        "fp32_weights",
+        (casts,),
+        lambda casts: "weights in fp32, no 16-bit casts" if casts else "weights in fp32",
         model=to_fp32,
         around=(lambda model: in_fp32()) if casts else None,
     )
@@ -150,3 +151,22 @@ def to_fp32(model: nn.Module) -> nn.Module:
         if parameter.dtype in HALVES:
             parameter.data = parameter.data.float()
     return model
+
+
+def reinitialise(names: Iterable[str]) -> Change:
+    """These modules get PyTorch's default initialisation, drawn from a stream of its own."""
+    chosen = tuple(names)
+
+    def change(model: nn.Module) -> None:
+        modules = dict(model.named_modules())
+        with torch.random.fork_rng():
+            torch.manual_seed(11)
+            for name in chosen:
+                modules[name].reset_parameters()
+
+    return Change("default_initialisation", chosen, _reinitialised_name, model=change)
+
+
+def _reinitialised_name(*names: str) -> str:
+    more = " …" if len(names) > 3 else ""
+    return f"default initialisation of {', '.join(names[:3])}{more}"

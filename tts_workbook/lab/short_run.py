@@ -7,17 +7,21 @@ Shapes: B batch, T frames, M mel bins.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tts_workbook.subject.subject import Batch
 from tts_workbook.subject.tensor_math import tensors_norm
 from tts_workbook.subject.training_step import all_parameters
+
+# what a change is known by: its id, and its arguments
+ChangeKey = tuple[str, tuple[Hashable, ...]]
+Losses = Callable[[nn.Module, Batch], Mapping[str, Tensor]]
 
 LEARNT = 0.5  # the overfit gate: teacher-forced L1 below half of the best constant
 
@@ -26,14 +30,19 @@ LEARNT = 0.5  # the overfit gate: teacher-forced L1 below half of the best const
 class Change:
     """One factor: what differs in a training run from the subject as it is. Unset parts stay the
     subject's own.
+
+    `id` and `arguments` say all of it: two changes of one subject with the same key do the same.
     """
 
-    name: str
+    id: str  # what is changed
+    arguments: tuple[Hashable, ...] = ()  # and how
+    # the template of its name: it is called with the arguments. None: the id in words
+    template: Callable[..., str] | None = None
     # after it is built, before the optimiser is
     model: Callable[[nn.Module], nn.Module | None] | None = None
     optimizer: Callable[[torch.optim.Optimizer], None] | None = None  # after it is made
     # wraps subject.losses; the plain step uses it
-    losses: Callable[[Callable], Callable] | None = None
+    losses: Callable[[Losses], Losses] | None = None
     batch: Callable[[Batch], Batch] | None = None
     # the batch of each step, from 1 on, in place of the subject's one
     batch_at: Callable[[int], Batch] | None = None
@@ -43,6 +52,18 @@ class Change:
     around: Callable[[nn.Module], AbstractContextManager] | None = None
     # the workbook's own step (fp32, clip 1.0) instead of the subject's
     plain_step: bool = False
+
+    @property
+    def key(self) -> ChangeKey:
+        """What it is known by."""
+        return self.id, self.arguments
+
+    @property
+    def name(self) -> str:
+        """What people read; two changes may share it."""
+        if self.template is None:
+            return self.id.replace("_", " ")
+        return self.template(*self.arguments)
 
 
 @dataclass(frozen=True)
@@ -108,18 +129,29 @@ class WatchedSteps:
         before = [parameter.detach().clone() for parameter in self.parameters] if closely else []
         step()
         if closely:
-            moves = [parameter.detach() - old for parameter, old in zip(self.parameters, before)]
+            pairs = zip(self.parameters, before, strict=True)
+            moves = [parameter.detach() - old for parameter, old in pairs]
             self.ratios.append(tensors_norm(moves) / (tensors_norm(before) + 1e-12))
-            self.shares.append(
-                sum(int((move != 0).sum()) for move in moves)
-                / max(1, sum(move.numel() for move in moves))
-            )
+            n_moved = sum(int((move != 0).sum()) for move in moves)
+            n_elements = sum(move.numel() for move in moves)
+            self.shares.append(n_moved / max(1, n_elements))
 
-    update_ratio = property(lambda self: median(self.ratios))
-    moved = property(lambda self: median(self.shares))
-    gradient_norm = property(lambda self: median(self.norms))
+    @property
+    def update_ratio(self) -> float:
+        """‖Δw‖ / ‖w‖ of one step, median."""
+        return median(self.ratios)
+
+    @property
+    def moved(self) -> float:
+        """Share of elements that a step changes, median."""
+        return median(self.shares)
+
+    @property
+    def gradient_norm(self) -> float:
+        """As the optimiser sees it, median."""
+        return median(self.norms)
 
 
-def median(values) -> float:
+def median(values: Sequence[float]) -> float:
     """Middle value; NaN of nothing."""
     return sorted(values)[len(values) // 2] if values else math.nan

@@ -14,9 +14,8 @@ from itertools import combinations
 
 from torch import Tensor
 
-from tts_workbook.faults.checks.losses import span, term_gradients
-from tts_workbook.faults.checks.parameters import declared
 from tts_workbook.measure.observed_steps import observe_steps
+from tts_workbook.measure.term_gradients import declared, span, term_gradients
 from tts_workbook.subject.interventions import kept_scalers
 from tts_workbook.subject.isolation import private_copy, unchanged_randomness
 from tts_workbook.subject.opened import OpenSubject

@@ -70,6 +70,13 @@ class SeenStep:
     def n_backward(self) -> int:
         return len(self.losses)
 
+    @property
+    def held(self) -> Named:
+        """The gradient after the last backward pass, of the optimiser's parameters: nobody need
+        zero the others.
+        """
+        return only(self.backward, self.gradient)
+
 
 @dataclass(frozen=True)
 class Observation:

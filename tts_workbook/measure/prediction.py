@@ -12,15 +12,38 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from tts_core.model.modes import evaluating
 from tts_workbook.measure.anatomy import anatomy
-from tts_workbook.subject.isolation import without_dropout
+from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
 from tts_workbook.subject.module_calls import change_output, output_changed, trace
 from tts_workbook.subject.opened import OpenSubject
+from tts_workbook.subject.subject import Batch
 
 # of the target's spread: how near the prediction has to come to what it was made to be
 CLOSE = 0.01
 # a last layer that moves the prediction by less than this per unit does not reach it
 FLAT = 1e-6
+
+
+def eval_losses(
+    opened: OpenSubject, model: nn.Module, batch: Batch | None = None
+) -> dict[str, float]:
+    """Each term of `model` on the subject's batch, or on `batch`, in eval mode without dropout."""
+    if batch is None:
+        batch = opened.batch
+    with unchanged_randomness(opened.seed), without_dropout(model), evaluating(model):
+        terms = opened.subject.losses(model, batch)
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+
+def losses_of_prediction(
+    opened: OpenSubject, model: nn.Module, prediction: Tensor
+) -> dict[str, float] | None:
+    """`eval_losses` on the subject's batch as if `model` had predicted `prediction` (B, T, M). None
+    where it cannot be made to predict that.
+    """
+    with predicting(opened, model, prediction) as reached:
+        return eval_losses(opened, model) if reached else None
 
 
 @contextmanager

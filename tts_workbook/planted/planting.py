@@ -43,9 +43,6 @@ from tts_workbook.subject.subject import Subject
 # Plants that are not in the file of their cause yet.
 STILL_HERE = {
     "data": plants_data,
-    "loss": plants_training,
-    "optimizer": plants_training,
-    "precision": plants_training,
     "loop": plants_training,
 }
 
@@ -63,17 +60,6 @@ def _generic() -> dict[str, Plant]:
 
 GENERIC: Mapping[str, Plant] = _generic()
 
-# What the setting of a fault's run, and of its clean twin, has to be for the fault to matter; see
-# `required_setting`.
-REQUIRED_SETTING: Mapping[str, Mapping[str, Any]] = {
-    "optimizer.clip_too_tight": {"optimizer": "sgd"},  # Adam divides by the norm again
-    "precision.clip_before_unscale": {"optimizer": "sgd"},
-    "precision.low_precision_weights": {"lr": 1e-4},  # larger steps survive the rounding
-    "loss.padding_included": {"batch_size": 2},
-    # one clip alone is not padded, two may be of one length
-    "model.padding_mask": {"batch_size": 4},
-    "loop.accumulation": {"batch_size": 2},
-}
 LOW_RATES = {"tacotron2": 1e-3}  # 1e-4 learns too slowly to tell
 
 
@@ -81,8 +67,7 @@ def required_setting(cause: str, architecture: str) -> dict[str, Any]:
     """The fields of Setting that a fault's run and its clean twin need; a larger batch than the one
     named serves too.
     """
-    needs = CAUSES[cause].plant_needs if cause in CAUSES else {}
-    required = {**REQUIRED_SETTING.get(cause, {}), **needs}
+    required = dict(CAUSES[cause].plant_needs) if cause in CAUSES else {}
     if "lr" in required:
         required["lr"] = LOW_RATES.get(architecture, required["lr"])
     return required

@@ -126,18 +126,6 @@ def sample_rate(build: Build, setting: Setting) -> Subject:
     return build(with_clips(setting, spoilt), extract=extract)
 
 
-def unnormalised_target(build: Build, setting: Setting) -> Subject:
-    """Raw log-mels as targets: ln units, 10 log10 or 20 log10 (drawn), far from zero mean and unit
-    scale.
-    """
-    scale = setting.random.choice([1.0, 10 / math.log(10), 20 / math.log(10)])
-
-    def statistics(mels: list[Tensor]) -> tuple[Tensor, Tensor]:
-        return torch.zeros(mels[0].shape[1]), torch.full((mels[0].shape[1],), 1 / scale)
-
-    return build(setting, statistics=statistics)
-
-
 def duration_sum(build: Build, setting: Setting) -> Subject:
     """Durations counted with another hop: all of them 0.5 to 0.8 or 1.25 to 2 times too long
     (drawn), rounded.

@@ -13,7 +13,8 @@ from tts_workbook import Finding, cli, diagnose
 from tts_workbook.diagnosis.diagnosis_report import Report, merged
 from tts_workbook.diagnosis.triage import triage
 from tts_workbook.faults.cause import AREAS
-from tts_workbook.faults.registry import CATALOGUE
+from tts_workbook.faults.examine import examine
+from tts_workbook.faults.registry import CATALOGUE, CAUSES
 from tts_workbook.lab import lab as laboratory
 from tts_workbook.pages.diagnosis_page import diagnosis_page, triage_page
 from tts_workbook.planted import ours
@@ -74,6 +75,9 @@ def test_an_absent_part_is_named(clean):
         if check.needs and not bare.has(*check.needs)
         for finding in check.findings(lab)
     ]
+    for cause in CAUSES.values():
+        if all(one.needs and not bare.has(*one.needs) for one in cause.experiments):
+            said.append(examine(cause, lab))
     assert {"model.padding_mask", "generation.layout", "data.mel_recipe"} <= {
         finding.cause for finding in said
     }
@@ -84,16 +88,15 @@ def test_an_absent_part_is_named(clean):
 
 
 def test_a_part_that_raises_is_undecided_and_the_rest_goes_on(clean):
-    from tts_workbook.faults.checks.registry import CHECKS
-
     def broken(batch, n):
         raise IndexError("too few frames")
 
     lab = laboratory.Lab(replace(clean, pad=broken))
-    said = next(check for check in CHECKS if check.name == "appended_padding").findings(lab)
-    assert {finding.level for finding in said} == {"undecided"} and "too few frames" in said[
-        0
-    ].experiment
+    said = [
+        examine(CAUSES[cause], lab) for cause in ("model.padding_mask", "loss.padding_included")
+    ]
+    assert {finding.level for finding in said} == {"undecided"}
+    assert "too few frames" in said[0].experiment
 
 
 def test_the_strongest_level_counts_and_what_is_explained_is_not_blamed():

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from tests.tts_workbook.diagnosis.test_observe import step_with
-from tests.tts_workbook.diagnosis.tiny_speaker import Gain, adam, findings, speaker_lab, with_parts
+from tests.tts_workbook.diagnosis.tiny_speaker import adam, speaker_lab
 from tests.tts_workbook.diagnosis.tiny_subject import Tiny, subject
 from tts_core.errors import WorkbookError
-from tts_workbook.faults.checks.learning import CAUSES
 from tts_workbook.faults.checks.registry import CHECKS, Check
+from tts_workbook.faults.examine import examine
 from tts_workbook.faults.finding import Finding
+from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab import lab as laboratory
 from tts_workbook.lab.lab import N_JUDGED, BudgetSpent, Lab
 from tts_workbook.lab.run_changes import lr_times, no_weight_decay
@@ -39,6 +40,14 @@ def test_a_course_is_run_once_and_told_of():
     assert bench.course(lr_times(2.0), seed=1) is not first and [name for name, _ in told][1:] == [
         "learning rate × 2, seed 1"
     ]
+
+
+def test_two_changes_of_one_name_are_two_courses():
+    """Both read "learning rate × 1": what is cached is known by id and arguments."""
+    bench = Lab(subject(), steps=16)
+    first, second = bench.course(lr_times(1.0)), bench.course(lr_times(1.0 + 1e-7))
+    assert first is not second and bench.course(lr_times(1.0)) is first
+    assert list(bench.courses) == ["learning rate × 1", "learning rate × 1 (2)"]
 
 
 def test_the_budget_says_the_steps_where_nobody_does(monkeypatch):
@@ -92,51 +101,6 @@ def test_a_slow_subject_is_not_given_more_steps_after_the_deadline():
     assert bench.course().final > 0.5 and not bench.learns and len(bench.courses) == 1
 
 
-def test_what_a_deadline_leaves_open_says_so():
-    bench = hurried(speaker_lab(make_optimizer=adam(decay=20.0)))
-    found = findings(bench, "learning")
-    assert set(found) == set(CAUSES) and {finding.level for finding in found.values()} == {
-        "undecided"
-    }
-    assert all('budget "full"' in finding.experiment for finding in found.values())
-
-
-def test_what_was_found_before_the_deadline_stays_found():
-    """Two faults: the time is over when the first is decided."""
-
-    def over(name, course):
-        if name.endswith(", seed 1") and name != "as it is, seed 1":
-            bench.started -= 2 * laboratory.DEADLINE["fast"]
-
-    bench = hurried(
-        speaker_lab(with_parts(memory=lambda: Gain(100.0)), make_optimizer=adam(decay=20.0)),
-        late=False,
-    )
-    bench.on_course = over
-    found = findings(bench, "learning")
-    first = [cause for cause, finding in found.items() if finding.level == "confirmed"]
-    assert first in (["model.memory_scale"], ["optimizer.weight_decay"])
-    assert (
-        found[first[0]].evidence["after"]
-        < found[first[0]].evidence["mean TF L1 / best constant before"]
-    )
-    rest = [finding for cause, finding in found.items() if cause != first[0]]
-    assert {finding.level for finding in rest} == {"undecided"} and all(
-        'budget "full"' in finding.experiment for finding in rest
-    )
-
-
-def test_what_was_excluded_before_the_deadline_stays_excluded(monkeypatch):
-    """The time is over only when a decay is about to be judged in a longer run."""
-    bench = speaker_lab(make_optimizer=adam(decay=1.1))
-    bench.steps, bench.__dict__["n_steps"] = None, 48
-    monkeypatch.setattr(laboratory, "LONGEST", {"fast": 0.0})
-    found = findings(bench, "learning")
-    assert found.pop("optimizer.weight_decay").level == "undecided" and {
-        finding.level for finding in found.values()
-    } == {"excluded"}
-
-
 def test_a_check_that_breaks_off_keeps_everything_that_it_had_found():
     def run(lab):
         yield Finding("loop.no_step", "confirmed", "seen")
@@ -158,6 +122,7 @@ def test_every_check_survives_the_deadline():
     """Nothing raises, and no cause is confirmed for want of time."""
     bench = hurried(Lab(subject(build=lambda: Tiny().bfloat16(), make_optimizer=adam(3e-4))))
     found = [finding for check in CHECKS for finding in check.findings(bench)]
+    found += [examine(cause, bench) for cause in CAUSES.values()]
     said = [
         finding.experiment
         for finding in found

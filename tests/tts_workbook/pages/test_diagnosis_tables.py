@@ -76,20 +76,20 @@ def test_a_report_without_a_training_run_has_a_page_without_their_picture():
 
 
 def test_the_runs_that_mend_are_those_of_confirmed_findings_alone_whatever_their_names_say():
-    slower, rate = "rate × 0.1 + a + b as the one factor", "norm of the memory"
+    slower, rate, decay = ("learning_rate", (0.1,)), ("memory_norm", ()), ("no_decay", ())
     report = replace(
         REPORT,
         entries=(
             replace(ENTRIES[0], mended_by=(slower,)),
             Finding("model.memory_scale", "confirmed", "look", mended_by=(rate,)),
-            Finding("optimizer.weight_decay", "excluded", "no decay", mended_by=("no decay",)),
+            Finding("optimizer.weight_decay", "excluded", "no decay", mended_by=(decay,)),
         ),
         changes={
             "as it is": (),
             "one": (slower,),
-            "two": ("no decay",),
+            "two": (decay,),
             "three": (slower, rate),
-            "four": (rate, "no decay"),
+            "four": (rate, decay),
         },
     )
     assert report.mending_courses == ["one", "three"]

@@ -4,16 +4,7 @@
 import tts_workbook.faults.checks.data
 import tts_workbook.faults.checks.durations
 import tts_workbook.faults.checks.features
-import tts_workbook.faults.checks.step
-import tts_workbook.faults.checks.parameters
-import tts_workbook.faults.checks.precision
 import tts_workbook.faults.checks.restart
-import tts_workbook.faults.checks.losses
-import tts_workbook.faults.checks.balance
-import tts_workbook.faults.checks.model
-import tts_workbook.faults.checks.order
-import tts_workbook.faults.checks.activity
-import tts_workbook.faults.checks.learning
 import tts_workbook.faults.checks.generation
 import tts_workbook.faults.checks.stopping  # noqa: F401  they register their checks
 from tts_workbook.faults.checks.registry import CHECKS

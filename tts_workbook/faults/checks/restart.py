@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tts_workbook.faults.checks.parameters import common_path
 from tts_workbook.faults.checks.registry import check
 from tts_workbook.faults.finding import Finding
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.observed_steps import n_checkpointed, observe, observe_steps
 from tts_workbook.subject.interventions import without_checkpointing
 from tts_workbook.subject.isolation import private_copy, unchanged_randomness, without_dropout
+from tts_workbook.subject.module_names import common_path
 from tts_workbook.subject.tensor_math import Named, difference
 from tts_workbook.subject.training_step import all_parameters
 

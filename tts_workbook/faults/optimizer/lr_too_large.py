@@ -1,0 +1,46 @@
+"""optimizer.lr_too_large: the learning rate is too large."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tts_workbook.faults.cause import Cause
+from tts_workbook.faults.optimizer._pace import pace
+from tts_workbook.faults.planting import Build, Setting, with_groups
+from tts_workbook.faults.selection import paired
+from tts_workbook.faults.suspect import Suspect
+from tts_workbook.lab.lab import Lab
+from tts_workbook.lab.run_changes import lr_times
+from tts_workbook.subject.subject import Subject
+
+HARDLY_MOVES = 1e-3  # ‖Δw‖ / ‖w‖ of a step below which no lower learning rate is tried
+
+
+def propose(lab: Lab) -> Iterable[Suspect]:
+    """The learning rate by powers of ten, down where a step moves the weights much."""
+    # a course that broke before its first step has no ratio, and is asked
+    if lab.course().update_ratio <= HARDLY_MOVES:
+        return
+    for factor in (0.1, 0.01):
+        yield Suspect(
+            CAUSE.id, lr_times(factor), pace(lab), "make_optimizer", general=True, always=False
+        )
+
+
+def plant(build: Build, setting: Setting) -> Subject:
+    """Learning rate 30 to 300 times too large."""
+    factor = setting.log_uniform(30, 300)
+    return with_groups(build(setting), lambda group: group.update(lr=group["lr"] * factor))
+
+
+CAUSE = Cause(
+    id="optimizer.lr_too_large",
+    title="the learning rate is too large",
+    experiment="the learning rate lowered as the one factor, same seeds",
+    fix="lower the learning rate or warm it up",
+    experiments=(paired("optimizer.lr_too_large"),),
+    remedy=True,
+    propose=propose,
+    upstream=11,
+    plant=plant,
+)

@@ -1,0 +1,53 @@
+"""How large a model's weights are at the start, beside what PyTorch would have drawn."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+from torch import Tensor
+
+from tts_workbook.subject.isolation import unchanged_randomness
+from tts_workbook.subject.module_calls import rms
+from tts_workbook.subject.opened import OpenSubject, once_per_subject
+
+question = "Which modules start with weights of another size than their default initialisation?"
+
+# weights this many times larger or smaller than the module's default initialisation are odd
+INITIAL = 3.0
+
+
+@once_per_subject
+def odd_weights(opened: OpenSubject) -> dict[str, float]:
+    """Modules whose weights are far from their default initialisation: size over the default's, the
+    oddest first.
+    """
+    odd: dict[str, float] = {}
+    for name, module in opened.build().named_modules():
+        own = list(module.parameters(recurse=False))
+        has_matrix = any(weight.ndim > 1 and weight.is_floating_point() for weight in own)
+        if not hasattr(module, "reset_parameters") or not has_matrix:
+            continue
+        twin = copy.deepcopy(module)
+        with unchanged_randomness(opened.seed):
+            twin.reset_parameters()
+        defaults = twin.parameters(recurse=False)
+        ratios = [_size_over_default(*pair) for pair in zip(own, defaults, strict=True)]
+        ratio = max(ratios, key=_oddness)
+        if not 1 / INITIAL < ratio < INITIAL:
+            odd[name] = ratio
+    return dict(sorted(odd.items(), key=lambda item: -_oddness(item[1])))
+
+
+def _oddness(ratio: float) -> float:
+    return abs(math.log(ratio))
+
+
+def _size_over_default(weight: Tensor, default: Tensor) -> float:
+    """RMS over that of the default; a vector (a bias) counts where it is larger than 1 and the
+    default is not, else as 1.
+    """
+    size, usual = rms(weight), rms(default)
+    if weight.ndim > 1:
+        return (size + 1e-9) / (usual + 1e-9)
+    return INITIAL * size if size > 1.0 > usual else 1.0

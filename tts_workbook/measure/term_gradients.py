@@ -1,0 +1,83 @@
+"""The gradient of each loss term of any subject, and how much of each term the total holds.
+
+Gradients are dictionaries by parameter name, at fresh weights and without dropout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from tts_core.model.modes import evaluating
+from tts_workbook.subject.isolation import unchanged_randomness
+from tts_workbook.subject.opened import OpenSubject, once_per_subject
+from tts_workbook.subject.tensor_math import Named, inner
+
+question = "What gradient does each loss send, and with what weight does it enter the total?"
+N_POINTS = 10  # disturbed weights at which the terms are compared with the total
+FURTHEST = 0.3  # of a parameter's own deviation: how far it is disturbed at most
+
+
+@once_per_subject
+def term_gradients(opened: OpenSubject) -> dict[str, Named]:
+    """Term ("total" too) -> its gradient at fresh weights, without dropout."""
+    model = opened.build()
+    return {name: opened.gradient(model, term=name) for name in opened.losses(model)}
+
+
+def span(total: Named, parts: list[Named]) -> tuple[list[float], float]:
+    """Least-squares weights of the parts in `total`, and the squared share of `total` that they
+    leave unexplained; all finite.
+    """
+    gram = torch.tensor([[inner(a, b) for b in parts] for a in parts], dtype=torch.float64)
+    right = torch.tensor([inner(part, total) for part in parts], dtype=torch.float64)
+    scale = gram.diagonal().sqrt()
+    scaled = gram / scale[:, None] / scale
+    solution = torch.linalg.lstsq(scaled, (right / scale)[:, None], driver="gelsd").solution
+    weights = solution[:, 0] / scale
+    square = inner(total, total)
+    unexplained = square - 2 * float(weights @ right) + float(weights @ gram @ weights)
+    return weights.tolist(), max(0.0, unexplained / square)
+
+
+@once_per_subject
+def term_weights(opened: OpenSubject) -> dict[str, float]:
+    """Weights with which the terms enter total, from their values at disturbed weights (least
+    squares); empty where there are no other terms, or a value is not finite.
+    """
+    model = opened.build()
+    fresh = [parameter.detach().clone() for parameter in model.parameters()]
+    rows: list[dict[str, float]] = []
+    for point in range(N_POINTS):
+        _disturb(model, fresh, point)
+        with torch.no_grad(), evaluating(model), unchanged_randomness(opened.seed):
+            terms = opened.subject.losses(model, opened.batch)
+        rows.append({name: float(term.detach()) for name, term in terms.items()})
+    names = [name for name in rows[-1] if name != "total"]
+    values = torch.tensor([[row[name] for name in names] for row in rows], dtype=torch.float64)
+    totals = torch.tensor([[row["total"]] for row in rows], dtype=torch.float64)
+    if not names or not torch.isfinite(values).all() or not torch.isfinite(totals).all():
+        return {}
+    scale = values.abs().amax(dim=0).clamp(min=1e-12)
+    solution = torch.linalg.lstsq(values / scale, totals, driver="gelsd").solution
+    weights = solution[:, 0] / scale
+    return dict(zip(names, weights.tolist(), strict=True))
+
+
+@torch.no_grad()
+def _disturb(model: nn.Module, fresh: list[Tensor], point: int) -> None:
+    """Set every parameter to its fresh value plus seeded noise; at point 0 the noise is none."""
+    generator = torch.Generator().manual_seed(point)
+    for parameter, old in zip(model.parameters(), fresh, strict=True):
+        noise = torch.randn(old.shape, generator=generator).to(old.device)
+        deviation = old.float().std(unbiased=False).to(old.dtype)
+        parameter.copy_(old + FURTHEST * point / N_POINTS * noise.to(old.dtype) * deviation)
+
+
+def declared(name: str, modules: Iterable[str]) -> bool:
+    """Whether a parameter is one of `modules` (names of modules or parameters), or inside one of
+    them.
+    """
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
