@@ -43,7 +43,6 @@ class Telling:
     evidence: Mapping[str, float | str] = field(default_factory=dict)  # the numbers behind it
     fix: str = ""  # what to change; the cause's own where it is not said
     mended_by: tuple[ChangeKey, ...] = ()  # the changes whose paired run removes the harm
-    mended_by: tuple[str, ...] = ()  # names of the changes whose paired run removes the harm
 
 
 @dataclass(frozen=True)

@@ -59,5 +59,4 @@ def _answer(
         decision.strength,
         telling.fix,
         telling.mended_by,
-        telling.mended_by,
     )

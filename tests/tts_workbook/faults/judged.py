@@ -61,6 +61,7 @@ def confirmed(bench, cause):
     accepted = select(bench).of(cause)
     assert accepted.before.outcome - accepted.after.outcome > MARGIN
     assert found[cause].strength > MARGIN and found[cause].where
+    assert len(found[cause].mended_by) == 1  # what the picture of the courses colours
     return found[cause]
 
 
