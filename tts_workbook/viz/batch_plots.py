@@ -36,8 +36,8 @@ from tts_workbook.viz.inputs import (
     finite_numbers,
     named,
 )
+from tts_workbook.viz.origin_line import state_provenance
 from tts_workbook.viz.picture import Picture, new_picture, workbook_style
-from tts_workbook.viz.provenance import state_provenance
 from tts_workbook.viz.style import ALARM, GREY, INK, LEVEL, WIDTH, colours_of
 
 ZERO_STANDS_AT = 1e-18  # on a log axis

@@ -18,8 +18,8 @@ from matplotlib.patches import Patch, Rectangle
 from tts_core.errors import WorkbookError
 from tts_workbook.viz.axes import category_ticks, legend_above
 from tts_workbook.viz.inputs import entry_of, finite_number, named
+from tts_workbook.viz.origin_line import state_provenance
 from tts_workbook.viz.picture import Picture, new_picture, take_room_on_top, workbook_style
-from tts_workbook.viz.provenance import state_provenance
 from tts_workbook.viz.style import INK, SPARE_COLOURS, luminance
 
 RIGHT, WRONG, MASKED = "#0072B2", "#D55E00", "#d9d9d9"

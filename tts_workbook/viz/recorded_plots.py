@@ -16,8 +16,8 @@ from tts_workbook.viz.constant_line import (
     step_limits,
 )
 from tts_workbook.viz.inputs import curves_of, entry_of, finite_number, named
+from tts_workbook.viz.origin_line import state_provenance
 from tts_workbook.viz.picture import Picture, new_picture, workbook_style
-from tts_workbook.viz.provenance import state_provenance
 from tts_workbook.viz.style import GREY, INK, LEVEL, WIDTH, colours_of
 
 

@@ -22,8 +22,8 @@ from tts_workbook.viz.axes import (
 )
 from tts_workbook.viz.constant_line import DRAWN_BAND, DRAWN_COLLAPSE, DRAWN_PLATEAU_STEPS
 from tts_workbook.viz.inputs import finite_array, finite_number, named
+from tts_workbook.viz.origin_line import state_provenance
 from tts_workbook.viz.picture import Picture, new_picture, workbook_style
-from tts_workbook.viz.provenance import state_provenance
 from tts_workbook.viz.style import ALARM, BAND, GREY, INK, LEVEL, SPARE_COLOURS, colours_of
 
 # a column of doses is as wide as so many of them at least: the name of its factor has to fit
