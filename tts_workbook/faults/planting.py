@@ -1,4 +1,5 @@
-"""How a fault is planted: `plant(build, setting)` turns a build and a setting into a faulty Subject.
+"""How a fault is planted: `plant(build, setting)` turns a build and a setting into a faulty
+Subject.
 
 `build(setting, **parts)` returns the clean subject of `setting` over `setting.clips`; `parts` are
 the keywords of `subject.clip_data.Parts`: the mel term, the statistics, the feature extraction.
@@ -9,8 +10,10 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+import numpy as np
 
 from tts_core.speech.dataset import Clip
 from tts_workbook.subject.subject import Subject
@@ -45,3 +48,20 @@ class Setting:
 
 Build = Callable[..., Subject]  # (setting, **parts) -> the subject
 Plant = Callable[..., Subject]  # (build, setting, **what it cannot know) -> the faulty subject
+
+
+def with_clips(setting: Setting, change: Callable[[Clip], Clip]) -> Setting:
+    """The setting with every clip changed. A clip keeps what is true beside what is encoded:
+    `samples` and `phonemes` stay as recorded and written while `mel`, `phoneme_ids` or `durations`
+    go wrong.
+    """
+    return replace(setting, clips=tuple(change(clip) for clip in setting.clips))
+
+
+def rescaled(durations: np.ndarray, n_frames: int) -> np.ndarray:
+    """Durations (N,) stretched to sum to `n_frames`, rounded at the borders, so that the sum is
+    exact.
+    """
+    ends = np.cumsum(durations)
+    borders = np.round(ends * n_frames / ends[-1]).astype(np.int64)
+    return np.diff(borders, prepend=0)
