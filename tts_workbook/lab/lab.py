@@ -65,8 +65,6 @@ class Lab(OpenSubject):
         self.budget, self.on_course, self.steps = budget, on_course, steps
         self.started = time.perf_counter()
         self.courses: dict[str, Course] = {}
-        # causes that the checks before have confirmed
-        self.confirmed: list[str] = []
         # why the loss is not about the target, where a check has found that
         self.misled = ""
 

@@ -13,7 +13,8 @@ from tts_workbook import Finding, cli, diagnose
 from tts_workbook.diagnosis.diagnosis_report import Report, merged
 from tts_workbook.diagnosis.triage import triage
 from tts_workbook.faults.cause import AREAS
-from tts_workbook.faults.registry import CATALOGUE
+from tts_workbook.faults.examine import examine
+from tts_workbook.faults.registry import CATALOGUE, CAUSES
 from tts_workbook.lab import lab as laboratory
 from tts_workbook.pages.diagnosis_page import diagnosis_page, triage_page
 from tts_workbook.planted import ours
@@ -74,6 +75,9 @@ def test_an_absent_part_is_named(clean):
         if check.needs and not bare.has(*check.needs)
         for finding in check.findings(lab)
     ]
+    for cause in CAUSES.values():
+        if all(one.needs and not bare.has(*one.needs) for one in cause.experiments):
+            said.append(examine(cause, lab))
     assert {"model.padding_mask", "generation.layout", "data.mel_recipe"} <= {
         finding.cause for finding in said
     }

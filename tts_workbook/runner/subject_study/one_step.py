@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import tts_workbook.faults.checks.in_order  # noqa: F401  registers the checks
 from tts_workbook.diagnosis.diagnosis_report import merged
 from tts_workbook.faults.checks.registry import CHECKS
+from tts_workbook.faults.examine import examine
 from tts_workbook.faults.finding import Finding
-from tts_workbook.faults.registry import CATALOGUE
+from tts_workbook.faults.registry import CATALOGUE, CAUSES
 from tts_workbook.measure.module_audit import ModuleAudit, audit_modules
 from tts_workbook.pages.diagnosis_tables import numbers_text
 from tts_workbook.runner.subject_study.study import Study, Verdict
@@ -20,7 +21,9 @@ from tts_workbook.viz import plot_gradient_norms, plot_loss_shares, plot_update_
 
 REASON = "it takes a step of our presets apart; your model's step is above"
 # modules of diagnosis/checks/ whose checks take a step
-ONE_STEP = ("step", "parameters", "precision", "restart", "losses")
+ONE_STEP = ("step", "parameters", "precision", "losses")
+# causes in a file of their own whose experiments take a step
+ONE_STEP_CAUSES = ("loop.no_step", "loop.checkpointing", "loop.weights_not_loaded")
 # of the claim that the fault is absent
 VERDICTS = {"confirmed": "refuted", "excluded": "supported"}
 
@@ -39,15 +42,20 @@ def study(study: Study) -> Verdict:
 
 
 def one_step_findings(study: Study) -> tuple[Finding, ...]:
-    """The checks of the train step, its parameters, precision, restart and losses, one entry per
-    cause, strongest first.
+    """The checks of the train step, its parameters, precision and losses, and of what a model is
+    restored from, one entry per cause, strongest first.
     """
     checks = [check for check in CHECKS if check.run.__module__.rpartition(".")[2] in ONE_STEP]
     found: list[Finding] = []
-    with study.book.progress(len(checks), "one-step experiments") as progress:
+    n_experiments = len(checks) + len(ONE_STEP_CAUSES)
+    with study.book.progress(n_experiments, "one-step experiments") as progress:
         for index, check in enumerate(checks, start=1):
             progress.update(index, check.name.replace("_", " "))
             found += check.findings(study.lab)
+        for index, cause in enumerate(ONE_STEP_CAUSES, start=len(checks) + 1):
+            progress.update(index, CAUSES[cause].title)
+            found = [entry for entry in found if entry.cause != cause]
+            found.append(examine(CAUSES[cause], study.lab))
     return merged(found)
 
 
