@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 
 from tts_workbook.diagnosis.diagnosis_report import Report, merged
 from tts_workbook.faults.cause import Cause
-from tts_workbook.faults.checks.in_order import CHECKS
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.finding import Finding
 from tts_workbook.faults.registry import CAUSES
@@ -71,23 +70,9 @@ def examine_all(
         if not cause.after_others:
             on_progress(cause.title)
             findings.append(examine(cause, lab))
-    findings += _still_as_checks(lab, findings, on_progress)
     confirmed = {found.cause for found in findings if found.level == "confirmed"}
     for cause in causes:
         if cause.after_others:
             on_progress(cause.title)
             findings.append(examine(cause, lab, confirmed))
     return findings
-
-
-def _still_as_checks(
-    lab: Lab, known: list[Finding], on_progress: Callable[[str], None]
-) -> list[Finding]:
-    """What is not a cause with a file of its own yet, in the order that it relies on."""
-    found: list[Finding] = []
-    for check in CHECKS:
-        on_progress(check.name.replace("_", " "))
-        found += [entry for entry in check.findings(lab) if entry.cause not in CAUSES]
-        confirmed = [entry.cause for entry in [*known, *found] if entry.level == "confirmed"]
-        lab.confirmed = list(dict.fromkeys(confirmed))
-    return found

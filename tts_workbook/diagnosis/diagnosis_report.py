@@ -8,7 +8,7 @@ from typing import Any
 
 from tts_workbook.faults.cause import Level
 from tts_workbook.faults.finding import Finding, as_json, ranking
-from tts_workbook.faults.registry import CATALOGUE
+from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.short_run import ChangeKey
 
 
@@ -51,7 +51,7 @@ class Report:
         """The overfit gate is passed and no defect is confirmed or suspected; drift under
         self-feeding is none.
         """
-        return self.passed and not any(CATALOGUE[found.cause].defect for found in self.findings)
+        return self.passed and not any(CAUSES[found.cause].defect for found in self.findings)
 
     def at(self, level: Level) -> list[Finding]:
         """The entries of one level."""
@@ -144,7 +144,7 @@ def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     for found in list(best.values()):
         if found.level != "confirmed":
             continue
-        for sign in CATALOGUE[found.cause].explains:
+        for sign in CAUSES[found.cause].explains:
             if sign in best and best[sign].level in ("confirmed", "suspected"):
                 best[sign] = _explained(best[sign], by=found.cause)
     return tuple(sorted(best.values(), key=ranking))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tts_workbook.faults.cause import LEVELS, Level
-from tts_workbook.faults.registry import CATALOGUE
+from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.short_run import ChangeKey
 
 
@@ -27,15 +27,15 @@ class Finding:
     mended_by: tuple[ChangeKey, ...] = ()  # the changes whose paired run removes the harm
 
     def __post_init__(self) -> None:
-        if self.cause not in CATALOGUE:
+        if self.cause not in CAUSES:
             raise ValueError(f"{self.cause!r} is not in the catalogue of faults")
         if not self.fix and self.level in ("confirmed", "suspected"):
-            object.__setattr__(self, "fix", CATALOGUE[self.cause].fix)
+            object.__setattr__(self, "fix", CAUSES[self.cause].fix)
 
     @property
     def title(self) -> str:
         """The cause in a few words."""
-        return CATALOGUE[self.cause].title
+        return CAUSES[self.cause].title
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; numbers that are not finite become text."""
@@ -70,7 +70,7 @@ def ranking(found: Finding) -> tuple[int, bool, bool, bool, float, int, str]:
     """What findings are sorted by: level first; drift after every defect; what keeps a model from
     learning before what spoils the sound of a learnt one; remedies after faults; then strength.
     """
-    cause = CATALOGUE[found.cause]
+    cause = CAUSES[found.cause]
     return (
         LEVELS.index(found.level),
         not cause.defect,

@@ -6,7 +6,6 @@ import importlib
 import pkgutil
 from pathlib import Path
 
-from tts_workbook.faults import catalogue
 from tts_workbook.faults.cause import AREAS, Cause
 
 
@@ -25,5 +24,3 @@ def _found() -> dict[str, Cause]:
 
 
 CAUSES: dict[str, Cause] = _found()
-# those that are not in a file of their own yet, too
-CATALOGUE: dict[str, Cause | catalogue.Fault] = {**catalogue.CATALOGUE, **CAUSES}

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from tts_workbook.faults.planting import Setting
-from tts_workbook.faults.registry import CATALOGUE
+from tts_workbook.faults.registry import CAUSES
 from tts_workbook.planted.cases import Architecture, draw_setting
 from tts_workbook.subject.subject import Subject
 
@@ -150,7 +150,7 @@ def cells(
             if "fault" in kinds:
                 found += [
                     Cell(name, "fault", fault, seed)
-                    for fault in CATALOGUE
+                    for fault in CAUSES
                     if fault in architecture.plants
                 ]
             if "outside" in kinds and seed in (TUNING[0], SCORED[0]):
@@ -385,7 +385,7 @@ def defects(causes: Iterable[str]) -> list[str]:
     """Those that the catalogue calls a defect: drift under self-feeding is none, and saying that it
     is there is no alarm.
     """
-    return [cause for cause in causes if cause not in CATALOGUE or CATALOGUE[cause].defect]
+    return [cause for cause in causes if cause not in CAUSES or CAUSES[cause].defect]
 
 
 def upper_bound(hits: int, n: int, level: float = 0.95) -> float:

@@ -35,30 +35,13 @@ import torch
 from torch import nn
 
 from tts_workbook.faults.planting import Build, Plant, Setting
-from tts_workbook.faults.registry import CATALOGUE, CAUSES
-from tts_workbook.planted import plants_data, plants_training
+from tts_workbook.faults.registry import CAUSES
 from tts_workbook.subject.clip_data import mean_l1
 from tts_workbook.subject.subject import Subject
 
-# Plants that are not in the file of their cause yet.
-STILL_HERE = {
-    "data": plants_data,
-    "loop": plants_training,
+GENERIC: Mapping[str, Plant] = {
+    cause.id: cause.plant for cause in CAUSES.values() if cause.plant is not None
 }
-
-
-def _generic() -> dict[str, Plant]:
-    found: dict[str, Plant] = {}
-    for cause in CATALOGUE:
-        area, name = cause.split(".")
-        here = getattr(STILL_HERE.get(area), name, None)
-        planted = CAUSES[cause].plant if cause in CAUSES else here
-        if planted is not None:
-            found[cause] = planted
-    return found
-
-
-GENERIC: Mapping[str, Plant] = _generic()
 
 LOW_RATES = {"tacotron2": 1e-3}  # 1e-4 learns too slowly to tell
 
@@ -67,7 +50,7 @@ def required_setting(cause: str, architecture: str) -> dict[str, Any]:
     """The fields of Setting that a fault's run and its clean twin need; a larger batch than the one
     named serves too.
     """
-    required = dict(CAUSES[cause].plant_needs) if cause in CAUSES else {}
+    required = dict(CAUSES[cause].plant_needs)
     if "lr" in required:
         required["lr"] = LOW_RATES.get(architecture, required["lr"])
     return required
@@ -93,14 +76,7 @@ def generic_plants(
 # Plants that need no more than `build(setting)`, and so go on top of any other one: the second of a
 # pair.
 LAYERS: Mapping[str, Plant] = {
-    cause: GENERIC[cause]
-    for cause in (
-        "optimizer.lr_too_small",
-        "optimizer.weight_decay",
-        "loop.no_zero_grad",
-        "loop.no_step",
-        "precision.scaler_skips",
-    )
+    cause: plant for cause, plant in GENERIC.items() if CAUSES[cause].plant_layers
 }
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from tts_workbook.diagnosis.diagnosis_report import Report, merged
 from tts_workbook.faults.finding import Finding
-from tts_workbook.faults.registry import CATALOGUE
+from tts_workbook.faults.registry import CAUSES
 
-FOR_THE_EAR = [cause for cause, known in CATALOGUE.items() if known.for_the_ear]
-REMEDIES = [cause for cause, known in CATALOGUE.items() if known.remedy]
+FOR_THE_EAR = [cause for cause, known in CAUSES.items() if known.for_the_ear]
+REMEDIES = [cause for cause, known in CAUSES.items() if known.remedy]
 SPECIFIC, DRIFT = "model.memory_scale", "generation.exposure_gap"
 
 

@@ -2,6 +2,8 @@
 the workbook does.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,9 +11,8 @@ from tests.tts_workbook.diagnosis.test_observe import step_with
 from tests.tts_workbook.diagnosis.tiny_speaker import adam, speaker_lab
 from tests.tts_workbook.diagnosis.tiny_subject import Tiny, subject
 from tts_core.errors import WorkbookError
-from tts_workbook.faults.checks.registry import CHECKS, Check
+from tts_workbook.faults.cause import Decision, Experiment, Telling
 from tts_workbook.faults.examine import examine
-from tts_workbook.faults.finding import Finding
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab import lab as laboratory
 from tts_workbook.lab.lab import N_JUDGED, BudgetSpent, Lab
@@ -101,28 +102,28 @@ def test_a_slow_subject_is_not_given_more_steps_after_the_deadline():
     assert bench.course().final > 0.5 and not bench.learns and len(bench.courses) == 1
 
 
-def test_a_check_that_breaks_off_keeps_everything_that_it_had_found():
-    def run(lab):
-        yield Finding("loop.no_step", "confirmed", "seen")
-        yield Finding("loop.no_zero_grad", "excluded", "seen")
+def test_an_experiment_that_breaks_off_is_undecided_and_what_another_says_of_the_cause_stays():
+    def out_of_time(lab):
         raise BudgetSpent("no time")
 
-    found = Check(
-        "broken off", ("loop.no_step", "loop.no_zero_grad", "loop.accumulation"), (), False, run
-    ).findings(speaker_lab())
-    assert [(entry.cause, entry.level) for entry in found] == [
-        ("loop.no_step", "confirmed"),
-        ("loop.no_zero_grad", "excluded"),
-        ("loop.accumulation", "undecided"),
-    ]
-    assert found[-1].experiment == "no time"
+    decided = Experiment(
+        lambda lab: 1.0, lambda number: Decision("excluded"), lambda number, decision: Telling("x")
+    )
+    broken = replace(decided, measure=out_of_time)
+    cause = replace(CAUSES["loop.accumulation"], experiments=(broken,))
+    found = examine(cause, speaker_lab())
+    assert (found.level, found.experiment) == ("undecided", "no time")
+    for order in ((broken, decided), (decided, broken)):
+        assert examine(replace(cause, experiments=order), speaker_lab()).level == "undecided"
+    sure = replace(decided, decide=lambda number: Decision("confirmed"))
+    for order in ((broken, sure), (sure, broken)):
+        assert examine(replace(cause, experiments=order), speaker_lab()).level == "confirmed"
 
 
 def test_every_check_survives_the_deadline():
     """Nothing raises, and no cause is confirmed for want of time."""
     bench = hurried(Lab(subject(build=lambda: Tiny().bfloat16(), make_optimizer=adam(3e-4))))
-    found = [finding for check in CHECKS for finding in check.findings(bench)]
-    found += [examine(cause, bench) for cause in CAUSES.values()]
+    found = [examine(cause, bench) for cause in CAUSES.values()]
     said = [
         finding.experiment
         for finding in found

@@ -16,7 +16,7 @@ from tts_core.config import preset
 from tts_core.model.generation import decode_frames
 from tts_core.model.modes import evaluating
 from tts_core.speech.phonemes import Vocabulary
-from tts_workbook.faults.registry import CATALOGUE
+from tts_workbook.faults.registry import CAUSES
 from tts_workbook.planted import ours, tacotron
 from tts_workbook.planted.cases import draw_setting, short_clips
 from tts_workbook.planted.planting import generic_plants, required_setting
@@ -246,9 +246,9 @@ def test_the_workbooks_own_presets_are_subjects(preset_name):
 @both
 def test_every_fault_of_the_catalogue_is_planted_or_declared_nonsense(name):
     architecture = ARCHITECTURES[name]
-    assert set(architecture.plants) | set(architecture.nonsense) == set(CATALOGUE)
+    assert set(architecture.plants) | set(architecture.nonsense) == set(CAUSES)
     assert not set(architecture.plants) & set(architecture.nonsense)
-    assert len(architecture.outside) >= 5 and not set(architecture.outside) & set(CATALOGUE)
+    assert len(architecture.outside) >= 5 and not set(architecture.outside) & set(CAUSES)
 
 
 class Pair:
@@ -555,7 +555,7 @@ def stop_term(pair):
 
 
 @both
-@pytest.mark.parametrize("cause", sorted(CATALOGUE))
+@pytest.mark.parametrize("cause", sorted(CAUSES))
 def test_a_plant_differs_from_its_clean_twin_in_what_its_fault_says(name, cause):
     if cause in ARCHITECTURES[name].nonsense:
         assert len(ARCHITECTURES[name].nonsense[cause]) > 20

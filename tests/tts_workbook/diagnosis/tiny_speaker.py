@@ -10,9 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import tts_workbook.faults.checks.in_order  # noqa: F401  registers every check
 from tests.tts_workbook.diagnosis.tiny_subject import D, M, Tiny, subject
-from tts_workbook.faults.checks.registry import CHECKS
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.lab import Lab
@@ -137,14 +135,9 @@ def speaker_lab(build=Speaker, batch=None, steps=STEPS, make_optimizer=adam(), *
 
 
 def findings(lab, *names):
-    """Cause -> its strongest finding, of these causes and of all checks in these modules, as in a
-    report.
-    """
+    """Cause -> its strongest finding, of these causes."""
     order = ("confirmed", "suspected", "excluded", "undecided", "not applicable")
-    found = [examine(CAUSES[name], lab) for name in names if name in CAUSES]
-    for check in CHECKS:
-        if check.run.__module__.rpartition(".")[2] in names:
-            found += check.findings(lab)
+    found = [examine(CAUSES[name], lab) for name in names]
     return {
         finding.cause: finding
         for finding in sorted(found, key=lambda finding: -order.index(finding.level))

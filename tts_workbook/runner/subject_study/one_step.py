@@ -7,11 +7,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import tts_workbook.faults.checks.in_order  # noqa: F401  registers the checks
 from tts_workbook.diagnosis.diagnosis_report import merged
-from tts_workbook.faults.checks.registry import CHECKS
+from tts_workbook.faults.examine import examine
 from tts_workbook.faults.finding import Finding
-from tts_workbook.faults.registry import CATALOGUE
+from tts_workbook.faults.registry import CAUSES
 from tts_workbook.measure.module_audit import ModuleAudit, audit_modules
 from tts_workbook.pages.diagnosis_tables import numbers_text
 from tts_workbook.runner.subject_study.study import Study, Verdict
@@ -20,9 +19,23 @@ from tts_workbook.viz import plot_gradient_norms, plot_loss_shares, plot_update_
 
 REASON = "it takes a step of our presets apart; your model's step is above"
 # modules of diagnosis/checks/ whose checks take a step
-ONE_STEP = ("step", "parameters", "precision", "restart", "losses")
-# of the claim that the fault is absent
-VERDICTS = {"confirmed": "refuted", "excluded": "supported"}
+ONE_STEP_CAUSES = (
+    "loop.no_step",
+    "loop.no_zero_grad",
+    "loop.accumulation",
+    "optimizer.missing_parameters",
+    "precision.low_precision_weights",
+    "precision.mask_overflow",
+    "precision.scaler_skips",
+    "precision.clip_before_unscale",
+    "loop.checkpointing",
+    "loop.weights_not_loaded",
+    "loss.wrong_reduction",
+    "loss.padding_included",
+    "model.padding_mask",
+    "loss.detached",
+    "loss.logged_not_optimised",
+)
 
 
 def study(study: Study) -> Verdict:
@@ -39,15 +52,14 @@ def study(study: Study) -> Verdict:
 
 
 def one_step_findings(study: Study) -> tuple[Finding, ...]:
-    """The checks of the train step, its parameters, precision, restart and losses, one entry per
-    cause, strongest first.
+    """What one step can show of the train step, its parameters, precision and losses, and of what a
+    model is restored from: one finding of each cause, strongest first.
     """
-    checks = [check for check in CHECKS if check.run.__module__.rpartition(".")[2] in ONE_STEP]
     found: list[Finding] = []
-    with study.book.progress(len(checks), "one-step experiments") as progress:
-        for index, check in enumerate(checks, start=1):
-            progress.update(index, check.name.replace("_", " "))
-            found += check.findings(study.lab)
+    with study.book.progress(len(ONE_STEP_CAUSES), "one-step experiments") as progress:
+        for index, cause in enumerate(ONE_STEP_CAUSES, start=1):
+            progress.update(index, CAUSES[cause].title)
+            found.append(examine(CAUSES[cause], study.lab))
     return merged(found)
 
 
@@ -192,9 +204,9 @@ def _item(study: Study, found: Finding) -> Item:
     where = f" (looked for at {found.where})" if found.where else ""
     return study.item(
         found.cause.replace(".", "_"),
-        f"this fault is absent: {CATALOGUE[found.cause].title}{where}",
+        f"this fault is absent: {CAUSES[found.cause].title}{where}",
         VERDICTS.get(found.level, "undecided"),
-        f"on another batch, or later in training: {CATALOGUE[found.cause].experiment}",
+        f"on another batch, or later in training: {CAUSES[found.cause].experiment}",
         provenance=level
         + evidence_of(found)
         + (f". Fix: {found.fix}" if found.level == "confirmed" else ""),

@@ -1,1 +1,0 @@
-"""The checks, by area and in the order of cost: data, step, losses, model, learning, generation."""
