@@ -36,6 +36,8 @@ ONE_STEP_CAUSES = (
     "loss.detached",
     "loss.logged_not_optimised",
 )
+# of the claim that the fault is absent
+VERDICTS = {"confirmed": "refuted", "excluded": "supported"}
 
 
 def study(study: Study) -> Verdict:
