@@ -205,7 +205,7 @@ class BatchComparison:
         return decide(self.interval, MARGINS["outcome"], "decrease")
 
 
-def compare_batches(
+def compare_arms(
     runs: Sequence[BatchRun], arm: str, by: str = "steps", base: str = "single"
 ) -> BatchComparison:
     """`arm` against `base` over the longest budget that all their runs have.
@@ -263,7 +263,7 @@ def corpus_comparison(runs: Sequence[BatchRun]) -> BatchComparison:
             f"the largest corpus trained has {largest} prompts, and {MIN_CORPUS} are wanted; "
             "`python benchmarks/evidence.py batches --corpus DIR` trains one"
         )
-    return compare_batches(
+    return compare_arms(
         [run for run in runs if run.arm != "corpus" or run.clips >= MIN_CORPUS], "corpus"
     )
 

@@ -22,9 +22,9 @@ from tts_workbook.measure.activations import measure_scales
 from tts_workbook.measure.listening import Judge
 from tts_workbook.measure.trajectory import PLATEAU_BAND, Trajectory, record_trajectory
 from tts_workbook.trials.preset_arm import ModelJudgement, judge_model
-from tts_workbook.trials.provenance import where_computed
 from tts_workbook.trials.trial import Trial, load_clips
 from tts_workbook.trials.trial_result import TrialResult
+from tts_workbook.trials.where_computed import where_computed
 
 # so many steps in a row below the band: the loss has left the best-constant line
 LEAVE_STEPS = 10

@@ -10,9 +10,9 @@ from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Course
 from tts_workbook.measure.headline import generated, text_use
 from tts_workbook.trials.fresh_subject import fresh_subject
-from tts_workbook.trials.provenance import where_computed
 from tts_workbook.trials.subject_trial import SubjectTrial
 from tts_workbook.trials.trial_result import TrialResult
+from tts_workbook.trials.where_computed import where_computed
 
 
 def run_subject_trial(trial: SubjectTrial) -> TrialResult[SubjectTrial]:

@@ -19,7 +19,7 @@ from tts_workbook.trials.batch_comparison import (
     batch_runs,
     bundled_frames,
     clips_of_one_voice,
-    compare_batches,
+    compare_arms,
     copies_name,
     copy_trials,
     corpus_comparison,
@@ -96,8 +96,8 @@ def test_matched_steps_compare_the_steps_that_all_runs_have_and_matched_frames_t
         BatchRun("distinct", "", 32, tuple(np.linspace(4, 2, 50)), 50, 1000.0),
     ]
     steps, frames = (
-        compare_batches(runs, "distinct"),
-        compare_batches(runs, "distinct", by="frames"),
+        compare_arms(runs, "distinct"),
+        compare_arms(runs, "distinct", by="frames"),
     )
     assert steps.budget == 50 and steps.single == pytest.approx(
         (np.mean(np.linspace(4, 0, 100)[:50]),)
@@ -109,7 +109,7 @@ def test_matched_steps_compare_the_steps_that_all_runs_have_and_matched_frames_t
 
 def test_who_ends_the_budget_below_the_line_is_counted():
     line = 1 - PLATEAU_BAND
-    comparison = compare_batches(
+    comparison = compare_arms(
         study(single=line - 0.001, distinct=line + 0.001, spread=0), "distinct"
     )
     assert (comparison.single_below, comparison.batch_below) == (8, 0)
@@ -119,12 +119,12 @@ def test_who_ends_the_budget_below_the_line_is_counted():
     ("distinct", "verdict"), [(1.3, "supported"), (1.5, "undecided"), (1.7, "refuted")]
 )
 def test_the_verdict_follows_the_numbers(distinct, verdict):
-    assert compare_batches(study(distinct=distinct), "distinct").verdict == verdict
+    assert compare_arms(study(distinct=distinct), "distinct").verdict == verdict
 
 
 def test_equal_runs_are_refuted_within_the_margin_and_too_few_rule_nothing():
-    assert compare_batches(study(spread=0.001), "distinct").verdict == "refuted"
-    few = compare_batches(study(distinct=0.5, n_single=4, n_distinct=1), "distinct")
+    assert compare_arms(study(spread=0.001), "distinct").verdict == "refuted"
+    few = compare_arms(study(distinct=0.5, n_single=4, n_distinct=1), "distinct")
     assert few.coverage == pytest.approx(1 - 2 / 5) and few.verdict == "undecided"
     assert max(few.interval) < -MARGINS["outcome"]  # it is the coverage alone that stops it
 
@@ -140,21 +140,21 @@ def test_the_coverage_of_the_range_of_differences_is_exact(n_batch, n_single):
             BatchRun("distinct" if number in chosen else "single", "", 1, (float(number),), 1, None)
             for number in range(n_batch + n_single)
         ]
-        comparison = compare_batches(runs, "distinct")
+        comparison = compare_arms(runs, "distinct")
         missed.append(not comparison.interval[0] <= 0 <= comparison.interval[1])
     assert 1 - sum(missed) / len(missed) == pytest.approx(comparison.coverage)
 
 
 def test_what_is_not_there_is_named():
     with pytest.raises(WorkbookError, match=r"no run of 'distinct'.*recorded arms: single"):
-        compare_batches([run for run in study() if run.arm == "single"], "distinct")
+        compare_arms([run for run in study() if run.arm == "single"], "distinct")
     with pytest.raises(WorkbookError, match="recorded arms: none at all"):
-        compare_batches([], "distinct")
+        compare_arms([], "distinct")
     with pytest.raises(WorkbookError, match="frames of 'corpus' cannot be counted"):
-        compare_batches(
+        compare_arms(
             [*study(), BatchRun("corpus", "", 524, (1.0,), 1, None)], "corpus", by="frames"
         )
-    assert or_reason(lambda: compare_batches([], "distinct"))[0] is None
+    assert or_reason(lambda: compare_arms([], "distinct"))[0] is None
     assert or_reason(lambda: 3) == (3, "")
 
 
