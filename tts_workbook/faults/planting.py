@@ -1,4 +1,5 @@
-"""How a fault is planted: `plant(build, setting)` turns a build and a setting into a faulty Subject.
+"""How a fault is planted: `plant(build, setting)` turns a build and a setting into a faulty
+Subject.
 
 `build(setting, **parts)` returns the clean subject of `setting` over `setting.clips`; `parts` are
 the keywords of `subject.clip_data.Parts`: the mel term, the statistics, the feature extraction.
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -60,3 +62,20 @@ def with_groups(subject: Subject, change: Callable[[dict[str, Any]], None]) -> S
         return optimizer
 
     return replace(subject, make_optimizer=make_optimizer)
+
+
+def with_clips(setting: Setting, change: Callable[[Clip], Clip]) -> Setting:
+    """The setting with every clip changed. A clip keeps what is true beside what is encoded:
+    `samples` and `phonemes` stay as recorded and written while `mel`, `phoneme_ids` or `durations`
+    go wrong.
+    """
+    return replace(setting, clips=tuple(change(clip) for clip in setting.clips))
+
+
+def rescaled(durations: np.ndarray, n_frames: int) -> np.ndarray:
+    """Durations (N,) stretched to sum to `n_frames`, rounded at the borders, so that the sum is
+    exact.
+    """
+    ends = np.cumsum(durations)
+    borders = np.round(ends * n_frames / ends[-1]).astype(np.int64)
+    return np.diff(borders, prepend=0)

@@ -17,8 +17,13 @@ from tts_core.errors import WorkbookError
 from tts_workbook.measure.intelligibility import stoi
 from tts_workbook.subject.subject import SubjectError
 
+question = "does a copy sound as its recording does?"
+
 COLUMNS = 100  # both signals are laid over as many, whatever their length
 LOWEST, HIGHEST = 150.0, 4500.0  # Hz, where speech has its formants
+N_FREQUENCIES = 200  # points of the logarithmic axis between them
+WINDOW = 0.046  # seconds of a spectrum, about
+LEAST_SAMPLES = 2048  # of a copy
 STOI_OF_TOO_SHORT = 1e-5  # what pystoi answers where fewer than 30 of its frames are left
 # ln units below the peak that dynamics are judged in: 50 dB
 RANGE = math.log(10 ** (50 / 20))
@@ -27,7 +32,7 @@ RATIOS = np.exp(np.linspace(-math.log(3.1), math.log(3.1), 227))
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CopyComparison:
     """A copy beside its recording."""
 
     seconds: float  # of the copy over those of the recording
@@ -42,46 +47,49 @@ class Comparison:
     stoi: float  # NaN where the lengths differ or the clip is too short for it
 
 
-def compare(copy: np.ndarray, copy_rate: int, recording: np.ndarray, rate: int) -> Comparison:
+def compare_with_recording(
+    copy: np.ndarray, copy_rate: int, recording: np.ndarray, rate: int
+) -> CopyComparison:
     """Copy (L',) and recording (L,), each at its own rate in Hz. Raises SubjectError for a copy
     that is empty or not finite.
     """
     copy, recording = np.asarray(copy, np.float32), np.asarray(recording, np.float32)
-    if (
-        copy.ndim != 1
-        or len(copy) < 2048
-        or not np.isfinite(copy).all()
-        or not np.abs(copy).max() > 0
-    ):
+    if not _can_be_heard(copy):
         raise SubjectError(
             "vocode",
             f"samples of shape {copy.shape}, finite: {bool(np.isfinite(copy).all())}",
             "finite samples (L,) of the target's length, not all zero",
         )
-    x, y = _spectrum(recording, rate), _spectrum(copy, copy_rate)
-    grid = np.exp(
-        np.linspace(math.log(LOWEST), math.log(min(HIGHEST, 0.45 * min(rate, copy_rate))), 200)
-    )
-    wanted = _on_grid(x, rate, grid)
-    matches = [_correlation(wanted, _on_grid(y, copy_rate, grid * ratio)) for ratio in RATIOS]
+    wanted_spectrum, got_spectrum = _spectrum(recording, rate), _spectrum(copy, copy_rate)
+    highest = min(HIGHEST, 0.45 * min(rate, copy_rate))
+    grid = np.exp(np.linspace(math.log(LOWEST), math.log(highest), N_FREQUENCIES))
+    wanted = _on_grid(wanted_spectrum, rate, grid)
+    matches = [
+        _correlation(wanted, _on_grid(got_spectrum, copy_rate, grid * ratio)) for ratio in RATIOS
+    ]
     best = int(np.argmax(matches))
-    got = _on_grid(y, copy_rate, grid)
+    got = _on_grid(got_spectrum, copy_rate, grid)
     slope, distance = _dynamics(wanted, got)
-    seconds = len(copy) / copy_rate / (len(recording) / rate)
-    return Comparison(
-        seconds,
-        float(RATIOS[best]),
-        matches[best],
-        _correlation(wanted, got),
-        slope,
-        distance,
-        _stoi(copy, copy_rate, recording, rate),
+    return CopyComparison(
+        seconds=len(copy) / copy_rate / (len(recording) / rate),
+        frequency=float(RATIOS[best]),
+        match=matches[best],
+        match_at_one=_correlation(wanted, got),
+        slope=slope,
+        distance=distance,
+        stoi=_stoi(copy, copy_rate, recording, rate),
     )
+
+
+def _can_be_heard(copy: np.ndarray) -> bool:
+    if copy.ndim != 1 or len(copy) < LEAST_SAMPLES or not np.isfinite(copy).all():
+        return False
+    return bool(np.abs(copy).max() > 0)
 
 
 def _spectrum(samples: np.ndarray, rate: int) -> np.ndarray:
     """(L,) -> (bins, C) log-magnitudes over windows of about 46 ms."""
-    window = 2 ** round(math.log2(0.046 * rate))
+    window = 2 ** round(math.log2(WINDOW * rate))
     hop = max(1, len(samples) // COLUMNS)
     spectrum = torch.stft(
         torch.from_numpy(samples),
@@ -105,7 +113,8 @@ def _on_grid(spectrum: np.ndarray, rate: int, grid: np.ndarray) -> np.ndarray:
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     width = min(a.shape[1], b.shape[1])
     a, b = a[:, :width] - a[:, :width].mean(), b[:, :width] - b[:, :width].mean()
-    return float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-12))
+    size = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / (size + 1e-12))
 
 
 def _dynamics(wanted: np.ndarray, got: np.ndarray) -> tuple[float, float]:
@@ -120,7 +129,8 @@ def _dynamics(wanted: np.ndarray, got: np.ndarray) -> tuple[float, float]:
 
 
 def _stoi(copy: np.ndarray, copy_rate: int, recording: np.ndarray, rate: int) -> float:
-    if copy_rate != rate or abs(len(copy) - len(recording)) > min(4096, 0.03 * len(recording)):
+    allowed = min(4096, 0.03 * len(recording))
+    if copy_rate != rate or abs(len(copy) - len(recording)) > allowed:
         return math.nan
     try:
         value = stoi(copy, recording, rate)

@@ -10,11 +10,14 @@ from tts_core.metrics.text_use import N_PERMUTATIONS
 from tts_core.model.modes import evaluating
 from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
 from tts_workbook.subject.opened import OpenSubject
+from tts_workbook.subject.subject import supplied
+
+question = "how good is the trained model, beside its yardsticks?"
 
 
 def headline(opened: OpenSubject, model: torch.nn.Module) -> dict[str, float]:
-    """Of a trained model: TF, FR (over the best constant), text use and the baselines; what the subject does not supply
-    is left out.
+    """Of a trained model: TF, FR (over the best constant), text use and the baselines; what the
+    subject does not supply is left out.
 
     FR is judged over the frames that both have, and its length stands beside it.
     """
@@ -34,34 +37,30 @@ def headline(opened: OpenSubject, model: torch.nn.Module) -> dict[str, float]:
 
 
 def generated(opened: OpenSubject, model: torch.nn.Module) -> torch.Tensor:
-    """(B, T', M) free-running, eval mode, from the same random state each time."""
+    """(B, T', M) free-running, eval mode, from the same random state each time. Raises SubjectError
+    where the subject does not generate.
+    """
+    generate = supplied(opened.subject.generate, "generate")
     with unchanged_randomness(opened.seed), evaluating(model):
-        return opened.subject.generate(model, opened.batch).detach().float()
+        return generate(model, opened.batch).detach().float()
 
 
 def text_use(opened: OpenSubject, model: torch.nn.Module) -> float:
     """TF L1 with the phonemes permuted (mean of 8 seeded permutations) over TF L1 with the right
-    ones; 1.0: text ignored.
+    ones; 1.0: text ignored. Raises SubjectError where the subject does not shuffle its text.
     """
+    shuffle_text = supplied(opened.subject.shuffle_text, "shuffle_text")
+    wrong = []
     with without_dropout(model):
         right = opened.error(opened.predict(model, field="mel"))
-        wrong = [
-            opened.error(
-                opened.predict(
-                    model,
-                    opened.subject.shuffle_text(opened.batch, torch.Generator().manual_seed(seed)),
-                    "mel",
-                )
-            )
-            for seed in range(N_PERMUTATIONS)
-        ]
+        for seed in range(N_PERMUTATIONS):
+            shuffled = shuffle_text(opened.batch, torch.Generator().manual_seed(seed))
+            wrong.append(opened.error(opened.predict(model, shuffled, "mel")))
     return sum(wrong) / len(wrong) / right
 
 
 def copy_previous(opened: OpenSubject) -> float:
     """L1 of repeating the previous true frame, over the best constant."""
     both = opened.mask[:, 1:]
-    return (
-        float((opened.target[:, 1:] - opened.target[:, :-1]).abs()[both].mean())
-        / opened.best_constant
-    )
+    steps = (opened.target[:, 1:] - opened.target[:, :-1]).abs()
+    return float(steps[both].mean()) / opened.best_constant

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tts_core.model.attention import MultiHeadAttention
 from tts_core.model.tts import TTSModel
-from tts_workbook.faults.planting import Build, Setting
+from tts_workbook.faults.planting import Build, Setting, with_clips
 from tts_workbook.planted.cases import Architecture
 from tts_workbook.planted.ours_modules import (
     Bidirectional,
@@ -37,7 +37,6 @@ from tts_workbook.planted.ours_modules import (
 )
 from tts_workbook.planted.ours_twin import build
 from tts_workbook.planted.planting import LAYERS, generic_plants, outside_plants, required_setting
-from tts_workbook.planted.plants_data import with_clips
 from tts_workbook.planted.plants_modules import Gain, Squashed, always_drop
 from tts_workbook.subject.clip_batch import ClipBatch
 from tts_workbook.subject.clip_data import clipped_step

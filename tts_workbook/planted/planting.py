@@ -36,29 +36,12 @@ from torch import nn
 
 from tts_workbook.faults.planting import Build, Plant, Setting
 from tts_workbook.faults.registry import CATALOGUE, CAUSES
-from tts_workbook.planted import plants_data, plants_training
 from tts_workbook.subject.clip_data import mean_l1
 from tts_workbook.subject.subject import Subject
 
-# Plants that are not in the file of their cause yet.
-STILL_HERE = {
-    "data": plants_data,
-    "loop": plants_training,
+GENERIC: Mapping[str, Plant] = {
+    cause: plant for cause in CATALOGUE if (plant := CAUSES[cause].plant) is not None
 }
-
-
-def _generic() -> dict[str, Plant]:
-    found: dict[str, Plant] = {}
-    for cause in CATALOGUE:
-        area, name = cause.split(".")
-        here = getattr(STILL_HERE.get(area), name, None)
-        planted = CAUSES[cause].plant if cause in CAUSES else here
-        if planted is not None:
-            found[cause] = planted
-    return found
-
-
-GENERIC: Mapping[str, Plant] = _generic()
 
 LOW_RATES = {"tacotron2": 1e-3}  # 1e-4 learns too slowly to tell
 

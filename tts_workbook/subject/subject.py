@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from tts_core.errors import WorkbookError
 
 Model = nn.Module
 Batch = Any
+Part = TypeVar("Part")
 
 
 class SubjectError(WorkbookError):
@@ -93,6 +94,15 @@ class Subject:
     def has(self, *fields: str) -> bool:
         """Whether every one of these optional parts is supplied."""
         return all(getattr(self, field) is not None for field in fields)
+
+
+def supplied(part: Part | None, field: str) -> Part:
+    """An optional part, for code that is asked for only where there is one. Raises SubjectError
+    where it is missing all the same.
+    """
+    if part is None:
+        raise SubjectError(field, "None", "this part of the subject")
+    return part
 
 
 def check_subject(subject: Subject) -> None:

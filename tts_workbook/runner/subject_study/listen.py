@@ -13,8 +13,9 @@ from IPython.display import display
 
 from tts_core.errors import WorkbookError
 from tts_workbook.diagnosis.triage import Triage, triage
-from tts_workbook.faults.checks.generation import layout_of
-from tts_workbook.measure.copy_synthesis import compare
+from tts_workbook.faults.generation.layout import nearest_frame, parity_table
+from tts_workbook.lab.fed_as_trained import fed_as_trained
+from tts_workbook.measure.copy_synthesis import compare_with_recording
 from tts_workbook.measure.intelligibility import stoi
 from tts_workbook.pages.diagnosis_page import hop_seconds
 from tts_workbook.runner.subject_study.overfit import CHECKPOINT, UNIT
@@ -72,7 +73,7 @@ def study(study: Study) -> Verdict:
     _play(study, found)
     fed, note = None, ""
     if judged.has("continue_from"):
-        fed, note = study.attempt(lambda: layout_of(StudyLab(study.book, judged, seed)))
+        fed, note = study.attempt(lambda: fed_as_trained(StudyLab(study.book, judged, seed)))
     items = [_restored(study, found, trained["metrics"])] if not own else []
     items += [_fed(study, fed, note), _copy(study, found), _heard(study, found, scores)]
     return Verdict(_answer(found, scores, fed), _metrics(found, scores, fed), tuple(items))
@@ -203,7 +204,7 @@ def _fed(study: Study, fed, note: str) -> Item:
         "generation on the true history against teacher forcing, over the best constant: "
         + ", ".join(
             f"{name} {value if isinstance(value, str) else f'{value:.3g}'}"
-            for name, value in fed.evidence.items()
+            for name, value in parity_table(fed).items()
         )
     )
     verdict = (
@@ -222,7 +223,8 @@ def _fed(study: Study, fed, note: str) -> Item:
         unit=f"largest difference of a frame, {UNIT}",
         n=len(fed.difference),
         unit_of_replication="frames of one batch",
-        provenance=study.where + (f"; nearest: {fed.looks_like}" if fed.looks_like else ""),
+        provenance=study.where
+        + ("" if fed.nearest is None else f"; nearest: {nearest_frame(fed.nearest)}"),
     )
 
 
@@ -230,7 +232,7 @@ def _copy(study: Study, found: Triage) -> Item:
     if not study.subject.has("audio", "vocode"):
         return study.absent_item("copy_synthesis", COPY_CLAIM, "audio", "vocode")
     (copy, copy_rate), (recording, rate) = found.sounds["copy-synthesis"], found.sounds["recording"]
-    beside = compare(copy, copy_rate, recording, rate)
+    beside = compare_with_recording(copy, copy_rate, recording, rate)
     print(
         f"copy-synthesis beside the recording: {beside.seconds:.3f} times as long, frequencies ×"
         f" {beside.frequency:.3f}, dynamics × {beside.slope:.2f}, STOI {beside.stoi:.3f}"

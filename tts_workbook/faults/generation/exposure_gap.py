@@ -1,0 +1,198 @@
+"""generation.exposure_gap: errors grow while the model hears itself.
+
+Judged on the trained model. Shapes: B clips, T frames, M mel bins. Errors are over the best
+constant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from tts_workbook.faults.cause import Cause, Decision, Experiment, Level, Telling
+from tts_workbook.faults.generation.layout import LEAK
+from tts_workbook.lab.fed_as_trained import fed_as_trained
+from tts_workbook.lab.lab import BudgetSpent, Lab
+from tts_workbook.lab.short_run import LEARNT
+from tts_workbook.measure.headline import generated
+from tts_workbook.measure.history_parity import HistoryParity
+
+DRIFT_FREE = 0.6  # free-running below this is no gap worth a name
+DRIFTED = 0.8  # free-running above this, although teacher-forced it is learnt …
+# … and still this share of it after a longer training: in clean models it falls, by half or more
+STAYS = 0.8
+LONGER, LONG_STEPS = 3, 400  # that is so many times the course, and so many steps at least
+SPANS = (1, 4, 16, 64)  # frames up to which the error is averaged, then the rest
+# It is found in full inference alone: free running has the true number of frames, whatever the stop
+# head says.
+NOT_HEARD = ("generation.stopping",)
+STRENGTH = 0.3
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Error of a model that hears itself, over the best constant."""
+
+    by_span: dict[tuple[int, int], float]  # free-running, by first and last frame
+    forced: float  # teacher-forced, over all frames
+    free: float  # free-running, over all frames
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What is asked one after another, until something decides; None: it was not asked."""
+
+    drift: Drift
+    continues: bool  # the subject has the part that tells whether generation is fed as training was
+    from_checkpoint: bool  # its weights are a checkpoint's, which is not trained further
+    parity: HistoryParity | None = None
+    mend_first: tuple[str, ...] = ()  # confirmed causes that make a gap by themselves
+    times: int = 0  # the steps of the longer training, over those of a course
+    n_steps: int = 0  # its steps
+    longer: Drift | None = None  # after it
+    no_time: str = ""  # why there was no longer training
+
+
+def measure(lab: Lab, confirmed: Collection[str]) -> Gap:
+    """Free-running error by the number of self-fed frames; where it is large and nothing else
+    makes it, again after a longer training.
+    """
+    numbers = Gap(
+        drift=drift(lab, lab.trained),
+        continues=lab.subject.continue_from is not None,
+        from_checkpoint=lab.subject.checkpoint is not None,
+    )
+    if _by_itself(numbers) is not None:
+        return numbers
+    numbers = replace(numbers, parity=fed_as_trained(lab))
+    if _by_parity(numbers) is not None:
+        return numbers
+    known = tuple(sorted(set(confirmed) - set(NOT_HEARD)))
+    times = max(LONGER, math.ceil(LONG_STEPS / lab.n_steps))
+    numbers = replace(numbers, mend_first=known, times=times, n_steps=times * lab.n_steps)
+    if _by_what_is_known(numbers) is not None:
+        return numbers
+    try:
+        longer = lab.course(times=times)
+    except BudgetSpent as spent:
+        return replace(numbers, no_time=str(spent))
+    return replace(numbers, longer=drift(lab, longer.model))
+
+
+def drift(lab: Lab, model: nn.Module) -> Drift:
+    """Free-running error by frame over growing spans, teacher-forced and free-running error as a
+    whole.
+    """
+    forced, free = lab.predict(model, field="mel"), generated(lab, model)
+    length = min(forced.shape[1], free.shape[1])
+    difference = (free[:, :length] - lab.target[:, :length]).abs()
+    error = difference.mean(dim=2) / lab.best_constant
+    mask = lab.mask[:, :length]
+    by_span: dict[tuple[int, int], float] = {}
+    start = 0
+    for stop in (*SPANS, length):
+        if start < stop <= length and mask[:, start:stop].any():
+            inside = error[:, start:stop][mask[:, start:stop]]
+            by_span[start, stop - 1] = float(inside.mean())
+            start = stop
+    return Drift(by_span, lab.error(forced), float(error[mask].mean()) if length else math.inf)
+
+
+def decide(numbers: Gap) -> Decision:
+    """Pure: which of the ends it is, in the order in which they are asked for."""
+    early = _by_itself(numbers) or _by_parity(numbers) or _by_what_is_known(numbers)
+    if early is not None:
+        return early
+    if numbers.longer is None:
+        return Decision("undecided", reason="no time")
+    stays = numbers.longer.free > DRIFTED and numbers.longer.free > STAYS * numbers.drift.free
+    if numbers.longer.forced < LEARNT and stays:
+        return Decision("confirmed", "generate", STRENGTH, "stays")
+    level: Level = "excluded" if numbers.longer.free < DRIFT_FREE else "undecided"
+    return Decision(level, "generate", reason="closes")
+
+
+def _by_itself(numbers: Gap) -> Decision | None:
+    if not numbers.drift.forced < LEARNT:
+        return Decision("undecided", reason="not learnt")
+    if numbers.drift.free < DRIFT_FREE:
+        return Decision("excluded", "generate", reason="no gap")
+    if not numbers.continues:
+        return Decision("undecided", reason="no parity")
+    return None
+
+
+def _by_parity(numbers: Gap) -> Decision | None:
+    parity = numbers.parity
+    if parity is None or not parity.holds or parity.leaks is None or parity.leaks > LEAK:
+        return Decision("undecided", reason="fed otherwise")
+    return None
+
+
+def _by_what_is_known(numbers: Gap) -> Decision | None:
+    if numbers.mend_first:
+        return Decision("undecided", reason="mend first")
+    if not numbers.from_checkpoint:
+        return None
+    if numbers.drift.free > DRIFTED:
+        return Decision("suspected", "generate", STRENGTH, "of a checkpoint")
+    return Decision("undecided", "generate", STRENGTH, "of a checkpoint")
+
+
+COUNTED = "error against the number of self-fed frames"
+NOT_LEARNT = "the batch is not learnt teacher-forced: train longer first"
+NO_PARITY = "supply Subject.continue_from: it tells whether generation is fed as training was"
+FED_OTHERWISE = "generation is not fed as training was, or training sees the future: mend that"
+
+
+def tell(numbers: Gap, decision: Decision) -> Telling:
+    evidence: dict[str, float | str] = {
+        "TF L1 / best constant": numbers.drift.forced,
+        "FR L1 / best constant": numbers.drift.free,
+    }
+    for (first, last), error in numbers.drift.by_span.items():
+        evidence[f"FR at frames {first} to {last}"] = error
+    match decision.reason:
+        case "not learnt":
+            return Telling(NOT_LEARNT, evidence)
+        case "no gap":
+            return Telling(COUNTED, evidence)
+        case "no parity":
+            return Telling(NO_PARITY, evidence)
+        case "fed otherwise":
+            if numbers.parity is not None:
+                evidence["largest difference on the true history"] = numbers.parity.worst
+            return Telling(FED_OTHERWISE, evidence)
+        case "mend first":
+            known = " and ".join(numbers.mend_first)
+            return Telling(f"mend {known} first, then compare again", evidence)
+        case "of a checkpoint":
+            return Telling(f"{COUNTED}, of the checkpoint; it is fed as in training", evidence)
+        case "no time":
+            return Telling(
+                f"next: train {numbers.n_steps} steps, then compare again, for an early gap"
+                f" closes by itself in a healthy model ({numbers.no_time})",
+                evidence,
+            )
+    times, longer = numbers.times, numbers.longer
+    if longer is not None:
+        evidence[f"TF after {times} times the steps"] = longer.forced
+        evidence[f"FR after {times} times the steps"] = longer.free
+    return Telling(
+        f"{COUNTED}, and after {times} times the training; generation is fed as training was",
+        evidence,
+    )
+
+
+CAUSE = Cause(
+    id="generation.exposure_gap",
+    title="errors grow while the model hears itself",
+    experiment="error against the number of self-fed frames",
+    fix="noise or dropout on the history, scheduled sampling, or a coarser reduction factor",
+    experiments=(Experiment(measure, decide, tell, needs=("generate",)),),
+    defect=False,
+    after_others=True,
+)
