@@ -61,8 +61,8 @@ def heard_targets(opened: OpenSubject) -> Heard:
     clips = heard_clips(opened)
     if opened.subject.features is not None and _are_stale(opened):
         mels = [todays_features(opened, clip) for clip in clips]
-        return listen(opened, clips, mels, "features")
-    return listen(opened, clips, [clip.frames for clip in clips], "target_mel")
+        return listen_to(opened, clips, mels, "features")
+    return listen_to(opened, clips, [clip.frames for clip in clips], "target_mel")
 
 
 def _are_stale(opened: OpenSubject) -> bool:
@@ -81,7 +81,7 @@ def heard_clips(opened: OpenSubject) -> list[SeenClip]:
     return long[:N_HEARD] or clips[:1]
 
 
-def listen(
+def listen_to(
     opened: OpenSubject, clips: Sequence[SeenClip], mels: Sequence[Tensor], source: Source
 ) -> Heard:
     """Mels (T, M) through the subject's vocoder beside the recordings of their clips."""

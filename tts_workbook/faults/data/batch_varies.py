@@ -25,7 +25,7 @@ VARYING_HARM = 1.15  # final TF over that of the batch held fixed
 
 
 @dataclass(frozen=True)
-class Training:
+class PairedTraining:
     """A course on the batches as they come beside one on the batch held fixed; final TF over the
     best constant.
     """
@@ -43,7 +43,7 @@ class Batches:
     n_clips: int
     same: float  # share of them that are the batch's
     variants: float  # share that was made of the batch's
-    training: Training | None  # None: not asked
+    training: PairedTraining | None  # None: not asked
 
     @property
     def hold_still(self) -> bool:
@@ -73,11 +73,11 @@ def measure(lab: Lab) -> Batches:
     return numbers if numbers.hold_still else replace(numbers, training=_trained(lab))
 
 
-def _trained(lab: Lab) -> Training:
+def _trained(lab: Lab) -> PairedTraining:
     endless = _endless(supplied(lab.subject.batches, "batches"))
     varying = lab.course(Change("the batches as they come", batch_at=lambda number: next(endless)))
     held = lab.course()
-    return Training(varying.final, held.final, varying.learnt, held.learnt)
+    return PairedTraining(varying.final, held.final, varying.learnt, held.learnt)
 
 
 def _endless(batches: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:

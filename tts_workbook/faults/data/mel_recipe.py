@@ -22,7 +22,7 @@ from tts_workbook.faults.data._heard import (
     heard_clips,
     heard_table,
     heard_targets,
-    listen,
+    listen_to,
 )
 from tts_workbook.faults.planting import Build, Setting, with_clips
 from tts_workbook.lab.lab import Lab
@@ -95,7 +95,7 @@ def _converted(lab: Lab) -> Converted | None:
         return None
     mels = [(clip.frames - offset) / scale for clip in clips]
     try:
-        return Converted(scale, listen(lab, clips, mels, "target_mel, converted"))
+        return Converted(scale, listen_to(lab, clips, mels, "target_mel, converted"))
     except SubjectError:  # the line was no conversion: what it gives cannot be vocoded
         return None
 

@@ -42,7 +42,7 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class Gap:
+class SelfFedGap:
     """What is asked one after another, until something decides; None: it was not asked."""
 
     drift: Drift
@@ -56,11 +56,11 @@ class Gap:
     no_time: str = ""  # why there was no longer training
 
 
-def measure(lab: Lab, confirmed: Collection[str]) -> Gap:
+def measure(lab: Lab, confirmed: Collection[str]) -> SelfFedGap:
     """Free-running error by the number of self-fed frames; where it is large and nothing else
     makes it, again after a longer training.
     """
-    numbers = Gap(
+    numbers = SelfFedGap(
         drift=drift(lab, lab.trained),
         continues=lab.subject.continue_from is not None,
         from_checkpoint=lab.subject.checkpoint is not None,
@@ -101,7 +101,7 @@ def drift(lab: Lab, model: nn.Module) -> Drift:
     return Drift(by_span, lab.error(forced), float(error[mask].mean()) if length else math.inf)
 
 
-def decide(numbers: Gap) -> Decision:
+def decide(numbers: SelfFedGap) -> Decision:
     """Pure: which of the ends it is, in the order in which they are asked for."""
     early = _by_itself(numbers) or _by_parity(numbers) or _by_what_is_known(numbers)
     if early is not None:
@@ -115,7 +115,7 @@ def decide(numbers: Gap) -> Decision:
     return Decision(level, "generate", reason="closes")
 
 
-def _by_itself(numbers: Gap) -> Decision | None:
+def _by_itself(numbers: SelfFedGap) -> Decision | None:
     if not numbers.drift.forced < LEARNT:
         return Decision("undecided", reason="not learnt")
     if numbers.drift.free < DRIFT_FREE:
@@ -125,14 +125,14 @@ def _by_itself(numbers: Gap) -> Decision | None:
     return None
 
 
-def _by_parity(numbers: Gap) -> Decision | None:
+def _by_parity(numbers: SelfFedGap) -> Decision | None:
     parity = numbers.parity
     if parity is None or not parity.holds or parity.leaks is None or parity.leaks > LEAK:
         return Decision("undecided", reason="fed otherwise")
     return None
 
 
-def _by_what_is_known(numbers: Gap) -> Decision | None:
+def _by_what_is_known(numbers: SelfFedGap) -> Decision | None:
     if numbers.mend_first:
         return Decision("undecided", reason="mend first")
     if not numbers.from_checkpoint:
@@ -148,7 +148,7 @@ NO_PARITY = "supply Subject.continue_from: it tells whether generation is fed as
 FED_OTHERWISE = "generation is not fed as training was, or training sees the future: mend that"
 
 
-def tell(numbers: Gap, decision: Decision) -> Telling:
+def tell(numbers: SelfFedGap, decision: Decision) -> Telling:
     evidence: dict[str, float | str] = {
         "TF L1 / best constant": numbers.drift.forced,
         "FR L1 / best constant": numbers.drift.free,

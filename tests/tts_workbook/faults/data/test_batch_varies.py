@@ -7,7 +7,7 @@ import pytest
 from tests.tts_workbook.faults.examined import examined, level
 from tests.tts_workbook.faults.varying_batches import varying
 from tts_workbook.faults.data import silence
-from tts_workbook.faults.data.batch_varies import Batches, Training, decide
+from tts_workbook.faults.data.batch_varies import Batches, PairedTraining, decide
 from tts_workbook.lab.lab import Lab
 from tts_workbook.planted.cases import draw_setting
 from tts_workbook.planted.ours_twin import build
@@ -35,11 +35,21 @@ def test_batches_hold_still_where_they_are_the_batch_or_a_corpus(same, variants,
     [
         (Batches(12, 1.0, 0.0, None), "excluded", 0.0, "holds still"),
         (Batches(12, 0.1, 0.0, None), "excluded", 0.0, "a corpus"),
-        (Batches(12, 0.0, 1.0, Training(0.8, 0.4, False, True)), "confirmed", 0.5, "varies"),
-        (Batches(12, 0.0, 1.0, Training(0.9, 0.8, False, False)), "suspected", 1 / 9, "varies"),
+        (Batches(12, 0.0, 1.0, PairedTraining(0.8, 0.4, False, True)), "confirmed", 0.5, "varies"),
+        (
+            Batches(12, 0.0, 1.0, PairedTraining(0.9, 0.8, False, False)),
+            "suspected",
+            1 / 9,
+            "varies",
+        ),
         # hardly worse, and not learnt any more
-        (Batches(12, 0.0, 1.0, Training(0.51, 0.49, False, True)), "confirmed", 2 / 51, "varies"),
-        (Batches(12, 0.0, 1.0, Training(0.3, 0.4, True, True)), "suspected", 0.0, "varies"),
+        (
+            Batches(12, 0.0, 1.0, PairedTraining(0.51, 0.49, False, True)),
+            "confirmed",
+            2 / 51,
+            "varies",
+        ),
+        (Batches(12, 0.0, 1.0, PairedTraining(0.3, 0.4, True, True)), "suspected", 0.0, "varies"),
     ],
 )
 def test_decide(numbers, level, strength, reason):

@@ -13,7 +13,7 @@ from tests.tts_workbook.faults.examined import examined, fresh
 from tests.tts_workbook.faults.generation.tiny_generation import continued, free_running
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.generation import exposure_gap
-from tts_workbook.faults.generation.exposure_gap import Drift, Gap, decide
+from tts_workbook.faults.generation.exposure_gap import Drift, SelfFedGap, decide
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab import lab as laboratory
 from tts_workbook.lab.lab import Lab
@@ -39,7 +39,7 @@ def drifting(forced, free):
 def gap(forced=0.2, free=1.2, longer=None, **asked):
     """Of a subject that is fed as in training, unless `asked` says otherwise."""
     known = dict(continues=True, from_checkpoint=False, parity=HOLDS, times=3, n_steps=480) | asked
-    return Gap(drifting(forced, free), longer=longer, **known)
+    return SelfFedGap(drifting(forced, free), longer=longer, **known)
 
 
 @pytest.mark.parametrize(
