@@ -71,7 +71,7 @@ def examine_all(
         if not cause.after_others:
             on_progress(cause.title)
             findings.append(examine(cause, lab))
-    findings += _still_as_checks(lab, findings, on_progress)
+    findings += _still_as_checks(lab, on_progress)
     confirmed = {found.cause for found in findings if found.level == "confirmed"}
     for cause in causes:
         if cause.after_others:
@@ -80,14 +80,10 @@ def examine_all(
     return findings
 
 
-def _still_as_checks(
-    lab: Lab, known: list[Finding], on_progress: Callable[[str], None]
-) -> list[Finding]:
+def _still_as_checks(lab: Lab, on_progress: Callable[[str], None]) -> list[Finding]:
     """What is not a cause with a file of its own yet, in the order that it relies on."""
     found: list[Finding] = []
     for check in CHECKS:
         on_progress(check.name.replace("_", " "))
         found += [entry for entry in check.findings(lab) if entry.cause not in CAUSES]
-        confirmed = [entry.cause for entry in [*known, *found] if entry.level == "confirmed"]
-        lab.confirmed = list(dict.fromkeys(confirmed))
     return found

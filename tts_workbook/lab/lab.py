@@ -73,8 +73,6 @@ class Lab(OpenSubject):
         self._by_key: dict[CourseKey, Course] = {}
         # of the courses of its own seed and length: what was changed
         self.changes: dict[str, tuple[ChangeKey, ...]] = {}
-        # causes that the checks before have confirmed
-        self.confirmed: list[str] = []
 
     @functools.cached_property
     def trained(self) -> nn.Module:

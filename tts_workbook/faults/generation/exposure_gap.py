@@ -70,11 +70,11 @@ def measure(lab: Lab, confirmed: Collection[str]) -> SelfFedGap:
     numbers = replace(numbers, parity=fed_as_trained(lab))
     if _by_parity(numbers) is not None:
         return numbers
-    known = tuple(sorted(set(confirmed) - set(NOT_HEARD)))
-    times = max(LONGER, math.ceil(LONG_STEPS / lab.n_steps))
-    numbers = replace(numbers, mend_first=known, times=times, n_steps=times * lab.n_steps)
+    numbers = replace(numbers, mend_first=tuple(sorted(set(confirmed) - set(NOT_HEARD))))
     if _by_what_is_known(numbers) is not None:
         return numbers
+    times = max(LONGER, math.ceil(LONG_STEPS / lab.n_steps))
+    numbers = replace(numbers, times=times, n_steps=times * lab.n_steps)
     try:
         longer = lab.course(times=times)
     except BudgetSpent as spent:

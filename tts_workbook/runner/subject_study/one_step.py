@@ -7,11 +7,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import tts_workbook.faults.checks.in_order  # noqa: F401  registers the checks
 from tts_workbook.diagnosis.diagnosis_report import merged
-from tts_workbook.faults.checks.registry import CHECKS
+from tts_workbook.faults.examine import examine
 from tts_workbook.faults.finding import Finding
-from tts_workbook.faults.registry import CATALOGUE
+from tts_workbook.faults.registry import CATALOGUE, CAUSES
 from tts_workbook.measure.module_audit import ModuleAudit, audit_modules
 from tts_workbook.pages.diagnosis_tables import numbers_text
 from tts_workbook.runner.subject_study.study import Study, Verdict
@@ -19,8 +18,24 @@ from tts_workbook.runner.verdicts import Item
 from tts_workbook.viz import plot_gradient_norms, plot_loss_shares, plot_update_ratios
 
 REASON = "it takes a step of our presets apart; your model's step is above"
-# modules of diagnosis/checks/ whose checks take a step
-ONE_STEP = ("step", "parameters", "precision", "restart", "losses")
+# causes that one step, or one evaluation of the losses, can show
+ONE_STEP = (
+    "loop.no_step",
+    "loop.no_zero_grad",
+    "loop.accumulation",
+    "optimizer.missing_parameters",
+    "precision.low_precision_weights",
+    "precision.mask_overflow",
+    "precision.scaler_skips",
+    "precision.clip_before_unscale",
+    "loop.checkpointing",
+    "loop.weights_not_loaded",
+    "loss.wrong_reduction",
+    "loss.padding_included",
+    "model.padding_mask",
+    "loss.detached",
+    "loss.logged_not_optimised",
+)
 # of the claim that the fault is absent
 VERDICTS = {"confirmed": "refuted", "excluded": "supported"}
 
@@ -39,15 +54,12 @@ def study(study: Study) -> Verdict:
 
 
 def one_step_findings(study: Study) -> tuple[Finding, ...]:
-    """The checks of the train step, its parameters, precision, restart and losses, one entry per
-    cause, strongest first.
-    """
-    checks = [check for check in CHECKS if check.run.__module__.rpartition(".")[2] in ONE_STEP]
+    """A finding of each cause that one step can show, strongest first."""
     found: list[Finding] = []
-    with study.book.progress(len(checks), "one-step experiments") as progress:
-        for index, check in enumerate(checks, start=1):
-            progress.update(index, check.name.replace("_", " "))
-            found += check.findings(study.lab)
+    with study.book.progress(len(ONE_STEP), "one-step experiments") as progress:
+        for index, cause in enumerate(ONE_STEP, start=1):
+            progress.update(index, CAUSES[cause].title)
+            found.append(examine(CAUSES[cause], study.lab))
     return merged(found)
 
 
