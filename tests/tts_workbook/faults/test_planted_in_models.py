@@ -18,7 +18,6 @@ ARCHITECTURES = {"ours": ours.ARCHITECTURE, "tacotron2": tacotron.ARCHITECTURE}
 N_STEPS = 6  # courses are short here: these checks read the start
 # causes whose first experiment is examined: the second of some is the selection of paired runs
 BY_THEMSELVES = (
-    "model.bad_initialisation",
     "model.dead_units",
     "model.dropout_always_on",
     "model.norm_mode",

@@ -1,4 +1,4 @@
-"""optimizer.lr_too_small and optimizer.lr_too_large: both leave the loss above the best constant, or
+"""optimizer.lr_too_small and optimizer.lr_too_large: the loss stays above the best constant, or
 on it.
 """
 
