@@ -32,25 +32,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from timing import processor
-
+from benchmarks.planted.cells import N_CLEAN, build, cells, setting_of
+from benchmarks.timing import processor
 from tts_core import atomic_files
-from tts_workbook.planted.matrix import (
-    N_CLEAN,
-    Cell,
-    Row,
-    build,
-    cells,
-    score,
-    setting_of,
-)
+from tts_workbook.diagnosis.benchmark_scores import Cell, Row, score
 from tts_workbook.runner.environment import git_commit, versions
 
 STORE = ROOT / "runs" / "diagnosis"
 RESULT = ROOT / "benchmarks" / "results" / "diagnosis.json"
 ARCHITECTURES = {
-    "ours": "tts_workbook.planted.ours",
-    "tacotron2": "tts_workbook.planted.tacotron",
+    "ours": "benchmarks.planted.ours",
+    "tacotron2": "benchmarks.planted.tacotron",
     "gru": "tests.tts_workbook.diagnosis.gru_plants",
 }
 HELD_OUT = ("gru",)
@@ -81,8 +73,9 @@ def source() -> str:
     """Hash of what a cell depends on: the diagnosis, what it stands on, and the held-out
     architecture.
     """
-    rooms = ("diagnosis", "faults", "lab", "measure", "planted", "subject")
-    folders = [ROOT / "tts_core", *(ROOT / "tts_workbook" / room for room in rooms)]
+    rooms = ("diagnosis", "faults", "lab", "measure", "subject")
+    folders = [ROOT / "tts_core", ROOT / "benchmarks" / "planted"]
+    folders += [ROOT / "tts_workbook" / room for room in rooms]
     files = [file for folder in folders for file in folder.rglob("*.py") if file.name not in BESIDE]
     files += (ROOT / "tests" / "tts_workbook" / "diagnosis").glob("gru_*.py")
     contents = [
@@ -121,9 +114,9 @@ def run_cell(cell: Cell, smoke: bool = False) -> tuple[Row, dict]:
     torch.set_num_threads(1)
     # failing models drift into denormal numbers, which cost three times the time
     torch.set_flush_denormal(True)
+    from benchmarks.planted.harm import against_twin, harm, signs
     from tts_workbook.diagnosis.diagnose import investigate
     from tts_workbook.lab.lab import Lab
-    from tts_workbook.planted.harm import against_twin, harm, signs
 
     kind = architecture(cell.architecture)
     subject, setting = build(kind, cell), setting_of(kind, cell)
@@ -184,8 +177,8 @@ def run_cell(cell: Cell, smoke: bool = False) -> tuple[Row, dict]:
 
 def twin_signs(cell: Cell, setting, steps: int) -> dict[str, float]:
     """The signs of the clean twin of this setting, measured once and kept."""
+    from benchmarks.planted.harm import signs
     from tts_workbook.lab.lab import Lab
-    from tts_workbook.planted.harm import signs
 
     drawn = f"{setting.optimizer}-{setting.lr}-{setting.batch_size}"
     path = STORE / "twins" / f"{cell.architecture}-{cell.seed}-{drawn}-{steps}.json"
@@ -282,7 +275,7 @@ def write_page(result: dict, path: Path) -> Path:
     """The result as a page beside its JSON: the numbers against their bars, the matrices, and every
     miss.
     """
-    from tts_workbook.pages.benchmark_page import benchmark_page
+    from benchmarks.planted.page import benchmark_page
     from tts_workbook.pages.benchmark_record import as_benchmark
 
     page = path.with_suffix(".html")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_core.errors import WorkbookError
-from tts_workbook.planted.matrix import (
+from tts_workbook.diagnosis.benchmark_scores import (
     GROUPS,
     SCORED,
     TUNING,

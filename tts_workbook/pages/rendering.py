@@ -29,8 +29,12 @@ def _templates() -> jinja2.Environment:
     return templates
 
 
-def render(template: str, **values: Any) -> str:
-    """The page `template` (a file beside this one) with `values`."""
+def render(template: str | Path, **values: Any) -> str:
+    """The page `template` with `values`: a file beside this one by its name, any other by its path.
+    All may include what is here.
+    """
+    if isinstance(template, Path):
+        return _templates().from_string(template.read_text("utf-8")).render(**values)
     return _templates().get_template(template).render(**values)
 
 

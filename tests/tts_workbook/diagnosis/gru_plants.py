@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from benchmarks.planted.architecture import Architecture
 from tests.tts_workbook.diagnosis.gru_data_plants import DATA
 from tests.tts_workbook.diagnosis.gru_step_plants import STEP
 from tests.tts_workbook.diagnosis.gru_tts import (
@@ -36,7 +37,6 @@ from tests.tts_workbook.diagnosis.gru_tts import (
     total,
 )
 from tts_workbook.faults.planting import Setting
-from tts_workbook.planted.cases import Architecture
 from tts_workbook.subject.subject import Subject
 
 # --- model ----------------------------------------------------------------------------------------

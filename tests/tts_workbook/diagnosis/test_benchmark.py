@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from tts_workbook.planted.cases import Architecture
-from tts_workbook.planted.matrix import (
+from benchmarks.planted.architecture import Architecture
+from benchmarks.planted.cells import cells, clean_settings
+from tts_workbook.diagnosis.benchmark_scores import (
     Cell,
     Row,
-    cells,
     clean_scores,
-    clean_settings,
     confusion,
     fault_scores,
     pair_scores,

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 from safetensors.torch import save_file
 
+from benchmarks.planted import ours
+from benchmarks.planted.architecture import draw_setting
 from tts_core.errors import WorkbookError
 from tts_workbook import Finding, cli, diagnose
 from tts_workbook.diagnosis.diagnosis_report import Report, merged
@@ -17,8 +19,6 @@ from tts_workbook.faults.examine import examine
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab import lab as laboratory
 from tts_workbook.pages.diagnosis_page import diagnosis_page, triage_page
-from tts_workbook.planted import ours
-from tts_workbook.planted.cases import draw_setting
 from tts_workbook.subject.loading import load_subject
 from tts_workbook.subject.subject import SubjectError
 
@@ -131,8 +131,8 @@ def test_the_page_is_self_contained_and_escapes(healthy_report):
 
 
 SOURCE = """
-from tts_workbook.planted import ours
-from tts_workbook.planted.cases import draw_setting
+from benchmarks.planted import ours
+from benchmarks.planted.architecture import draw_setting
 subject = ours.ARCHITECTURE.clean(draw_setting(1, n_clips=2))
 def faulty():
     return ours.ARCHITECTURE.plants["model.no_causal_mask"](draw_setting(1, n_clips=2))

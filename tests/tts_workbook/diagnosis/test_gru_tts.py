@@ -9,9 +9,9 @@ import dataclasses
 import pytest
 import torch
 
+from benchmarks.planted.architecture import draw_setting
 from tests.tts_workbook.diagnosis.gru_plants import ARCHITECTURE
 from tests.tts_workbook.diagnosis.gru_tts import adapt, mask_of
-from tts_workbook.planted.cases import draw_setting
 from tts_workbook.subject.subject import check_subject
 
 EVERY = {**ARCHITECTURE.plants, **ARCHITECTURE.outside}

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tts_workbook.planted import ours
-from tts_workbook.planted.cases import draw_setting
-from tts_workbook.planted.harm import AGAINST_TWIN, against_twin, harm
+from benchmarks.planted import ours
+from benchmarks.planted.architecture import draw_setting
+from benchmarks.planted.harm import AGAINST_TWIN, against_twin, harm
 
 
 def setting(seed=0, **changes):

@@ -4,10 +4,10 @@ reference case, solved.
 
 import pytest
 
+from benchmarks.planted.architecture import short_clips
 from tts_core.config import preset
 from tts_core.speech.phonemes import Vocabulary
 from tts_workbook import diagnose
-from tts_workbook.planted.cases import short_clips
 from tts_workbook.subject.presets import preset_subject
 
 N_STEPS = 160

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.planted import ours
+from benchmarks.planted.architecture import draw_setting
 from tts_workbook.lab.lab import Lab
-from tts_workbook.planted import ours
-from tts_workbook.planted.cases import draw_setting
 from tts_workbook.subject.isolation import (
     mapped,
     private_copy,

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.planted import ours, tacotron
+from benchmarks.planted.architecture import draw_setting, short_clips
+from benchmarks.planted.plants import generic_plants, required_setting
 from tts_core.config import preset
 from tts_core.model.generation import decode_frames
 from tts_core.model.modes import evaluating
 from tts_core.speech.phonemes import Vocabulary
 from tts_workbook.faults.registry import CAUSES
-from tts_workbook.planted import ours, tacotron
-from tts_workbook.planted.cases import draw_setting, short_clips
-from tts_workbook.planted.planting import generic_plants, required_setting
 from tts_workbook.subject.clip_batch import split, trim_clip
 from tts_workbook.subject.presets import preset_subject
 from tts_workbook.subject.subject import check_subject
@@ -141,7 +141,7 @@ def test_self_feeding_frame_by_frame_is_what_generate_does(name):
         if name == "ours":
             expected = subject.generate(model, subject.batch)
         else:
-            from tts_workbook.planted.tacotron_twin import self_fed
+            from benchmarks.planted.tacotron_twin import self_fed
 
             expected = self_fed(model, subject.batch, 6)
     torch.testing.assert_close(mel, expected[:, :6], rtol=1e-4, atol=1e-4)

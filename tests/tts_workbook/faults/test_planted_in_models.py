@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.planted import ours, tacotron
+from benchmarks.planted.architecture import draw_setting
 from tests.tts_workbook.faults.judged import OF_THE_LOSS, OF_THE_MODEL
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.lab import Lab
-from tts_workbook.planted import ours, tacotron
-from tts_workbook.planted.cases import draw_setting
 
 ARCHITECTURES = {"ours": ours.ARCHITECTURE, "tacotron2": tacotron.ARCHITECTURE}
 N_STEPS = 6  # courses are short here: these checks read the start

@@ -1,8 +1,8 @@
 """Subjects whose single clip is another one at every step, by which of the two plants is drawn."""
 
+from benchmarks.planted.architecture import draw_setting
+from benchmarks.planted.ours_twin import build
 from tts_workbook.faults.data.batch_varies import plant
-from tts_workbook.planted.cases import draw_setting
-from tts_workbook.planted.ours_twin import build
 
 
 def varying(noisy, **changes):

@@ -1,9 +1,9 @@
 """Where text, memory, history and output are, found by running the model."""
 
+from benchmarks.planted import ours, tacotron
+from benchmarks.planted.architecture import draw_setting
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.anatomy import anatomy
-from tts_workbook.planted import ours, tacotron
-from tts_workbook.planted.cases import draw_setting
 
 
 def test_the_anatomy_is_found_by_running():

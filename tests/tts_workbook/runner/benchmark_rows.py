@@ -1,6 +1,6 @@
 """Rows of a benchmark that never ran, and the record that they make."""
 
-from tts_workbook.planted.matrix import Cell, Row, score
+from tts_workbook.diagnosis.benchmark_scores import Cell, Row, score
 
 PROVENANCE = {
     "command": "python benchmarks/diagnosis.py",

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.planted.architecture import draw_setting
+from benchmarks.planted.ours_twin import build
 from tests.tts_workbook.faults.examined import examined, level
 from tests.tts_workbook.faults.varying_batches import varying
 from tts_workbook.faults.data import silence
 from tts_workbook.faults.data.batch_varies import Batches, PairedTraining, decide
 from tts_workbook.lab.lab import Lab
-from tts_workbook.planted.cases import draw_setting
-from tts_workbook.planted.ours_twin import build
 
 CAUSE = "data.batch_varies"
 

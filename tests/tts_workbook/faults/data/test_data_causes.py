@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.planted import ours
+from benchmarks.planted.architecture import draw_setting
+from benchmarks.planted.ours_twin import build
 from tests.tts_workbook.faults.examined import examined
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.lab import Lab
-from tts_workbook.planted import ours
-from tts_workbook.planted.cases import draw_setting
-from tts_workbook.planted.ours_twin import build
 
 NEEDED = {
     "data.text_audio_pairing": "symbols",

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.planted import ours
+from benchmarks.planted.architecture import draw_setting
+from benchmarks.planted.ours_twin import build
 from tests.tts_workbook.faults.examined import examined, fresh, level
 from tts_workbook.faults.data import duration_domain, duration_sum
 from tts_workbook.faults.data.duration_domain import Expanded, Inferred
 from tts_workbook.faults.data.duration_sum import Sums
 from tts_workbook.measure.duration_head import DurationHead
-from tts_workbook.planted import ours
-from tts_workbook.planted.cases import draw_setting
-from tts_workbook.planted.ours_twin import build
 from tts_workbook.subject import clip_batch
 
 SUM, DOMAIN = "data.duration_sum", "data.duration_domain"

@@ -7,6 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.planted.architecture import draw_setting
+from benchmarks.planted.ours import PLANTS
+from benchmarks.planted.ours_twin import build
 from tests.tts_workbook.faults.examined import examined, level
 from tests.tts_workbook.faults.varying_batches import varying
 from tts_core.config import AudioConfig
@@ -18,9 +21,6 @@ from tts_workbook.faults.data.stale_features import Stored
 from tts_workbook.faults.planting import with_clips
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.feature_difference import FeatureDifference
-from tts_workbook.planted.cases import draw_setting
-from tts_workbook.planted.ours import PLANTS
-from tts_workbook.planted.ours_twin import build
 
 STALE, RATE, RECIPE = "data.stale_features", "data.sample_rate", "data.mel_recipe"
 

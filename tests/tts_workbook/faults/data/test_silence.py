@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.planted.architecture import draw_setting, short_clips
+from benchmarks.planted.ours_twin import build
 from tests.tts_workbook.faults.examined import examined, level
 from tts_workbook.faults.data.silence import SILENT_SHARE, Silence, Twins, decide, plant
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.seen_clips import clips_of
 from tts_workbook.measure.silent_ends import silent_ends
-from tts_workbook.planted.cases import draw_setting, short_clips
-from tts_workbook.planted.ours_twin import build
 from tts_workbook.subject import clip_batch
 
 CAUSE = "data.silence"

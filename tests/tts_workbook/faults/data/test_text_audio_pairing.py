@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.planted.architecture import draw_setting, short_clips
+from benchmarks.planted.ours_twin import build
 from tests.tts_workbook.faults.examined import examined, level
 from tts_workbook.faults.data import duration_sum, mel_recipe, stale_features, token_collapse
 from tts_workbook.faults.data.text_audio_pairing import (
@@ -15,8 +17,6 @@ from tts_workbook.faults.data.text_audio_pairing import (
     plant,
 )
 from tts_workbook.measure.text_fit import TextFit, text_fit
-from tts_workbook.planted.cases import draw_setting, short_clips
-from tts_workbook.planted.ours_twin import build
 
 CAUSE = "data.text_audio_pairing"
 

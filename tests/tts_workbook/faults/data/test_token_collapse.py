@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.planted.architecture import draw_setting
+from benchmarks.planted.ours_twin import build
 from tests.tts_workbook.faults.examined import examined, level
 from tts_workbook.faults.data import text_audio_pairing
 from tts_workbook.faults.data.token_collapse import Tokens, decide, plant
 from tts_workbook.measure.text_tokens import lined_up
-from tts_workbook.planted.cases import draw_setting
-from tts_workbook.planted.ours_twin import build
 from tts_workbook.subject import clip_batch
 
 CAUSE = "data.token_collapse"

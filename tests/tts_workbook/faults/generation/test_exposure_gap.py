@@ -8,6 +8,9 @@ import pytest
 import torch
 
 import tests.tts_workbook.diagnosis.tiny_speaker as tiny
+from benchmarks.planted import ours
+from benchmarks.planted.architecture import draw_setting
+from benchmarks.planted.ours_twin import build
 from tests.tts_workbook.diagnosis.tiny_subject import M, Tiny, make_batch, sgd
 from tests.tts_workbook.faults.examined import examined, fresh
 from tests.tts_workbook.faults.generation.tiny_generation import continued, free_running
@@ -19,9 +22,6 @@ from tts_workbook.lab import lab as laboratory
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Course
 from tts_workbook.measure.history_parity import HistoryParity
-from tts_workbook.planted import ours
-from tts_workbook.planted.cases import draw_setting
-from tts_workbook.planted.ours_twin import build
 
 CAUSE = "generation.exposure_gap"
 SETTING = draw_setting(0, batch_size=2)

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 import tests.tts_workbook.diagnosis.tiny_speaker as tiny
+from benchmarks.planted import ours, tacotron
+from benchmarks.planted.architecture import draw_setting
+from benchmarks.planted.ours import lagging, seed_layout
+from benchmarks.planted.ours_twin import build
 from tests.tts_workbook.faults.examined import examined, fresh
 from tests.tts_workbook.faults.generation.tiny_generation import continued, lagged, silenced
 from tts_workbook.faults.generation.layout import LEAK, decide, tell
 from tts_workbook.lab.fed_as_trained import fed_as_trained
 from tts_workbook.measure import history_parity
 from tts_workbook.measure.history_parity import BROKEN, HistoryParity
-from tts_workbook.planted import ours, tacotron
-from tts_workbook.planted.cases import draw_setting
-from tts_workbook.planted.ours import lagging, seed_layout
-from tts_workbook.planted.ours_twin import build
 from tts_workbook.subject.presets import next_frame
 
 CAUSE = "generation.layout"

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.planted import ours, tacotron
+from benchmarks.planted.architecture import draw_setting
+from benchmarks.planted.ours_twin import build
 from tests.tts_workbook.faults.examined import examined, fresh, level
 from tts_workbook.faults.generation.stopping import Stops, decide
-from tts_workbook.planted import ours, tacotron
-from tts_workbook.planted.cases import draw_setting
-from tts_workbook.planted.ours_twin import build
 
 CAUSE = "generation.stopping"
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.models import Tacotron2
 
+from benchmarks.planted.architecture import Architecture
+from benchmarks.planted.faulty_modules import Reentrant, Squashed
+from benchmarks.planted.plants import LAYERS, generic_plants, outside_plants, required_setting
+from benchmarks.planted.tacotron_twin import build, last_frames
 from tts_workbook.faults.planting import Build, Setting
-from tts_workbook.planted.cases import Architecture
-from tts_workbook.planted.planting import LAYERS, generic_plants, outside_plants, required_setting
-from tts_workbook.planted.plants_modules import Reentrant, Squashed
-from tts_workbook.planted.tacotron_twin import build, last_frames
 from tts_workbook.subject.clip_batch import ClipBatch
 from tts_workbook.subject.subject import Subject
 

@@ -3,7 +3,7 @@ another one.
 
 A plant turns a build and a setting into a faulty Subject: `plant(build, setting)`. `build(setting,
 **parts)` returns the clean subject of `setting` over `setting.clips`, and takes the keywords of
-`twin_parts.Parts`:
+`subject.clip_data.Parts`:
 
 - `mel_loss(prediction, target, lengths)`: what the mel term is computed with (`loss.*`);
 - `statistics(mels)`: mean and standard deviation that targets are standardised by
@@ -11,7 +11,7 @@ A plant turns a build and a setting into a faulty Subject: `plant(build, setting
 - `extract(samples, hertz)`: today's feature extraction before standardisation, for
   `Subject.features`.
 
-An architecture that carries its data as `ClipBatch` and builds on `twin_parts.Data` has all of them
+An architecture that carries its data as `ClipBatch` and builds on `subject.clip_data.ClipData` has all of them
 for nothing:
 
     Architecture("mine", clean=build, plants={**generic_plants(build), "model.positions": my_plant},

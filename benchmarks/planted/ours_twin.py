@@ -18,11 +18,11 @@ from typing import Any
 
 from torch import Tensor
 
+from benchmarks.planted.twin_training import autocast, make_optimizer
 from tts_core.config import LossConfig, ModelConfig
 from tts_core.model.tts import TTSModel
 from tts_core.speech.phonemes import Vocabulary
 from tts_workbook.faults.planting import Setting
-from tts_workbook.planted.twin_parts import autocast, make_optimizer
 from tts_workbook.subject.clip_batch import ClipBatch
 from tts_workbook.subject.clip_data import ClipData, Parts
 from tts_workbook.subject.presets import model_subject, true_targets

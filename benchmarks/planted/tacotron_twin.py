@@ -26,10 +26,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.models import Tacotron2
 
+from benchmarks.planted.twin_training import autocast, make_optimizer
 from tts_core.model.modes import evaluating
 from tts_core.speech.phonemes import Vocabulary
 from tts_workbook.faults.planting import Setting
-from tts_workbook.planted.twin_parts import autocast, make_optimizer
 from tts_workbook.subject.clip_batch import ClipBatch
 from tts_workbook.subject.clip_data import ClipData, Parts, clipped_step
 from tts_workbook.subject.subject import Subject

@@ -14,11 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tts_core.model.attention import MultiHeadAttention
-from tts_core.model.tts import TTSModel
-from tts_workbook.faults.planting import Build, Setting, with_clips
-from tts_workbook.planted.cases import Architecture
-from tts_workbook.planted.ours_modules import (
+from benchmarks.planted.architecture import Architecture
+from benchmarks.planted.faulty_modules import Gain, Squashed, always_drop
+from benchmarks.planted.ours_modules import (
     Bidirectional,
     ChannelNorm,
     Deaf,
@@ -35,9 +33,11 @@ from tts_workbook.planted.ours_modules import (
     note_valid_frames,
     seed_layout,
 )
-from tts_workbook.planted.ours_twin import build
-from tts_workbook.planted.planting import LAYERS, generic_plants, outside_plants, required_setting
-from tts_workbook.planted.plants_modules import Gain, Squashed, always_drop
+from benchmarks.planted.ours_twin import build
+from benchmarks.planted.plants import LAYERS, generic_plants, outside_plants, required_setting
+from tts_core.model.attention import MultiHeadAttention
+from tts_core.model.tts import TTSModel
+from tts_workbook.faults.planting import Build, Setting, with_clips
 from tts_workbook.subject.clip_batch import ClipBatch
 from tts_workbook.subject.clip_data import clipped_step
 from tts_workbook.subject.presets import next_frame, true_targets

@@ -5,6 +5,7 @@ of it, and every miss.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from tts_workbook.number_text import format_number
@@ -26,6 +27,7 @@ from tts_workbook.viz import plot_alarms, plot_confusion, plot_root_cause
 # classes of page.css: green, red, amber
 LEVELS = {True: "supported", False: "refuted", None: "undecided"}
 NOTHING = "Not recorded."
+TEMPLATE = Path(__file__).with_name("benchmark.html.j2")
 
 
 def benchmark_page(
@@ -52,7 +54,7 @@ def benchmark_page(
         else "bad"
     )
     return render(
-        "benchmark.html.j2",
+        TEMPLATE,
         title=title,
         verdict=verdict,
         level=level,
