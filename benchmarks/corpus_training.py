@@ -24,6 +24,7 @@ from timing import ROOT, provenance
 from tts_core.atomic_files import read_json, write_bytes, write_json
 from tts_core.errors import WorkbookError
 from tts_core.metrics.free_running import measure_gap
+from tts_core.metrics.full_inference import attempt_full_inference
 from tts_core.model.tts import TTSModel
 from tts_core.speech.dataset import load_corpus
 from tts_core.training.checkpoint import load_model
@@ -33,7 +34,6 @@ from tts_core.training.corpus.prepared_corpus import TrainingCorpus, open_corpus
 from tts_core.training.corpus.sampler import BatchPlan
 from tts_core.training.corpus.train_corpus import BEST
 from tts_core.training.corpus.validation import validate
-from tts_workbook.measure.full_inference import attempt_full_inference
 from tts_workbook.measure.listening import Judge
 from tts_workbook.viz.corpus_plots import plot_corpus_training
 

@@ -35,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 from timing import processor  # noqa: E402
 
 from tts_core import atomic_files  # noqa: E402
+from tts_core.environment import git_commit, versions  # noqa: E402
 from tts_workbook.planted.matrix import (
     N_CLEAN,
     Cell,
@@ -44,7 +45,6 @@ from tts_workbook.planted.matrix import (
     score,
     setting_of,
 )
-from tts_workbook.runner.environment import git_commit, versions  # noqa: E402
 
 STORE = ROOT / "runs" / "diagnosis"
 RESULT = ROOT / "benchmarks" / "results" / "diagnosis.json"

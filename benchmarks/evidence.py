@@ -20,8 +20,8 @@ from pathlib import Path
 
 from timing import processor
 
+from tts_core.environment import git_commit, versions
 from tts_core.errors import WorkbookError
-from tts_workbook.runner.environment import git_commit, versions
 from tts_workbook.trials.evidence import read_record, record_path, write_record
 from tts_workbook.trials.executors import EXECUTORS, processors, run_trials
 from tts_workbook.trials.run import Result

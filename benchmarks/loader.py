@@ -24,7 +24,7 @@ from timing import provenance
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.tts_core.training_on_corpus.tiny_corpus import make_tiny_corpus  # noqa: E402
+from tests.tts_core.training.corpus.tiny_corpus import make_tiny_corpus  # noqa: E402
 from tts_core.atomic_files import write_json  # noqa: E402
 from tts_core.config import AudioConfig  # noqa: E402
 from tts_core.speech.batch import Batch  # noqa: E402

@@ -30,9 +30,9 @@ from tts_core.config import (
     from_dict,
     preset,
 )
+from tts_core.environment import git_commit, versions
 from tts_core.speech.dataset import load_corpus
 from tts_core.training.step import StepReport
-from tts_workbook.runner.environment import git_commit, versions
 from tts_workbook.trials.overfit import build_arm, judge_arm, train_arm
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -22,6 +22,7 @@ from tts_core.speech.audio import clipped_share, read_wav, wav_info
 from tts_core.speech.dataset import Clip, corpus_warnings, iterate_clips
 from tts_core.speech.folder import Rejection, scan_folder
 from tts_core.speech.phonemes import ARPABET, PAUSE
+from tts_workbook.corpus.reading import read_any_clip
 
 FRAME_SECONDS = 0.02  # window of the level measurements
 SILENCE_BELOW_SPEECH = 35.0  # dB; a frame is silent if it is this far below the speech level ...
@@ -184,7 +185,7 @@ def recogniser_word_error_rate(text: str, samples: np.ndarray, rate: int) -> flo
     """
     import jiwer
 
-    from tts_core.speech.recogniser import recognise
+    from tts_workbook.corpus.recogniser import recognise
 
     return float(jiwer.wer(" ".join(_words(text)) or "?", recognise(samples, rate)))
 
@@ -304,7 +305,7 @@ def check_corpus(
     counts: Counter = Counter()
     same_audio, same_text = defaultdict(list), defaultdict(list)  # hash or text -> clip ids
     keys = {}
-    for clip in iterate_clips(folder, folder.entries, audio, rejected):
+    for clip in iterate_clips(folder, folder.entries, audio, rejected, read_any_clip):
         rows.append(_measure_clip(clip, audio, recognise))
         counts.update(clip.phonemes)
         keys[clip.id] = hashlib.sha256(clip.samples.tobytes()).digest(), clip.text.casefold()

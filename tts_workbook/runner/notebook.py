@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from tts_core import atomic_files
+from tts_core import atomic_files, environment
 from tts_core.errors import WorkbookError
-from tts_workbook.runner import cells, context, environment, skipped_cells
+from tts_workbook.runner import cells, context, skipped_cells
 from tts_workbook.runner.order import before
 from tts_workbook.runner.parameters import Parameters, repository_root, settle_in_notebook
 from tts_workbook.runner.verdicts import (

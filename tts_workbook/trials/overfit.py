@@ -19,7 +19,7 @@ from tts_core.metrics.text_use import TextUse, measure_text_use
 from tts_core.model.tts import TTSModel, build_model
 from tts_core.speech.batch import Batch, collate
 from tts_core.speech.bundled import bundled_voice
-from tts_core.speech.dataset import Clip, Corpus, load_corpus, with_recipe
+from tts_core.speech.dataset import Clip, Corpus, with_recipe
 from tts_core.speech.folder import read_id_list, scan_folder
 from tts_core.speech.phonemes import Vocabulary
 from tts_core.training.checkpoint import load_model
@@ -27,6 +27,7 @@ from tts_core.training.loop import fit
 from tts_core.training.precision import training_device
 from tts_core.training.state import start_training
 from tts_core.training.step import StepReport
+from tts_workbook.corpus.reading import read_corpus
 from tts_workbook.measure.trajectory import Trajectory, record_trajectory
 
 
@@ -63,7 +64,7 @@ def open_clip(root: Path | str, clip_id: str = "", language: str = "auto") -> tu
     """
     audio = AudioConfig()
     if clip_id:
-        corpus = load_corpus(root, audio, language, only=clip_id)
+        corpus = read_corpus(root, audio, language, only=clip_id)
         return corpus, corpus.clips[0]
     folder = scan_folder(root, language)
     ids = [entry.id for entry in folder.entries]
@@ -71,7 +72,7 @@ def open_clip(root: Path | str, clip_id: str = "", language: str = "auto") -> tu
     # stable: the default first, then as listed
     for name in sorted(ids, key=lambda name: name != folder.default_id):
         try:
-            corpus = load_corpus(root, audio, language, only=name)
+            corpus = read_corpus(root, audio, language, only=name)
         except WorkbookError as error:
             reasons.append(str(error))
         else:
@@ -99,7 +100,7 @@ def several_clips(
     for folder, ids in folders:
         if len(clips) < n:
             # some may be broken or known
-            corpus = load_corpus(folder, AudioConfig(), language, ids=ids, limit=2 * n)
+            corpus = read_corpus(folder, AudioConfig(), language, ids=ids, limit=2 * n)
             new = _unlike(clips, corpus.clips)[: n - len(clips)]
             clips, used = clips + new, used + [corpus.name] * bool(new)
     vocabulary = Vocabulary.arpabet()

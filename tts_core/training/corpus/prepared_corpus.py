@@ -23,7 +23,7 @@ from tts_core.speech.dataset import corpus_warnings
 from tts_core.speech.folder import Entry, Folder, Rejection, read_id_list, scan_folder
 from tts_core.speech.phonemes import Vocabulary
 from tts_core.training.corpus.feature_cache import FeatureCache
-from tts_core.training.corpus.processes import Place
+from tts_core.training.corpus.processes import ALONE, Place
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def open_corpus(
     held_out: Path | None = None,
     held_out_clips: int = 16,
     workers: int = 0,
-    place: Place = Place(),
+    place: Place = ALONE,
 ) -> TrainingCorpus:
     """Look at every clip once, filling the cache, and divide them into training and held-out clips.
 

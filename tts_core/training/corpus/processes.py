@@ -39,6 +39,9 @@ class Place:
         return values
 
 
+ALONE = Place()
+
+
 @contextmanager
 def joined_processes(device: str = "auto") -> Iterator[Place]:
     """This process's place, within the group that torchrun started (NCCL on CUDA, else gloo), or

@@ -21,16 +21,19 @@ import torch
 from torch import nn
 
 from tts_core.atomic_files import sweep, write_json
+from tts_core.environment import versions
 from tts_core.errors import WorkbookError, or_reason
+from tts_core.folder_lock import lock_folder
 from tts_core.model.tts import build_model
 from tts_core.speech.batch import Batch
 from tts_core.training.checkpoint import load_training, save_training
+from tts_core.training.corpus.extensions import Extensions, installed_extensions
 from tts_core.training.corpus.feature_cache import FeatureCache
 from tts_core.training.corpus.options import RunConfig, TrainConfig
 from tts_core.training.corpus.prepared_corpus import Item, TrainingCorpus, load_ahead, open_corpus
-from tts_core.training.corpus.processes import Place
+from tts_core.training.corpus.processes import ALONE, Place
 from tts_core.training.corpus.sampler import BatchPlan
-from tts_core.training.corpus.samples import require_figures, write_samples
+from tts_core.training.corpus.samples import DrawSample, write_samples
 from tts_core.training.corpus.schedule import learning_rate
 from tts_core.training.corpus.training_log import Logs
 from tts_core.training.corpus.validation import Validation, validate
@@ -38,8 +41,6 @@ from tts_core.training.distributed import across_processes
 from tts_core.training.precision import choose_precision
 from tts_core.training.state import Training, start_training
 from tts_core.training.step import StepReport, train_step
-from tts_workbook.runner.environment import versions
-from tts_workbook.runner.folder import lock_folder
 
 CHECKPOINT, BEST = "last.safetensors", "best.safetensors"
 # s to wait for OUT: the loader processes of a killed training hold it for 5 s longer
@@ -48,7 +49,11 @@ Say = Callable[[str], None]
 
 
 def train_on_corpus(
-    train: TrainConfig, run: RunConfig, place: Place = Place(), say: Say = print
+    train: TrainConfig,
+    run: RunConfig,
+    place: Place = ALONE,
+    say: Say = print,
+    extensions: Extensions | None = None,
 ) -> Training:
     """Train to `train.steps`, from OUT/last.safetensors where there is one, and return the trained
     state.
@@ -60,13 +65,13 @@ def train_on_corpus(
     say = say if place.leads else lambda line: None
     if run.threads is not None:
         torch.set_num_threads(run.threads)
-    if run.figures:
-        require_figures()
+    if extensions is None:
+        extensions = installed_extensions(pictures=run.figures)
     audio = train.experiment(vocab_size=2).audio
     corpus = open_corpus(
         run.data,
         audio,
-        FeatureCache(run.cache),
+        FeatureCache(run.cache, extensions.aligner, extensions.phonemizer),
         language=run.language,
         ids=run.ids,
         held_out=run.held_out,
@@ -77,6 +82,9 @@ def train_on_corpus(
     plan = BatchPlan(
         [item.n_frames for item in corpus.train], train.batch_clips, train.pool_batches, train.seed
     )
+    draw = extensions.draw_sample if run.figures else None
+    if run.figures and draw is None:
+        say("no pictures: nothing that is installed draws them; audio and arrays are written")
     logs = None
     with ExitStack() as closing:
         hold_folder(run.out, place, closing)
@@ -121,7 +129,7 @@ def train_on_corpus(
         with torch.random.fork_rng(
             devices=[place.device] if place.device.startswith("cuda") else []
         ):
-            _Loop(train, run, place, corpus, training, plan, logs, say).go()
+            _Loop(train, run, place, corpus, training, plan, logs, say, draw).go()
     return training
 
 
@@ -133,7 +141,7 @@ def hold_folder(out: Path, place: Place, closing: ExitStack) -> None:
 
     def hold() -> None:
         out.mkdir(parents=True, exist_ok=True)
-        closing.callback(os.close, lock_folder(out, "training", PATIENCE))
+        closing.callback(lock_folder(out, "training", PATIENCE).release)
 
     _, refusal = or_reason(hold) if place.leads else (None, "")
     if refusal := place.gather(refusal)[0]:
@@ -231,6 +239,7 @@ class _Loop:
         plan: BatchPlan,
         logs: Logs | None,
         say: Say,
+        draw: DrawSample | None,
     ) -> None:
         self.train, self.run, self.place, self.corpus, self.training = (
             train,
@@ -239,7 +248,7 @@ class _Loop:
             corpus,
             training,
         )
-        self.plan, self.logs, self.say = plan, logs, say
+        self.plan, self.logs, self.say, self.draw = plan, logs, say, draw
         self.trained: nn.Module = (
             across_processes(training.model) if place.world > 1 else training.model
         )
@@ -270,7 +279,7 @@ class _Loop:
                     self.corpus.held_out[: self.run.sample_clips],
                     self.run.out / "samples" / f"step_{done:07d}",
                     self.place.device,
-                    self.run.figures,
+                    self.draw,
                 )
             if self.place.leads and (done % self.run.checkpoint_every == 0 or end or better):
                 self._save(better)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tts_core.training_on_corpus.tiny_corpus import make_tiny_corpus
+from tests.tts_core.training.corpus.tiny_corpus import make_tiny_corpus
 from tts_core.config import AudioConfig
 from tts_core.errors import CacheError, WorkbookError
 from tts_core.training.corpus.feature_cache import FeatureCache
