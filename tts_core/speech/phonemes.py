@@ -37,7 +37,7 @@ class Vocabulary:
 
     pad_id, pause_id = 0, 1
 
-    def __init__(self, symbols: Sequence[str]):
+    def __init__(self, symbols: Sequence[str]) -> None:
         self.symbols = tuple(symbols)
         self._ids = {symbol: index for index, symbol in enumerate(self.symbols)}
         if self.symbols[:2] != (PAD, PAUSE) or len(self._ids) != len(self.symbols):
@@ -71,22 +71,20 @@ class Vocabulary:
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """(N,) ids -> (N,) symbols. Raises WorkbookError for an id outside the vocabulary."""
-        ids = [int(index) for index in ids]
-        if not all(0 <= index < len(self.symbols) for index in ids):
+        indices = [int(index) for index in ids]
+        if indices and not 0 <= min(indices) <= max(indices) < len(self.symbols):
             raise WorkbookError(
-                f"phoneme ids {min(ids)} to {max(ids)} go beyond the {len(self.symbols)} symbols"
+                f"phoneme ids {min(indices)} to {max(indices)} go beyond the"
+                f" {len(self.symbols)} symbols"
             )
-        return [self.symbols[index] for index in ids]
+        return [self.symbols[index] for index in indices]
 
 
 def guess_language(text: str) -> str:
     """`ru` for text whose letters are mostly Cyrillic, else `en`."""
     letters = [character for character in text if character.isalpha()]
-    return (
-        "ru"
-        if 2 * sum("\u0400" <= letter <= "\u04ff" for letter in letters) > len(letters)
-        else "en"
-    )
+    cyrillic = [letter for letter in letters if "\u0400" <= letter <= "\u04ff"]
+    return "ru" if 2 * len(cyrillic) > len(letters) else "en"
 
 
 def symbol_of_label(label: str, language: str) -> str:
@@ -103,8 +101,10 @@ def symbol_of_label(label: str, language: str) -> str:
             f"phone {label!r}: the aligner did not know a word; add it to its dictionary, align"
             " again"
         )
-    symbol = label.rstrip("012") if language == "en" else label
-    if language == "en" and symbol not in ARPABET:
+    if language != "en":
+        return label
+    symbol = label.rstrip("012")
+    if symbol not in ARPABET:
         raise WorkbookError(
             f"unknown phoneme {label!r}: English must be ARPAbet (MFA model english_us_arpa); to"
             " use other symbols as they are, write a code such as en-us into language.txt"

@@ -11,6 +11,7 @@ from tests.conftest import make_batch, make_experiment, make_model
 from tts_core.errors import WorkbookError
 from tts_core.metrics.free_running import measure_gap
 from tts_core.training import checkpoint
+from tts_core.training import checkpoint
 from tts_core.training.checkpoint import load_model, load_training
 from tts_core.training.loop import fit
 from tts_core.training.state import start_training
@@ -153,8 +154,6 @@ def test_foreign_truncated_and_missing_checkpoints_are_named(batch, tmp_path):
 
 
 def test_interrupted_save_keeps_the_previous_checkpoint(batch, tmp_path, monkeypatch):
-    import safetensors.torch
-
     path = tmp_path / "c.safetensors"
     training = fit(start(make_experiment(steps=3), batch), batch, until=1, checkpoint=path)
     saved = path.read_bytes()
@@ -163,7 +162,7 @@ def test_interrupted_save_keeps_the_previous_checkpoint(batch, tmp_path, monkeyp
         filename.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", full_disk)
+    monkeypatch.setattr(checkpoint, "save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         fit(training, batch, checkpoint=path)
     assert path.read_bytes() == saved and [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
