@@ -28,11 +28,11 @@ from tts_core.metrics.full_inference import attempt_full_inference
 from tts_core.model.tts import TTSModel
 from tts_core.speech.dataset import load_corpus
 from tts_core.training.checkpoint import load_model
+from tts_core.training.corpus.continuation import BEST
 from tts_core.training.corpus.feature_cache import FeatureCache
 from tts_core.training.corpus.options import TrainConfig
 from tts_core.training.corpus.prepared_corpus import TrainingCorpus, open_corpus
 from tts_core.training.corpus.sampler import BatchPlan
-from tts_core.training.corpus.train_corpus import BEST
 from tts_core.training.corpus.validation import validate
 from tts_workbook.measure.listening import Judge
 from tts_workbook.viz.corpus_plots import plot_corpus_training

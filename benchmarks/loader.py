@@ -28,11 +28,11 @@ from tests.tts_core.training.corpus.tiny_corpus import make_tiny_corpus  # noqa:
 from tts_core.atomic_files import write_json  # noqa: E402
 from tts_core.config import AudioConfig  # noqa: E402
 from tts_core.speech.batch import Batch  # noqa: E402
+from tts_core.training.corpus.continuation import start_or_continue  # noqa: E402
 from tts_core.training.corpus.feature_cache import FeatureCache  # noqa: E402
 from tts_core.training.corpus.options import RunConfig, TrainConfig  # noqa: E402
 from tts_core.training.corpus.prepared_corpus import TrainingCorpus, load_ahead, open_corpus  # noqa: E402
 from tts_core.training.corpus.sampler import BatchPlan  # noqa: E402
-from tts_core.training.corpus.train_corpus import start_or_continue  # noqa: E402
 from tts_core.training.precision import choose_precision, training_device  # noqa: E402
 from tts_core.training.state import Training  # noqa: E402
 from tts_core.training.step import train_step  # noqa: E402

@@ -11,7 +11,6 @@ from tests.conftest import make_batch, make_experiment, make_model
 from tts_core.errors import WorkbookError
 from tts_core.metrics.free_running import measure_gap
 from tts_core.training import checkpoint
-from tts_core.training import checkpoint
 from tts_core.training.checkpoint import load_model, load_training
 from tts_core.training.loop import fit
 from tts_core.training.state import start_training

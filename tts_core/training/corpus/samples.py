@@ -1,9 +1,12 @@
 """What held-out clips sound and look like at a step: audio, mels, alignments, as files.
 
 T frames, M mel bins, N phonemes, L decoder layers. For each clip, in OUT/samples/step_NNNNNNN/:
-ID.npz with `target`, `teacher_forced` and `free_running` (T, M) in ln units, `attention` (L, T, T),
-`durations` and `phonemes`; ID.target.wav, ID.free_running.wav and, where the predicted durations
-allow it, ID.inference.wav; and, where the caller hands over who draws, ID.NAME.png for each picture.
+
+    ID.npz                 `target`, `teacher_forced` and `free_running` (T, M) in ln units,
+                           `attention` (L, T, T), `durations` and `phonemes` (N,)
+    ID.target.wav          the recording's mel made audible, and so ID.free_running.wav
+    ID.inference.wav       where the predicted durations allow it
+    ID.NAME.png            each picture of whoever draws, if the caller hands one over
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from tests.tts_core.training.corpus.tiny_corpus import make_tiny_corpus
 from tts_core.errors import WorkbookError
 from tts_core.folder_lock import lock_folder
 from tts_core.training.checkpoint import load_model
+from tts_core.training.corpus import continuation
 from tts_core.training.corpus import samples as samples_module
 from tts_core.training.corpus import train_corpus as run_module
 from tts_core.training.corpus.extensions import Extensions
@@ -111,7 +112,7 @@ def rewrite_notes(checkpoint: Path, change) -> None:
 
 
 def test_two_trainings_do_not_write_to_one_folder(settings, monkeypatch):
-    monkeypatch.setattr(run_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(continuation, "PATIENCE", 0.2)
     settings.out.mkdir(parents=True)
     held = lock_folder(settings.out, "training")
     with pytest.raises(
