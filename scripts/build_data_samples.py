@@ -1,11 +1,14 @@
-"""Rebuild data_samples/ from the Debian packages that the speech comes from, or all English prompts into a folder.
+"""Rebuild data_samples/ from the Debian packages that the speech comes from, or all English prompts
+into a folder.
 
-    python scripts/build_data_samples.py                  apt-get download, then write data_samples/
-    python scripts/build_data_samples.py --debs DIR       use packages that are already there
-    python scripts/build_data_samples.py --all DIR        every usable English prompt (more than 500, 17 minutes of speech) into DIR
+    python scripts/build_data_samples.py             apt-get download, then write data_samples/
+    python scripts/build_data_samples.py --debs DIR  use packages that are already there
+    python scripts/build_data_samples.py --all DIR   every usable English prompt (more than 500,
+                                                     17 minutes of speech) into DIR
 
-Three voices: librivox (5 read sentences), allison (64 telephone prompts, 32 to train on and 32 held out), russian (12
-prompts without alignments). The prompts are G.722 and need ffmpeg to decode. Same packages, same bytes out.
+Three voices: librivox (5 read sentences), allison (64 telephone prompts, 32 to train on and 32 held
+out), russian (12 prompts without alignments). The prompts are G.722 and need ffmpeg to decode. Same
+packages, same bytes out.
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ NOT_SPOKEN = (  # texts that describe a tone, or hold what one can read in sever
     r"[\[\]()<>@=/|#*]|\d\d"
 )
 MAX_SIMILARITY = 0.6  # of the words of two bundled texts (difflib ratio)
+# what the prompts of --all say and the built-in dictionary lacks; the corpus's dictionary.txt
 PRONUNCIATIONS = """\
 backtick  B AE K T IH K
 caret  K EH R AH T
@@ -75,7 +79,7 @@ unmute  AH N M Y UW T
 unmuted  AH N M Y UW T IH D
 uppercase  AH P ER K EY S
 xray  EH K S R EY
-"""  # what the prompts of --all say and the built-in dictionary lacks; goes into the corpus as dictionary.txt
+"""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Prompt:
         return wav_info(self.wav).seconds
 
 
-# --- packages ----------------------------------------------------------------------------------------------------
+# --- packages -------------------------------------------------------------------------------------
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
@@ -109,7 +113,9 @@ def require(program: str, remedy: str) -> None:
 
 
 def unpack(debs: Path | None, work: Path) -> dict[str, tuple[Path, str]]:
-    """Package -> (unpacked tree, version). Downloads with apt-get unless `debs` holds the packages."""
+    """Package -> (unpacked tree, version). Downloads with apt-get unless `debs` holds the
+    packages.
+    """
     require(
         "ffmpeg",
         "it decodes the G.722 prompts: `apt-get install ffmpeg` or `conda install -c conda-forge"
@@ -144,10 +150,18 @@ def licence(unpacked: dict[str, tuple[Path, str]], package: str, heading: str) -
     return f"{heading}\n\nThe copyright file of the Debian package {package}, in full:\n\n{text}"
 
 
+def decode_g722(source: Path, wav: Path) -> None:
+    """16 kHz, 16-bit PCM, with nothing in the header that depends on ffmpeg or the day."""
+    output = f"-c:a pcm_s16le -ar {RATE} -fflags +bitexact -flags:a +bitexact -map_metadata -1"
+    run("ffmpeg", "-v", "error", "-f", "g722", "-i", source, *output.split(), wav)
+
+
 def decode_prompts(
     unpacked: dict[str, tuple[Path, str]], language: str, work: Path
 ) -> list[Prompt]:
-    """Every recorded prompt whose published text is nothing but words, decoded to 16 kHz wav under `work`."""
+    """Every recorded prompt whose published text is nothing but words, decoded to 16 kHz wav under
+    `work`.
+    """
     package = f"asterisk-core-sounds-{language}"
     sounds = unpacked[f"{package}-g722"][0] / "usr/share/asterisk/sounds" / PROMPTS[language]
     listing = unpacked[package][0] / "usr/share/doc" / package / f"core-sounds-{language}.txt.gz"
@@ -156,36 +170,15 @@ def decode_prompts(
     prompts = []
     for line in gzip.decompress(listing.read_bytes()).decode("utf-8").splitlines():
         name, _, text = line.partition(":")
-        source, text = sounds / f"{name}.g722", " ".join(text.split())
-        if (
-            line.startswith(";")
-            or not source.is_file()
-            or re.search(NOT_SPOKEN, text)
-            or re.search(foreign, text)
-        ):
+        text = " ".join(text.split())
+        source = sounds / f"{name}.g722"
+        if line.startswith(";") or not source.is_file():
+            continue
+        if re.search(NOT_SPOKEN, text) or re.search(foreign, text):
             continue
         spoken = " ".join(re.sub(r"\d", lambda digit: f" {DIGITS[digit[0]]} ", text).split())
         wav = work / language / f"{name.replace('/', '-')}.wav"
-        run(
-            "ffmpeg",
-            "-v",
-            "error",
-            "-f",
-            "g722",
-            "-i",
-            source,
-            "-c:a",
-            "pcm_s16le",
-            "-ar",
-            str(RATE),
-            "-fflags",
-            "+bitexact",
-            "-flags:a",
-            "+bitexact",
-            "-map_metadata",
-            "-1",
-            wav,
-        )
+        decode_g722(source, wav)
         try:
             wav_info(wav)
             prompts.append(Prompt(wav.stem, text, re.sub(r"\s+([.,;:!?])", r"\1", spoken), wav))
@@ -194,17 +187,18 @@ def decode_prompts(
     return prompts
 
 
-# --- choice ------------------------------------------------------------------------------------------------------
+# --- choice ---------------------------------------------------------------------------------------
 
 
 def usable_english(unpacked: dict[str, tuple[Path, str]], work: Path) -> list[Prompt]:
-    """The English prompts that `align_folder` can align, with their phonemes. Prints why others are left out."""
+    """The English prompts that `align_folder` can align, with their phonemes. Prints why others are
+    left out.
+    """
     prompts = decode_prompts(unpacked, "en", work)
     write_voice(work / "all", prompts, {"dictionary.txt": PRONUNCIATIONS})
     usable = []
-    for prompt, result in zip(
-        sorted(prompts, key=lambda prompt: prompt.id), align_folder(work / "all"), strict=True
-    ):
+    prompts = sorted(prompts, key=lambda prompt: prompt.id)
+    for prompt, result in zip(prompts, align_folder(work / "all"), strict=True):
         if result.status == "failed":
             print(f"  left out: {prompt.id}: {result.reason.partition(': add')[0]}")
             continue
@@ -222,10 +216,8 @@ def fit_to_bundle(prompt: Prompt, textgrid: Path) -> bool:
         return False
     if not MEDIAN_PHONE[0] <= np.median(seconds) <= MEDIAN_PHONE[1]:
         return False
-    return (
-        recogniser_word_error_rate(prompt.spoken, load_wav(prompt.wav, RATE), RATE)
-        <= MAX_WORD_ERROR_RATE
-    )
+    samples = load_wav(prompt.wav, RATE)
+    return recogniser_word_error_rate(prompt.spoken, samples, RATE) <= MAX_WORD_ERROR_RATE
 
 
 def similarity(first: tuple[str, ...], second: tuple[str, ...]) -> float:
@@ -235,11 +227,12 @@ def similarity(first: tuple[str, ...], second: tuple[str, ...]) -> float:
 def choose_balanced(prompts: list[Prompt], sizes: list[int]) -> list[list[Prompt]]:
     """Disjoint sets of the given sizes, chosen greedily in turns; no two texts are alike.
 
-    Each turn takes the prompt that adds most to its set's sum of log(1 + count) over phonemes, per square root of a
-    second: a rare phoneme is worth most, so the choice covers the phonemes first and then balances them.
+    Each turn takes the prompt that adds most to its set's sum of log(1 + count) over phonemes, per
+    square root of a second: a rare phoneme is worth most, so the choice covers the phonemes first
+    and then balances them.
     """
     sets: list[list[Prompt]] = [[] for _ in sizes]
-    counts = [Counter() for _ in sizes]
+    counts: list[Counter[str]] = [Counter() for _ in sizes]
     left = {tuple(re.findall(r"[\w']+", prompt.spoken.casefold())): prompt for prompt in prompts}
 
     def gain(prompt: Prompt, have: Counter) -> float:
@@ -250,23 +243,25 @@ def choose_balanced(prompts: list[Prompt], sizes: list[int]) -> list[list[Prompt
 
     while any(len(chosen) < size for chosen, size in zip(sets, sizes, strict=True)):
         for chosen, have, size in zip(sets, counts, sizes, strict=True):
-            if len(chosen) < size:
-                if not left:
-                    raise WorkbookError(
-                        f"only {sum(map(len, sets))} prompts are fit and different; loosen limits"
-                    )
-                best = max(left, key=lambda text: (gain(left[text], have), text))
-                have.update(left[best].units)
-                chosen.append(left[best])
-                left = {
-                    text: prompt
-                    for text, prompt in left.items()
-                    if similarity(best, text) <= MAX_SIMILARITY
-                }
+            if len(chosen) >= size:
+                continue
+            if not left:
+                raise WorkbookError(
+                    f"only {sum(map(len, sets))} prompts are fit and different; loosen limits"
+                )
+            worth = {text: gain(prompt, have) for text, prompt in left.items()}
+            best = max(worth.items(), key=lambda item: (item[1], item[0]))[0]
+            have.update(left[best].units)
+            chosen.append(left[best])
+            left = {
+                text: prompt
+                for text, prompt in left.items()
+                if similarity(best, text) <= MAX_SIMILARITY
+            }
     return sets
 
 
-# --- voices ------------------------------------------------------------------------------------------------------
+# --- voices ---------------------------------------------------------------------------------------
 
 
 def write_voice(root: Path, prompts: list[Prompt], texts: dict[str, str]) -> None:

@@ -14,7 +14,7 @@ from tts_core.torchaudio_import import EXTENSION_ERROR
 
 import torch
 
-PACKAGES = (
+RECORDED_PACKAGES = (
     "tts-overfit-workbook",
     "torch",
     "torchaudio",
@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
     installed".
     """
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in RECORDED_PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -21,7 +21,7 @@ from tts_core.model.tts import TTSModel
 from tts_core.speech.audio import atomic_path
 from tts_core.training.state import Training
 
-FORMAT = "tts-overfit-workbook 1"
+CHECKPOINT_FORMAT = "tts-overfit-workbook 1"
 
 Tensors = dict[str, torch.Tensor]  # by name: model.*, optimizer.INDEX.*, rng.*
 Header = dict[str, Any]  # JSON: experiment, history, notes, scaler
@@ -33,7 +33,9 @@ Header = dict[str, Any]  # JSON: experiment, history, notes, scaler
 def _write(path: Path, tensors: Tensors, header: Header) -> None:
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(on_cpu, temporary, metadata={"format": FORMAT, "header": json.dumps(header)})
+        save_file(
+            on_cpu, temporary, metadata={"format": CHECKPOINT_FORMAT, "header": json.dumps(header)}
+        )
 
 
 def _read(path: Path) -> tuple[Tensors, Header]:
@@ -54,10 +56,10 @@ def _read(path: Path) -> tuple[Tensors, Header]:
             " run code and are refused; convert one where you trust it:"
             " safetensors.torch.save_file(state_dict, path)"
         ) from error
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != CHECKPOINT_FORMAT:
         raise WorkbookError(
             f"{path}: safetensors, but not a checkpoint of this workbook (its header says "
-            f"{metadata.get('format')!r}, wanted {FORMAT!r})"
+            f"{metadata.get('format')!r}, wanted {CHECKPOINT_FORMAT!r})"
         )
     return tensors, json.loads(metadata["header"])
 

@@ -172,7 +172,7 @@ def test_bad_textgrid_is_refused_with_file_and_fault(name, tmp_path):
 
 def test_missing_and_huge_textgrids_are_refused(tmp_path):
     path = tmp_path / "clip.TextGrid"
-    with pytest.raises(WorkbookError, match="no such TextGrid.*tts-workbook align"):
+    with pytest.raises(WorkbookError, match=r"no such TextGrid.*tts-workbook align"):
         read_textgrid(path)
     path.write_bytes(bytes(6_000_000))
     with pytest.raises(WorkbookError, match="5,000,000 bytes"):

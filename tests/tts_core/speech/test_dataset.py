@@ -149,7 +149,7 @@ def test_unreadable_file_is_listed_like_any_other_fault(corpus_of_two, monkeypat
 
 def test_rejected_clip_asked_for_by_name_says_why(tmp_path):
     root = make_corpus(tmp_path / "c", "one|text\n|broken\ntwo|\n", "one")
-    with pytest.raises(WorkbookError, match="it was left out: .*line 3: the text is empty"):
+    with pytest.raises(WorkbookError, match=r"it was left out: .*line 3: the text is empty"):
         load_corpus(root, AudioConfig(), only="two")
 
 
@@ -212,7 +212,7 @@ def test_textgrid_of_another_recording_is_refused(tmp_path):
         LIBRIVOX / "alignments" / f"{ID_0930}.TextGrid", root / "alignments" / "one.TextGrid"
     )
     with pytest.raises(
-        WorkbookError, match="end at 3.290 s, but the audio ends at 2.990 s.*another recording"
+        WorkbookError, match=r"end at 3.290 s, but the audio ends at 2.990 s.*another recording"
     ):
         load_corpus(root, AudioConfig())
 
@@ -249,6 +249,6 @@ def test_other_recipe_keeps_frames_and_durations(librivox):
 @pytest.mark.parametrize("change", [{"hop_length": 512}, {"sample_rate": RATE, "f_max": 8_000.0}])
 def test_recipe_of_other_frames_is_refused(change, librivox):
     with pytest.raises(
-        WorkbookError, match="0930: 284 frames at 22050 Hz, but .* load the corpus again"
+        WorkbookError, match=r"0930: 284 frames at 22050 Hz, but .* load the corpus again"
     ):
         with_recipe(librivox.default_clip, AudioConfig(**change))

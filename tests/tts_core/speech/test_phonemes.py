@@ -54,7 +54,7 @@ def test_vocabulary_refuses_repeated_symbols_and_a_missing_pause():
             Vocabulary(symbols)
 
 
-# --- the user's dictionary --------------------------------------------------------------------------------------
+# --- the user's dictionary ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("line", ["zorblax", "zorblax Q R", "zorblax z ao"])

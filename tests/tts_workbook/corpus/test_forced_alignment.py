@@ -1,4 +1,4 @@
-"""Forced alignment of English: what is bundled is what it makes, and what it cannot align it names."""
+"""Forced alignment of English: it makes what is bundled, and names what it cannot align."""
 
 import numpy as np
 import pytest
@@ -94,5 +94,5 @@ def test_user_dictionary_is_used_for_alignment(tmp_path):
 
 def test_other_languages_are_pointed_to_the_montreal_forced_aligner(corpus_of_two):
     (corpus_of_two / "language.txt").write_text("ru")
-    with pytest.raises(WorkbookError, match="language 'ru'.*Montreal Forced Aligner"):
+    with pytest.raises(WorkbookError, match=r"language 'ru'.*Montreal Forced Aligner"):
         align_folder(corpus_of_two)

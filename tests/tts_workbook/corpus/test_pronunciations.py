@@ -1,4 +1,4 @@
-"""English words: found in the dictionary, the user's own first; an unknown one says how to go on."""
+"""English words: found in the dictionary, the user's own first; an unknown one is named."""
 
 import pytest
 

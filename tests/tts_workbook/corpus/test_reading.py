@@ -80,7 +80,7 @@ def test_each_broken_clip_is_listed_and_the_others_are_loaded(tmp_path):
 
 def test_corpus_without_a_usable_clip_says_why(tmp_path):
     root = make_corpus(tmp_path / "c", "one|zorblax\n", "one")
-    with pytest.raises(WorkbookError, match="no usable clip; .*one.wav.*unknown word 'zorblax'"):
+    with pytest.raises(WorkbookError, match=r"no usable clip; .*one.wav.*unknown word 'zorblax'"):
         read_corpus(root, AudioConfig())
 
 

@@ -20,7 +20,7 @@ from tts_core.training.state import Training, start_training
 CHECKPOINT, BEST = "last.safetensors", "best.safetensors"  # in OUT
 # s to wait for OUT: where the lock is handed on to forks, the loader processes of a killed training
 # hold it for 5 s longer
-PATIENCE = 15
+LOCK_PATIENCE = 15
 
 
 def hold_folder(out: Path, place: Place, closing: ExitStack) -> None:
@@ -31,7 +31,7 @@ def hold_folder(out: Path, place: Place, closing: ExitStack) -> None:
 
     def hold() -> None:
         out.mkdir(parents=True, exist_ok=True)
-        lock = lock_folder(out, "training", PATIENCE)
+        lock = lock_folder(out, "training", LOCK_PATIENCE)
         closing.callback(lock.release)
 
     refusal = ""

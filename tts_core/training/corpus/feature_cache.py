@@ -36,7 +36,7 @@ from tts_core.speech.dataset import (
 from tts_core.speech.folder import Entry, Folder
 
 # raise it with every change of what speech/ computes: no entry of an older one is used
-FORMAT = 1
+CACHE_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ DAMAGE = (
     RuntimeError,
     zlib.error,
 )
-FIELDS = ("key", "phonemes", "durations", "mel", "alignment")  # arrays of an entry
+ARRAYS = ("key", "phonemes", "durations", "mel", "alignment")  # arrays of an entry
 
 
 class FeatureCache:
@@ -109,7 +109,7 @@ class FeatureCache:
         format. Raises OSError.
         """
         made_from = [
-            FORMAT,
+            CACHE_FORMAT,
             hashlib.sha256(entry.wav.read_bytes()).hexdigest(),
             _alignment_source(entry, folder),
             folder.language,
@@ -134,7 +134,7 @@ class FeatureCache:
         try:
             # zip: a CRC over every array
             with np.load(self.path(key), allow_pickle=False) as file:
-                found = {name: file[name] for name in FIELDS}
+                found = {name: file[name] for name in ARRAYS}
         except DAMAGE:
             return None
         if str(found["key"]) != key or found["durations"].sum() != len(found["mel"]):

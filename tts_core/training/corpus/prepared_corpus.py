@@ -36,7 +36,7 @@ Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
-class Item:
+class CorpusItem:
     """What is kept of a clip between batches."""
 
     entry: Entry
@@ -64,8 +64,8 @@ class TrainingCorpus:
     folder: Folder
     audio: AudioConfig
     cache: FeatureCache
-    train: list[Item]
-    held_out: list[Item]
+    train: list[CorpusItem]
+    held_out: list[CorpusItem]
     rejected: list[Rejection]
     warnings: list[str]
     vocabulary: Vocabulary
@@ -73,7 +73,7 @@ class TrainingCorpus:
     mel_std: Tensor  # (M,)
     content_hash: str  # of ids and features of both parts, in order
 
-    def load(self, item: Item) -> LoadedClip:
+    def load(self, item: CorpusItem) -> LoadedClip:
         """The clip, from the cache or, where its entry is gone or damaged, from its files. Raises
         WorkbookError if those changed.
         """
@@ -94,7 +94,7 @@ class TrainingCorpus:
             features.alignment,
         )
 
-    def batch(self, items: Iterable[Item]) -> Batch:
+    def batch(self, items: Iterable[CorpusItem]) -> Batch:
         """The clips side by side, padded with this recipe's silence."""
         return collate([self.load(item) for item in items], self.audio.silence)
 
@@ -104,7 +104,7 @@ class TrainingCorpus:
 
 @dataclass(frozen=True)
 class _Seen:
-    item: Item
+    item: CorpusItem
     symbols: frozenset[str]
     total: np.ndarray  # (M,) fp64 sum of its frames
     squares: np.ndarray  # (M,) fp64 sum of their squares
@@ -137,7 +137,7 @@ class _Survey(Dataset[_Seen | Rejection | CacheError]):
         except (WorkbookError, OSError) as error:
             return rejection_of(entry, self.folder, error)
         mel = features.mel.numpy().astype(np.float64)
-        item = Item(entry, key, len(mel), features.alignment)
+        item = CorpusItem(entry, key, len(mel), features.alignment)
         squares = (mel**2).sum(axis=0)
         return _Seen(item, frozenset(features.phonemes), mel.sum(axis=0), squares)
 
@@ -272,7 +272,7 @@ def _mel_statistics(clips: Sequence[_Seen]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(mean).float(), torch.from_numpy(np.sqrt(variance)).float()
 
 
-def _content_hash(train: Sequence[Item], held_out: Sequence[Item]) -> str:
+def _content_hash(train: Sequence[CorpusItem], held_out: Sequence[CorpusItem]) -> str:
     lines = [f"train {item.entry.id} {item.key}" for item in train]
     lines += [f"held out {item.entry.id} {item.key}" for item in held_out]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

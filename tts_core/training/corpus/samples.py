@@ -26,7 +26,7 @@ from tts_core.metrics.free_running import measure_gap
 from tts_core.metrics.full_inference import attempt_full_inference
 from tts_core.model.tts import TTSModel
 from tts_core.speech.audio import atomic_path, griffin_lim, save_wav
-from tts_core.training.corpus.prepared_corpus import Item, TrainingCorpus
+from tts_core.training.corpus.prepared_corpus import CorpusItem, TrainingCorpus
 
 Note = dict[str, float | str]  # of one clip: its errors, and what could not be made and why
 
@@ -53,7 +53,7 @@ DrawSample = Callable[[Sample], Iterable[tuple[str, bytes]]]
 def write_samples(
     model: TTSModel,
     corpus: TrainingCorpus,
-    items: Sequence[Item],
+    items: Sequence[CorpusItem],
     folder: Path,
     device: str,
     draw: DrawSample | None,
@@ -70,7 +70,7 @@ def write_samples(
 def _write_sample(
     model: TTSModel,
     corpus: TrainingCorpus,
-    item: Item,
+    item: CorpusItem,
     folder: Path,
     device: str,
     draw: DrawSample | None,

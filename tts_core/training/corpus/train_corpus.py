@@ -34,7 +34,12 @@ from tts_core.training.corpus.continuation import (
 from tts_core.training.corpus.extensions import Extensions, installed_extensions
 from tts_core.training.corpus.feature_cache import FeatureCache
 from tts_core.training.corpus.options import RunConfig, TrainConfig
-from tts_core.training.corpus.prepared_corpus import Item, TrainingCorpus, load_ahead, open_corpus
+from tts_core.training.corpus.prepared_corpus import (
+    CorpusItem,
+    TrainingCorpus,
+    load_ahead,
+    open_corpus,
+)
 from tts_core.training.corpus.processes import ALONE, Place
 from tts_core.training.corpus.sampler import BatchPlan
 from tts_core.training.corpus.samples import DrawSample, write_samples
@@ -308,7 +313,7 @@ def _seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int(state[0]))
 
 
-def _digest_of_ids(items: list[Item]) -> str:
+def _digest_of_ids(items: list[CorpusItem]) -> str:
     """12 hex digits: which clips an error was measured on."""
     ids = "\n".join(item.entry.id for item in items)
     return hashlib.sha256(ids.encode()).hexdigest()[:12]

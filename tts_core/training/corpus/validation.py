@@ -18,13 +18,13 @@ from tts_core.metrics.text_use import measure_text_use
 from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
-from tts_core.training.corpus.prepared_corpus import Item, TrainingCorpus
+from tts_core.training.corpus.prepared_corpus import CorpusItem, TrainingCorpus
 from tts_core.training.distributed import bare_model, n_processes, summed
 from tts_core.training.losses import losses
 
 BATCH_CLIPS = 8  # clips generated side by side
 # what is averaged over the frames
-TERMS = (
+AVERAGED = (
     "tf_l1",
     "fr_l1",
     "shuffled_tf_l1",
@@ -54,7 +54,11 @@ class Validation:
 
 
 def validate(
-    model: nn.Module, corpus: TrainingCorpus, items: Iterable[Item], device: str, rank: int = 0
+    model: nn.Module,
+    corpus: TrainingCorpus,
+    items: Iterable[CorpusItem],
+    device: str,
+    rank: int = 0,
 ) -> Validation:
     """Judge `model` on `items`; inside DDP every process calls this, takes its share, and gets the
     result for all.
@@ -66,13 +70,13 @@ def validate(
     by_length = sorted(items, key=lambda item: item.n_frames)
     starts = range(0, len(by_length), BATCH_CLIPS)
     chunks = [by_length[start : start + BATCH_CLIPS] for start in starts]
-    sums = [0.0] * (2 + len(TERMS))
+    sums = [0.0] * (2 + len(AVERAGED))
     for chunk in chunks[rank :: n_processes(model)]:
         batch = corpus.batch(chunk).to(device)
         found = _sums(tts, batch, corpus.vocabulary.pause_id)
         sums = [a + b for a, b in zip(sums, found, strict=True)]
     clips, frames, *totals = summed(sums, model)
-    means = {term: total / frames for term, total in zip(TERMS, totals, strict=True)}
+    means = {term: total / frames for term, total in zip(AVERAGED, totals, strict=True)}
     return Validation(
         clips=int(clips),
         frames=int(frames),
@@ -88,7 +92,7 @@ def validate(
 
 
 def _sums(model: TTSModel, batch: Batch, pause_id: int) -> list[float]:
-    """Clips, frames, and each of TERMS times the frames."""
+    """Clips, frames, and each of AVERAGED times the frames."""
     gap = measure_gap(model, batch)
     use = measure_text_use(model, batch, pause_id)
     terms = _losses_in_eval_mode(model, batch)
@@ -104,7 +108,7 @@ def _sums(model: TTSModel, batch: Batch, pause_id: int) -> list[float]:
         "stop": terms["stop"],
     }
     frames = sum(lengths)
-    return [len(mels), frames, *(means[term] * frames for term in TERMS)]
+    return [len(mels), frames, *(means[term] * frames for term in AVERAGED)]
 
 
 def _mean_over_frames(measure: Callable[[Tensor], float], mels: Sequence[Tensor]) -> float:

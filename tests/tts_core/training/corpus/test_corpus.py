@@ -180,7 +180,7 @@ def test_content_hash_follows_the_files(folder, opened, tmp_path):
     assert open_corpus(root, AUDIO, cache, held_out_clips=6).content_hash != opened.content_hash
 
 
-def test_a_damaged_cache_entry_is_made_again_in_the_middle_of_a_training_and_a_changed_wav_is_refused(
+def test_a_damaged_cache_entry_is_made_again_during_a_training_and_a_changed_wav_is_refused(
     folder, tmp_path
 ):
     root = tmp_path / "corpus"

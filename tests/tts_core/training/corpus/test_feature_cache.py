@@ -69,7 +69,7 @@ def test_whatever_a_clip_is_made_from_changes_its_key(folder, cache, monkeypatch
     assert is_new(cache.key(entry, folder, AUDIO))
     entry.wav.write_bytes(other.wav.read_bytes())
     assert is_new(cache.key(entry, folder, AUDIO))
-    monkeypatch.setattr(feature_cache, "FORMAT", feature_cache.FORMAT + 1)
+    monkeypatch.setattr(feature_cache, "CACHE_FORMAT", feature_cache.CACHE_FORMAT + 1)
     assert is_new(cache.key(entry, folder, AUDIO))
     monkeypatch.setattr(feature_cache, "_version", lambda package: "0")
     assert is_new(cache.key(entry, folder, AUDIO))
@@ -143,7 +143,7 @@ def test_a_write_that_fails_leaves_nothing_behind_and_names_the_folder(folder, c
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full_disk)
-    with pytest.raises(CacheError, match="cache: features cannot be stored.*No space left"):
+    with pytest.raises(CacheError, match=r"cache: features cannot be stored.*No space left"):
         cache.features(folder.entries[0], folder, AUDIO)
     assert [path for path in cache.root.rglob("*") if path.is_file()] == []
     with pytest.raises(CacheError, match="No space left"):  # no clip may be missing for it

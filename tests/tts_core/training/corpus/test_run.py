@@ -81,10 +81,10 @@ def assert_same_bits(a: Path, b: Path) -> None:
 
     for checkpoint in ("last.safetensors", "best.safetensors"):
         with safe_open(a / checkpoint, "pt") as first, safe_open(b / checkpoint, "pt") as second:
-            assert first.keys() == second.keys() and any(
-                ".exp_avg" in name for name in first.keys()
-            )
-            for name in first.keys():
+            names = first.keys()
+            assert names == second.keys()
+            assert any(".exp_avg" in name for name in names)
+            for name in names:
                 if not name.startswith("rng."):
                     assert torch.equal(first.get_tensor(name), second.get_tensor(name)), (
                         checkpoint,
@@ -105,14 +105,15 @@ def rewrite_notes(checkpoint: Path, change) -> None:
     from safetensors.torch import save_file
 
     with safe_open(checkpoint, "pt") as file:
-        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+        names, metadata = file.keys(), file.metadata()
+        tensors = {name: file.get_tensor(name) for name in names}
     header = json.loads(metadata["header"])
     change(header["notes"])
     save_file(tensors, checkpoint, {**metadata, "header": json.dumps(header)})
 
 
 def test_two_trainings_do_not_write_to_one_folder(settings, monkeypatch):
-    monkeypatch.setattr(continuation, "PATIENCE", 0.2)
+    monkeypatch.setattr(continuation, "LOCK_PATIENCE", 0.2)
     settings.out.mkdir(parents=True)
     held = lock_folder(settings.out, "training")
     with pytest.raises(
@@ -405,9 +406,7 @@ def test_another_configuration_and_other_data_are_refused_by_name(settings, data
         train_on_corpus(train, dataclasses.replace(settings, held_out_clips=5), say=quiet)
 
 
-def test_a_checkpoint_from_before_a_setting_is_continued_with_its_default_and_one_with_a_lost_setting_is_refused(
-    settings,
-):
+def test_a_setting_newer_than_a_checkpoint_had_its_default_and_a_lost_one_is_refused(settings):
     """history_dropout and decoder_adds_memory came later, and what was done before is their
     default.
     """
@@ -421,7 +420,7 @@ def test_a_checkpoint_from_before_a_setting_is_continued_with_its_default_and_on
     rewrite_notes(
         checkpoint, lambda notes: notes["train"].update(teacher_forcing=0.9, pool_batches=2)
     )
-    with pytest.raises(WorkbookError, match="teacher_forcing was 0.9, is no setting any more"):
+    with pytest.raises(WorkbookError, match=r"teacher_forcing was 0.9, is no setting any more"):
         train_on_corpus(train, settings, say=quiet)
     # another kind of checkpoint
     rewrite_notes(checkpoint, lambda notes: (notes.pop("train"), notes.pop("content_hash")))
