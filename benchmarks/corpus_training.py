@@ -34,6 +34,8 @@ from tts_core.training.corpus.options import TrainConfig
 from tts_core.training.corpus.prepared_corpus import TrainingCorpus, open_corpus
 from tts_core.training.corpus.sampler import BatchPlan
 from tts_core.training.corpus.validation import validate
+from tts_workbook.corpus.espeak import ESPEAK
+from tts_workbook.corpus.forced_alignment import POCKETSPHINX
 from tts_workbook.measure.listening import Judge
 from tts_workbook.viz.corpus_plots import plot_corpus_training
 
@@ -130,7 +132,7 @@ def judge_run(out: Path, cache: Path) -> dict:
     corpus = open_corpus(
         run["data"],
         loaded.experiment.audio,
-        FeatureCache(cache),
+        FeatureCache(cache, POCKETSPHINX, ESPEAK),  # as the training had it
         held_out_clips=run["held_out_clips"],
     )
     if corpus.content_hash != loaded.notes["content_hash"]:

@@ -53,6 +53,8 @@ class Clip:
 
 @dataclass(frozen=True)
 class Corpus:
+    """The clips of a folder, the ones left out, and what they share."""
+
     name: str
     root: Path
     language: str
@@ -125,15 +127,13 @@ def read_clip(
         symbols, durations = _spoken_frames(alignment, folder.language, len(mel), audio)
     elif folder.language == "en":
         source = "forced"
-        alignment = _required(aligner, "aligner", entry, folder).align(
-            recorded, rate, entry.text, folder.dictionary
-        )
+        aligner = _required(aligner, "an aligner", entry, folder)
+        alignment = aligner.align(recorded, rate, entry.text, folder.dictionary)
         symbols, durations = _spoken_frames(alignment, folder.language, len(mel), audio)
     else:
         source = "uniform"
-        symbols = _required(phonemizer, "phonemizer", entry, folder).phonemes(
-            entry.text, folder.language
-        )
+        phonemizer = _required(phonemizer, "a phonemizer", entry, folder)
+        symbols = phonemizer.phonemes(entry.text, folder.language)
         durations = uniform_durations(len(symbols), len(mel))
     return Clip(
         id=entry.id,
@@ -166,9 +166,10 @@ def _required(helper: Helper | None, kind: str, entry: Entry, folder: Folder) ->
         return helper
     raise WorkbookError(
         f"{entry.textgrid}: there is no such TextGrid, and without one a clip in language"
-        f" {folder.language!r} needs the {kind} that comes with `pip install"
-        f" tts-overfit-workbook`; install that, or put TextGrids of the Montreal Forced Aligner"
-        f" into {folder.root / 'alignments'}"
+        f" {folder.language!r} needs {kind}, which nobody handed over;"
+        " tts_workbook.corpus.reading.read_corpus has one in place, and so have the commands after"
+        " `pip install tts-overfit-workbook`. Or put TextGrids of the Montreal Forced Aligner into"
+        f" {folder.root / 'alignments'}"
     )
 
 
@@ -279,7 +280,9 @@ def load_corpus(
         raise WorkbookError(
             f"{root}: no usable clip; " + "; ".join(rejection.reason for rejection in rejected[-5:])
         )
-    spoken = {symbol for clip in clips for symbol in clip.phonemes}
+    spoken: set[str] = set()
+    for clip in clips:
+        spoken.update(clip.phonemes)
     vocabulary = vocabulary_of(folder, spoken)
     clips = [replace(clip, phoneme_ids=vocabulary.encode(clip.phonemes)) for clip in clips]
     n_uniform = sum(clip.alignment == "uniform" for clip in clips)

@@ -156,7 +156,7 @@ def test_rejected_clip_asked_for_by_name_says_why(tmp_path):
 # --- alignments -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("language", "helper"), [("en", "aligner"), ("de", "phonemizer")])
+@pytest.mark.parametrize(("language", "helper"), [("en", "an aligner"), ("de", "a phonemizer")])
 def test_a_clip_without_textgrid_names_what_is_missing_and_the_way_out(
     corpus_of_two, language, helper
 ):
@@ -166,7 +166,7 @@ def test_a_clip_without_textgrid_names_what_is_missing_and_the_way_out(
     [rejection] = corpus.rejected
     assert [clip.id for clip in corpus.clips] == ["two"]
     assert rejection.reason.startswith(str(corpus_of_two / "alignments" / "one.TextGrid"))
-    assert f"needs the {helper}" in rejection.reason
+    assert f"needs {helper}" in rejection.reason
     assert "pip install" in rejection.reason and "Montreal Forced Aligner" in rejection.reason
 
 

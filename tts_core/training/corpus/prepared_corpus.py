@@ -242,7 +242,9 @@ def open_corpus(
     test_items = [result.item for result in test]
     n_uniform = sum(result.item.alignment == "uniform" for result in usable)
     warnings = corpus_warnings(folder, len(usable), n_uniform, len(rejected))
-    spoken = {symbol for result in usable for symbol in result.symbols}
+    spoken: set[str] = set()
+    for result in usable:
+        spoken.update(result.symbols)
     return TrainingCorpus(
         folder,
         audio,

@@ -30,6 +30,7 @@ from tts_core.training.checkpoint import load_model
 from tts_core.training.corpus import continuation
 from tts_core.training.corpus import samples as samples_module
 from tts_core.training.corpus import train_corpus as run_module
+from tts_core.training.corpus.command import main
 from tts_core.training.corpus.extensions import Extensions
 from tts_core.training.corpus.options import RunConfig, TrainConfig
 from tts_core.training.corpus.train_corpus import train_on_corpus
@@ -469,6 +470,18 @@ def test_the_core_alone_writes_audio_and_arrays_and_says_that_nothing_draws(sett
     assert any("no pictures" in line for line in said)
 
 
+def test_the_command_draws_with_what_is_installed(settings, capsys):
+    settings = dataclasses.replace(settings, figures=True)
+    flags = command(settings, dataclasses.replace(TRAIN, steps=4))
+    assert main(flags[flags.index("tts_core.training.train") + 1 :]) == 0
+    assert "trained 4 steps" in capsys.readouterr().out
+    samples = settings.out / "samples" / "step_0000004"
+    assert {path.name.split(".", 1)[1] for path in samples.glob("*.png")} == {
+        "mels.png",
+        "alignment.png",
+    }
+
+
 def test_pictures_are_drawn_by_whoever_is_handed_over(settings):
     drawn = []
 
@@ -499,7 +512,7 @@ def test_clips_without_textgrids_are_aligned_by_what_is_installed_or_left_out_wi
     )
     settings = dataclasses.replace(settings, data=root, held_out_clips=1)
     train = dataclasses.replace(TRAIN, steps=4)
-    with pytest.raises(WorkbookError, match=r"c0.TextGrid: .*needs the aligner.*alignments"):
+    with pytest.raises(WorkbookError, match=r"c0.TextGrid: .*needs an aligner.*alignments"):
         train_on_corpus(train, settings, say=quiet, extensions=Extensions())
     said = []
     train_on_corpus(train, settings, say=said.append)
@@ -519,7 +532,7 @@ def command(settings: RunConfig, train: TrainConfig, *launcher: str) -> list[str
                 if isinstance(value, bool)
                 else [f"--{name}", str(value).replace("None", "none")]
             )
-    return [sys.executable, *launcher, "-m", "tts_core.training.train", *[flag for flag in flags]]
+    return [sys.executable, *launcher, "-m", "tts_core.training.train", *flags]
 
 
 def start(arguments: list[str], settings: RunConfig) -> subprocess.Popen:
