@@ -10,8 +10,6 @@ CORPUS ?=
 
 BIN = .venv/bin
 STAMP = .venv/installed
-# Reads the verdict of every other notebook, so it comes last (tts_workbook/runner/order.py); pytest would sort it in.
-LAST = notebooks/08_findings.ipynb
 # Tests that use all processors themselves: one at a time. Every other test has one thread, so two files run side by side.
 ALONE = tests/notebooks tests/browser tests/tts_workbook/trials/test_dask_executor.py tests/tts_workbook/diagnosis/test_smoke_matrix.py
 SMOKE = GOMP_SPINCOUNT=10000 TTS_WORKBOOK_PROFILE=smoke TTS_WORKBOOK_OUT=$(CURDIR)/runs/nbval
@@ -40,8 +38,7 @@ lint: $(STAMP)
 
 test: $(STAMP)
 	rm -rf runs/nbval
-	$(SMOKE) $(BIN)/pytest --nbval-lax notebooks --ignore=$(LAST) -p no:cacheprovider
-	$(SMOKE) $(BIN)/pytest --nbval-lax $(LAST) -p no:cacheprovider
+	$(SMOKE) $(BIN)/pytest --nbval-lax notebooks -p no:cacheprovider
 	$(BIN)/pytest tests $(ALONE:%=--ignore=%) --numprocesses 2 --dist loadfile
 	$(BIN)/pytest $(ALONE)
 

@@ -7,7 +7,9 @@ Shapes: B batch, N phonemes, T frames, M mel bins.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal, cast
 
 import tts_core.torchaudio_import  # noqa: F401  first: it makes torchaudio importable beside any torch
 
@@ -24,7 +26,39 @@ from tts_core.training.precision import choose_precision
 from tts_core.training.state import start_training
 from tts_core.training.step import train_step
 
-Step = Callable[[], None]
+Step = Callable[[], object]
+N_PARTS = 4  # micro-batches of a step over many clips
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who takes the step, and how. Its label is its key in the records."""
+
+    who: Literal["ours", "nn.Transformer", "Tacotron 2"]
+    precision: str = "fp32"
+    micro_batches: int = 1  # that one optimiser step is made of
+    compiled: bool = False
+    keys_by_phoneme: bool = False  # of the memory, instead of by frame
+
+    @property
+    def label(self) -> str:
+        if self.who == "Tacotron 2":
+            return self.who
+        parts = [self.who, self.precision]
+        if self.micro_batches > 1:
+            parts.append(f"{self.micro_batches} micro-batches")
+        if self.compiled:
+            parts.append("compiled")
+        if self.keys_by_phoneme:
+            parts.append("keys by phoneme")
+        return ", ".join(parts)
+
+    @property
+    def counterpart(self) -> Contender:
+        """nn.Transformer in the same type on the same batches: what is left is not the batches'
+        doing.
+        """
+        return replace(self, who="nn.Transformer")
 
 
 class PlainTransformer(nn.Module):
@@ -60,38 +94,31 @@ class PlainTransformer(nn.Module):
         self.decoder = nn.TransformerDecoder(
             decoder, config.n_decoder_layers, nn.LayerNorm(config.hidden_dim)
         )
-        self.mel_in, self.mel_out = (
-            nn.Linear(config.mel_dim, config.hidden_dim),
-            nn.Linear(config.hidden_dim, config.mel_dim),
-        )
+        self.mel_in = nn.Linear(config.mel_dim, config.hidden_dim)
+        self.mel_out = nn.Linear(config.hidden_dim, config.mel_dim)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Teacher-forced mel (B, T, M)."""
-        encoded = self.encoder(
-            self.embedding(batch.phonemes), src_key_padding_mask=~batch.phoneme_mask
-        )
-        memory = pad_sequence(
-            [
-                row.repeat_interleave(durations, dim=0)
-                for row, durations in zip(encoded, batch.durations)
-            ],
-            batch_first=True,
-        )
-        history = self.mel_in(
-            torch.cat([torch.zeros_like(batch.mel[:, :1]), batch.mel[:, :-1]], dim=1)
-        )
+        embedded = self.embedding(batch.phonemes)
+        encoded = self.encoder(embedded, src_key_padding_mask=~batch.phoneme_mask)
+        expanded = [
+            row.repeat_interleave(durations, dim=0)
+            for row, durations in zip(encoded, batch.durations, strict=True)
+        ]
+        memory = pad_sequence(expanded, batch_first=True)
+        first = torch.zeros_like(batch.mel[:, :1])
+        history = self.mel_in(torch.cat([first, batch.mel[:, :-1]], dim=1))
         mask = nn.Transformer.generate_square_subsequent_mask(
             history.shape[1], device=history.device
         )
-        return self.mel_out(
-            self.decoder(
-                history,
-                memory,
-                tgt_mask=mask,
-                tgt_is_causal=True,
-                memory_key_padding_mask=~batch.mel_mask,
-            )
+        decoded = self.decoder(
+            history,
+            memory,
+            tgt_mask=mask,
+            tgt_is_causal=True,
+            memory_key_padding_mask=~batch.mel_mask,
         )
+        return self.mel_out(decoded)
 
 
 def our_step(
@@ -103,11 +130,12 @@ def our_step(
 ) -> Step:
     """THE train step over `batches`, all of them as one optimiser step; `compiled` as in `fit`."""
     device = str(batches[0].mel.device)
-    training, chosen = (
-        start_training(experiment, model, device),
-        choose_precision(precision, device),
-    )
-    running = torch.compile(model, mode="reduce-overhead", dynamic=False) if compiled else model
+    training = start_training(experiment, model, device)
+    chosen = choose_precision(precision, device)
+    running: nn.Module = model
+    if compiled:
+        # `torch.compile` of a module is a module; its annotation says any callable
+        running = cast(nn.Module, torch.compile(model, mode="reduce-overhead", dynamic=False))
     return lambda: train_step(
         running,
         training.optimizer,
@@ -131,7 +159,8 @@ def plain_step(config: ModelConfig, batches: list[Batch], precision: str = "fp32
     AdamW and clip.
     """
     device = batches[0].mel.device
-    model, chosen = PlainTransformer(config).to(device), choose_precision(precision, device)
+    model = PlainTransformer(config).to(device)
+    chosen = choose_precision(precision, device)
     n_values = sum(batch.n_frames for batch in batches) * config.mel_dim
 
     def error(batch: Batch) -> torch.Tensor:
@@ -154,10 +183,9 @@ def tacotron_step(vocab_size: int, batch: Batch) -> Step:
         before, behind, _, _ = model(
             batch.phonemes[order], batch.phoneme_lengths[order], mel.transpose(1, 2), lengths
         )
-        parts = [
-            masked_l1(predicted.transpose(1, 2), mel, lengths) for predicted in (before, behind)
-        ]
-        return sum(total / count for total, count in parts)
+        total_before, count_before = masked_l1(before.transpose(1, 2), mel, lengths)
+        total_behind, count_behind = masked_l1(behind.transpose(1, 2), mel, lengths)
+        return total_before / count_before + total_behind / count_behind
 
     return _stepping(model, [error])
 

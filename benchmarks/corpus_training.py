@@ -17,10 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from pathlib import Path
 
-from timing import ROOT, provenance
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # a script has its own folder there, not the repository
 
+from benchmarks.timing import provenance
 from tts_core.atomic_files import read_json, write_bytes, write_json
 from tts_core.errors import WorkbookError
 from tts_core.metrics.free_running import measure_gap
@@ -48,39 +51,37 @@ def read_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def _column(lines: list[dict], name: str) -> list:
+    return [line[name] for line in lines]
+
+
 def training_hours(train: TrainConfig, corpus: TrainingCorpus, log: list[dict]) -> float:
     """Hours of the steps themselves: the frames that the plan gave each line of the log, over the
     line's frames per second.
     """
     lengths = [item.n_frames for item in corpus.train]
     plan = BatchPlan(lengths, train.batch_clips, train.pool_batches, train.seed)
-    frames = [
-        sum(lengths[index] for index in plan.clips_of(step)) for step in range(log[-1]["step"])
-    ]
-    begins = [0, *(line["step"] for line in log)]
-    return (
-        sum(
-            sum(frames[begin : line["step"]]) / line["frames_per_second"]
-            for begin, line in zip(begins, log)
-        )
-        / 3600
-    )
+    seconds, begin = 0.0, 0
+    for line in log:
+        frames = 0
+        for step in range(begin, line["step"]):
+            frames += sum(lengths[index] for index in plan.clips_of(step))
+        seconds += frames / line["frames_per_second"]
+        begin = line["step"]
+    return seconds / 3600
 
 
 def understood(model: TTSModel, corpus: TrainingCorpus) -> dict[str, dict]:
     """Clip id -> word error rates, STOI and the error in length of every held-out clip."""
     ids = [item.entry.id for item in corpus.held_out]
-    clips = {
-        clip.id: clip
-        for clip in load_corpus(
-            corpus.folder.root, corpus.audio, ids=ids, read=corpus.cache.read
-        ).clips
-    }
+    held_out = load_corpus(corpus.folder.root, corpus.audio, ids=ids, read=corpus.cache.read)
+    clips = {clip.id: clip for clip in held_out.clips}
     found = {}
     for item in corpus.held_out:
         clip, batch = clips[item.entry.id], corpus.batch([item])
         judge = Judge(clip, corpus.audio)
-        copy, free = judge(clip.mel, N_PHASES), judge(measure_gap(model, batch).fr_mel[0], N_PHASES)
+        copy = judge(clip.mel, N_PHASES)
+        free = judge(measure_gap(model, batch).fr_mel[0], N_PHASES)
         inferred, reason = attempt_full_inference(model, batch)
         row = {
             "text": clip.text,
@@ -115,9 +116,10 @@ def weighted(rows: dict[str, dict], name: str) -> float | None:
     clip without speech counts 1.
     """
     words = sum(row["words"] for row in rows.values())
-    return (
-        sum(row["words"] * row.get(name, 1.0) for row in rows.values()) / words if words else None
-    )
+    if not words:
+        return None
+    wrong = sum(row["words"] * row.get(name, 1.0) for row in rows.values())
+    return wrong / words
 
 
 def judge_run(out: Path, cache: Path) -> dict:
@@ -139,7 +141,8 @@ def judge_run(out: Path, cache: Path) -> dict:
         raise WorkbookError(
             f"{out}: trained on other clips or features than {run['data']} holds now"
         )
-    log, validations = (read_lines(out / f"{name}.jsonl") for name in ("train", "validation"))
+    log, validations = read_lines(out / "train.jsonl"), read_lines(out / "validation.jsonl")
+    validated = ("tf_l1", "fr_l1", "text_use", "fr_over_constant")
     rows = understood(loaded.model, corpus)
     best = loaded.notes["best"]["step"]
     held_out = next(line for line in validations if line["step"] == best)
@@ -159,15 +162,12 @@ def judge_run(out: Path, cache: Path) -> dict:
         "hours": training_hours(train, corpus, log),
         "frames_per_second": statistics.median(line["frames_per_second"] for line in log),
         "curve": {
-            "steps": [line["step"] for line in log],
-            "mel_l1": [line["mel_l1"] for line in log],
+            "steps": _column(log, "step"),
+            "mel_l1": _column(log, "mel_l1"),
         },
         "validation": {
-            "steps": [line["step"] for line in validations],
-            **{
-                name: [line[name] for line in validations]
-                for name in ("tf_l1", "fr_l1", "text_use", "fr_over_constant")
-            },
+            "steps": _column(validations, "step"),
+            **{name: _column(validations, name) for name in validated},
         },
         "best_step": best,
         "at_best": held_out,

@@ -32,10 +32,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from timing import processor  # noqa: E402
+from timing import processor
 
-from tts_core import atomic_files  # noqa: E402
-from tts_core.environment import git_commit, versions  # noqa: E402
+from tts_core import atomic_files
+from tts_core.environment import git_commit, versions
 from tts_workbook.planted.matrix import (
     N_CLEAN,
     Cell,

@@ -1,4 +1,4 @@
-"""Run the studies behind the rulings of notebooks 04, 06 and 08 and record them: hours on 2 cores,
+"""Run the studies behind the rulings of notebooks 04, 06 and 09 and record them: hours on 2 cores,
 resumable.
 
     python benchmarks/evidence.py [STUDY ...] [--corpus DIR] [--force] [--executor dask [--scheduler
@@ -18,18 +18,23 @@ import datetime
 import sys
 from pathlib import Path
 
-from timing import processor
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # a script has its own folder there, not the repository
 
+from benchmarks.timing import processor
 from tts_core.environment import git_commit, versions
 from tts_core.errors import WorkbookError
-from tts_workbook.trials.evidence import read_record, record_path, write_record
 from tts_workbook.trials.executors import EXECUTORS, processors, run_trials
-from tts_workbook.trials.run import Result
 from tts_workbook.trials.store import Store
 from tts_workbook.trials.studies import MIN_CORPUS, STUDIES, batch_trials, study_trials
+from tts_workbook.trials.study_records import (
+    read_study_record,
+    study_record_path,
+    write_study_record,
+)
 from tts_workbook.trials.trial import Trial
+from tts_workbook.trials.trial_result import TrialResult
 
-ROOT = Path(__file__).resolve().parents[1]
 NAMES = (*STUDIES, "batches")
 
 
@@ -40,11 +45,9 @@ def provenance(study: str, corpus: Path | None, scheduler: str = "") -> dict:
         if scheduler
         else f"cpu, {processor()}, {processors()} one-thread workers"
     )
+    with_corpus = " --corpus DIR" if corpus and study == "batches" else ""
     return {
-        "command": (
-            f"python benchmarks/evidence.py {study}"
-            + (" --corpus DIR" if corpus and study == "batches" else "")
-        ),
+        "command": f"python benchmarks/evidence.py {study}{with_corpus}",
         "commit": git_commit(ROOT),
         "device": device,
         "date": datetime.date.today().isoformat(),
@@ -58,9 +61,9 @@ def trials_of(name: str, corpus: Path | None) -> list[Trial]:
     return [trial for _, trial in pairs]
 
 
-def recorded(name: str) -> list[Result]:
+def recorded(name: str) -> list[TrialResult]:
     """What is recorded already; nothing where there is no record yet."""
-    return read_record(name)[0] if record_path(name).exists() else []
+    return read_study_record(name)[0] if study_record_path(name).exists() else []
 
 
 def run_study(
@@ -76,26 +79,25 @@ def run_study(
         for trial in trials:
             store.path(trial).unlink(missing_ok=True)
 
-    done = {trial.digest: result for trial in trials if (result := store.get(trial)) is not None}
+    stored = [store.get(trial) for trial in trials]
+    done = {result.digest: result for result in stored if result is not None}
     # of a corpus that is not at hand today
     kept = [result for result in known if result.trial.name == "corpus"]
 
     def write() -> None:
         asked = [done[trial.digest] for trial in trials if trial.digest in done]
-        write_record(
-            name,
-            asked + [result for result in kept if result.digest not in done],
-            provenance(name, corpus, scheduler),
-        )
+        others = [result for result in kept if result.digest not in done]
+        write_study_record(name, asked + others, provenance(name, corpus, scheduler))
 
-    def say(n_done: int, total: int, result: Result) -> None:
+    def say(n_done: int, total: int, result: TrialResult) -> None:
         done[result.digest] = result
-        text = result.failed or ", ".join(
-            f"{key} {result.measures[key]}" for key in ("outcome", "tf_l1", "fr_l1", "text_use")
-        )
+        told = ("outcome", "tf_l1", "fr_l1", "text_use")
+        numbers = ", ".join(f"{key} {result.measures.get(key)}" for key in told)
+        trial = result.trial
         print(
-            f"{datetime.datetime.now():%H:%M:%S} {name} {n_done}/{total} {result.trial.name} "
-            f"{result.trial.clips[0].id[-14:]} seed {result.trial.experiment.fit.seed}: {text}",
+            f"{datetime.datetime.now():%H:%M:%S} {name} {n_done}/{total} {trial.name}"
+            f" {trial.clips[0].id[-14:]} seed {trial.experiment.fit.seed}:"
+            f" {result.failed or numbers}",
             flush=True,
         )
         write()
@@ -122,7 +124,8 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     try:
-        if unknown := set(arguments.studies) - set(NAMES):
+        unknown = set(arguments.studies) - set(NAMES)
+        if unknown:
             raise WorkbookError(
                 f"unknown study {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}"
             )

@@ -13,24 +13,26 @@ outside for 200 trials on 2 workers. Results: `results/executors.json`.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from timing import provenance
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # a script has its own folder there, not the repository
 
+from benchmarks.timing import provenance
 from tts_core.atomic_files import write_json
 from tts_core.config import AudioConfig, preset
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import load_corpus
 from tts_workbook.trials.executors import run_trials
-from tts_workbook.trials.run import Result
 from tts_workbook.trials.store import Store
 from tts_workbook.trials.trial import Trial, make_trial
+from tts_workbook.trials.trial_result import TrialResult
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "executors.json"
 TARGET = 0.05  # of the processors' time outside the trials
 CLIP = "queue-thankyou"  # 138 frames
@@ -52,32 +54,23 @@ def short_trials(n: int, steps: int) -> list[Trial]:
 
 def measure(
     executor: str, trials: Sequence[Trial], n_workers: int
-) -> tuple[dict[str, float], list[Result]]:
+) -> tuple[dict[str, float], list[TrialResult]]:
     """(its row, the results) of one executor on `trials`; `start_seconds` is until the first trial
     began.
     """
     begun: list[float] = []
+
+    def note(done: int, total: int, result: TrialResult) -> None:
+        begun.append(time.perf_counter() - start - result.provenance["trial_seconds"])
+
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         results = run_trials(
-            trials,
-            Store(folder),
-            executor=executor,
-            n_workers=n_workers,
-            on_result=lambda done, total, result: begun.append(
-                time.perf_counter() - start - result.provenance["trial_seconds"]
-            ),
+            trials, Store(folder), executor=executor, n_workers=n_workers, on_result=note
         )
         wall = time.perf_counter() - start
-    in_trials, in_training = (
-        sum(one)
-        for one in zip(
-            *(
-                (result.provenance["trial_seconds"], result.measures["seconds"])
-                for result in results
-            )
-        )
-    )
+    in_trials = sum(result.provenance["trial_seconds"] for result in results)
+    in_training = sum(result.measures["seconds"] or 0.0 for result in results)
     return {
         "trials": len(trials),
         "workers": n_workers,
@@ -91,10 +84,11 @@ def measure(
     }, results
 
 
-def same_bits(one: Result, other: Result) -> bool:
+def same_bits(one: TrialResult, other: TrialResult) -> bool:
     """Whether two results of one trial differ in nothing but what the clock says."""
-    return one.curves == other.curves and all(
-        other.measures[name] == value for name, value in one.measures.items() if name != "seconds"
+    by_the_clock = {"seconds": None}
+    return one.curves == other.curves and (
+        {**one.measures, **by_the_clock} == {**other.measures, **by_the_clock}
     )
 
 
@@ -111,16 +105,12 @@ def main() -> None:
     trials = short_trials(arguments.trials, arguments.steps)
     few = trials[: arguments.inline]
     rows, results = {}, {}
-    for executor, asked, n_workers in (
-        ("inline", few, 1),
-        ("workers", trials, arguments.workers),
-        ("dask", trials, arguments.workers),
-    ):
-        rows[executor], results[executor] = measure(executor, asked, n_workers)
+    rows["inline"], results["inline"] = measure("inline", few, 1)
+    for executor in ("workers", "dask"):
+        rows[executor], results[executor] = measure(executor, trials, arguments.workers)
+    inline_rate = rows["inline"]["trials_per_second"]
     for executor, row in rows.items():
-        row["throughput_against_inline"] = (
-            row["trials_per_second"] / rows["inline"]["trials_per_second"]
-        )
+        row["throughput_against_inline"] = row["trials_per_second"] / inline_rate
         row["same_bits_as_inline"] = all(map(same_bits, results["inline"], results[executor]))
         print(
             f"{executor:<8} {row['trials']} trials of {row['seconds_per_trial']:.2f} s on"

@@ -20,18 +20,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from timing import provenance
-
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # a script has its own folder there, not the repository
 
-from tests.tts_core.training.corpus.tiny_corpus import make_tiny_corpus  # noqa: E402
-from tts_core.atomic_files import write_json  # noqa: E402
-from tts_core.config import AudioConfig  # noqa: E402
-from tts_core.training.corpus.feature_cache import FeatureCache  # noqa: E402
-from tts_core.training.corpus.prepared_corpus import load_ahead, open_corpus  # noqa: E402
-from tts_core.training.corpus.sampler import BatchPlan  # noqa: E402
-from tts_workbook.corpus.data_report import check_corpus  # noqa: E402
+from benchmarks.timing import provenance
+from tests.tts_core.training.corpus.tiny_corpus import make_tiny_corpus
+from tts_core.atomic_files import write_json
+from tts_core.config import AudioConfig
+from tts_core.training.corpus.feature_cache import FeatureCache
+from tts_core.training.corpus.prepared_corpus import load_ahead, open_corpus
+from tts_core.training.corpus.sampler import BatchPlan
+from tts_workbook.corpus.data_report import check_corpus
 
 RESULT = ROOT / "benchmarks" / "results" / "large_corpus.json"
 PHASES = ("start", "check", "open, cold cache", "open, warm cache", "one epoch")
@@ -51,10 +50,8 @@ def run_phase(job: tuple[str, Path]) -> dict[str, float]:
         clips, frames = len(report.rows), sum(row.frames for row in report.rows)
     elif phase != "start":
         corpus = open_corpus(root, audio, cache)
-        clips, frames = (
-            len(corpus.train) + len(corpus.held_out),
-            sum(item.n_frames for item in corpus.train + corpus.held_out),
-        )
+        items = corpus.train + corpus.held_out
+        clips, frames = len(items), sum(item.n_frames for item in items)
         if phase == "one epoch":
             plan = BatchPlan([item.n_frames for item in corpus.train], batch_clips=32)
             batches = load_ahead(corpus, plan.parts(0, plan.steps_per_epoch), workers=0)

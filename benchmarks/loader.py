@@ -19,23 +19,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from timing import provenance
-
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # a script has its own folder there, not the repository
 
-from tests.tts_core.training.corpus.tiny_corpus import make_tiny_corpus  # noqa: E402
-from tts_core.atomic_files import write_json  # noqa: E402
-from tts_core.config import AudioConfig  # noqa: E402
-from tts_core.speech.batch import Batch  # noqa: E402
-from tts_core.training.corpus.continuation import start_or_continue  # noqa: E402
-from tts_core.training.corpus.feature_cache import FeatureCache  # noqa: E402
-from tts_core.training.corpus.options import RunConfig, TrainConfig  # noqa: E402
-from tts_core.training.corpus.prepared_corpus import TrainingCorpus, load_ahead, open_corpus  # noqa: E402
-from tts_core.training.corpus.sampler import BatchPlan  # noqa: E402
-from tts_core.training.precision import choose_precision, training_device  # noqa: E402
-from tts_core.training.state import Training  # noqa: E402
-from tts_core.training.step import train_step  # noqa: E402
+from benchmarks.timing import provenance
+from tests.tts_core.training.corpus.tiny_corpus import make_tiny_corpus
+from tts_core.atomic_files import write_json
+from tts_core.config import AudioConfig
+from tts_core.speech.batch import Batch
+from tts_core.training.corpus.continuation import start_or_continue
+from tts_core.training.corpus.feature_cache import FeatureCache
+from tts_core.training.corpus.options import RunConfig, TrainConfig
+from tts_core.training.corpus.prepared_corpus import TrainingCorpus, load_ahead, open_corpus
+from tts_core.training.corpus.sampler import BatchPlan
+from tts_core.training.precision import choose_precision, training_device
+from tts_core.training.state import Training
+from tts_core.training.step import train_step
 
 ARMS = {"in memory": None, "0 workers": 0, "1 worker": 1, "2 workers": 2}
 WARM_UP = 2  # steps that are not counted: the loader's processes start meanwhile
@@ -104,13 +103,13 @@ def main() -> None:
                 found[arm].append(
                     measure(corpus, plan, config, run, workers, arguments.steps, device)
                 )
-    rows = {
-        arm: {
-            "wait_share": statistics.median(wait for wait, _ in runs),
-            "frames_per_second": statistics.median(rate for _, rate in runs),
+    rows = {}
+    for arm, runs in found.items():
+        waits, rates = zip(*runs, strict=True)
+        rows[arm] = {
+            "wait_share": statistics.median(waits),
+            "frames_per_second": statistics.median(rates),
         }
-        for arm, runs in found.items()
-    }
     for arm, row in rows.items():
         row["speed_over_in_memory"] = (
             row["frames_per_second"] / rows["in memory"]["frames_per_second"]

@@ -13,19 +13,25 @@ step takes at least as long as its operations take to launch one after the other
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from timing import ROOT, provenance
 from torch.utils._python_dispatch import TorchDispatchMode
-from work import work
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # a script has its own folder there, not the repository
+
+from benchmarks.contenders import N_PARTS, Contender
+from benchmarks.timing import provenance
+from benchmarks.work import work
 from tts_core.atomic_files import read_json, write_json
 from tts_core.config import AudioConfig, ModelConfig, preset
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
 from tts_core.training.losses import losses
-from tts_workbook.trials.sweep import default_sweep
+from tts_workbook.trials.sweep_grid import default_sweep
 
 RESULTS = ROOT / "benchmarks" / "results"
 VOCABULARY = 80
@@ -54,16 +60,11 @@ class Machine:
         """One optimiser step whose clips are divided among the devices; gradients cross in fp32,
         ring all-reduce, not overlapped.
         """
-        crossing = (
-            2 * (self.devices - 1) / self.devices * 4 * n_parameters / self.link
-            if self.devices > 1
-            else 0.0
-        )
-        computing = (
-            operations / self.devices / (self.share * self.peak)
-            + parameter_bytes / self.bandwidth
-            + crossing
-        )
+        crossing = 0.0
+        if self.devices > 1:
+            crossing = 2 * (self.devices - 1) / self.devices * 4 * n_parameters / self.link
+        products = operations / self.devices / (self.share * self.peak)
+        computing = products + parameter_bytes / self.bandwidth + crossing
         return max(computing, n_launches * self.launch)
 
 
@@ -114,36 +115,33 @@ def fit_here(measured: dict) -> Machine:
     """This machine: its measured peak and bandwidth, and the share that the fitted row leaves once
     the optimiser's bytes are taken off.
     """
-    arm = best_arm(row := row_of(measured, *FITTED))
-    seconds = (
-        row["valid_frames"] / row["frames_per_second"][arm]
-        - row["parameter_bytes"] / measured["bandwidth"]
-    )
-    return Machine(
-        measured["matmul_peak"]["fp32"],
-        measured["bandwidth"],
-        row["operations"][arm] / seconds / measured["matmul_peak"]["fp32"],
-    )
+    row = row_of(measured, *FITTED)
+    arm = best_arm(row)
+    peak, bandwidth = measured["matmul_peak"]["fp32"], measured["bandwidth"]
+    step_seconds = row["valid_frames"] / row["frames_per_second"][arm]
+    seconds = step_seconds - row["parameter_bytes"] / bandwidth
+    return Machine(peak, bandwidth, share=row["operations"][arm] / seconds / peak)
 
 
 def row_of(measured: dict, profile: str, clips: int) -> dict:
-    return next(
-        row for row in measured["steps"] if (row["profile"], row["clips"]) == (profile, clips)
-    )
+    """The measured row of a profile and a number of clips."""
+    rows = {(row["profile"], row["clips"]): row for row in measured["steps"]}
+    return rows[profile, clips]
 
 
 def best_arm(row: dict) -> str:
     """The fp32 arm with as little padding as a corpus sorted by length has: in micro-batches where
     there is more than one clip.
     """
-    return max((arm for arm in row["operations"] if arm.startswith("ours, fp32")), key=len)
+    return Contender("ours", "fp32", N_PARTS if row["clips"] > 1 else 1).label
 
 
 def checks(measured: dict, here: Machine) -> list[dict]:
     """Estimated against measured seconds of the rows that were not fitted."""
     found = []
     for profile, clips in CHECKED:
-        arm = best_arm(row := row_of(measured, profile, clips))
+        row = row_of(measured, profile, clips)
+        arm = best_arm(row)
         found.append(
             {
                 "profile": profile,
@@ -172,17 +170,15 @@ def costs(profile: str, machine: Machine, measured_step: float | None = None) ->
         for clips, length in ((BATCH, frames), (1, SWEEP_FRAMES))
     )
     alone, n_launches = replace(machine, devices=1), count_launches(profile)
+    estimated_step = alone.step_seconds(
+        one.operations, one.parameter_bytes, n_parameters, n_launches
+    )
+    corpus_step = machine.step_seconds(
+        step.operations, step.parameter_bytes, n_parameters, n_launches
+    )
     sweep = default_sweep(profile)
-    trial = sweep.steps * (
-        measured_step
-        or alone.step_seconds(one.operations, one.parameter_bytes, n_parameters, n_launches)
-    )
-    corpus = (
-        EPOCHS
-        * CLIPS
-        / BATCH
-        * machine.step_seconds(step.operations, step.parameter_bytes, n_parameters, n_launches)
-    )
+    trial = sweep.steps * (measured_step or estimated_step)
+    corpus = EPOCHS * CLIPS / BATCH * corpus_step
     return {
         "operations": step.operations,
         "parameter_bytes": step.parameter_bytes,
@@ -197,11 +193,11 @@ def main() -> None:
     here = fit_here(measured)
     print(f"fitted on {FITTED[0]} size, {FITTED[1]} clips: {here.share:.0%} of the peak")
     checked = checks(measured, here)
-    for row in checked:
+    for check in checked:
         print(
-            f"{row['profile']:5} {row['clips']:>2} clips ({row['arm']}): estimated"
-            f" {row['estimated']:.3f} s, measured {row['measured']:.3f} s,"
-            f" {row['estimated'] / row['measured']:.2f} of it"
+            f"{check['profile']:5} {check['clips']:>2} clips ({check['arm']}): estimated"
+            f" {check['estimated']:.3f} s, measured {check['measured']:.3f} s,"
+            f" {check['estimated'] / check['measured']:.2f} of it"
         )
     machines = {
         "this machine, fp32 (estimated)": here,
@@ -209,15 +205,11 @@ def main() -> None:
         "8 GPUs, bf16 (computed)": EIGHT,
     }
     one_clip = {row["profile"]: row["measured"] for row in checked if row["clips"] == 1}
-    table = {
-        profile: {
-            name: costs(profile, machine, one_clip[profile] if machine is here else None)
-            for name, machine in machines.items()
-        }
-        for profile in ("quick", "seed")
-    }
+    table: dict[str, dict[str, dict[str, float]]] = {"quick": {}, "seed": {}}
     for profile, rows in table.items():
-        for name, row in rows.items():
+        for name, machine in machines.items():
+            measured_step = one_clip[profile] if machine is here else None
+            row = rows[name] = costs(profile, machine, measured_step)
             print(
                 f"{profile:5} {name:30} {row['operations'] / 1e12:6.2f} TFLOP and"
                 f" {row['parameter_bytes'] / 1e9:.2f} GB, {row['launches']} launches a step of"

@@ -18,8 +18,11 @@ import sys
 from pathlib import Path
 
 import torch
-from timing import processor
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # a script has its own folder there, not the repository
+
+from benchmarks.timing import processor
 from tts_core.atomic_files import read_json, write_json
 from tts_core.config import (
     PRESETS,
@@ -33,9 +36,8 @@ from tts_core.config import (
 from tts_core.environment import git_commit, versions
 from tts_core.speech.dataset import load_corpus
 from tts_core.training.step import StepReport
-from tts_workbook.trials.overfit import build_arm, judge_arm, train_arm
+from tts_workbook.trials.preset_arm import build_arm, judge_arm, train_arm
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "seed_size.json"
 CLIP_NORM = OptimizerConfig().clip_norm
 
@@ -57,7 +59,9 @@ def run_arm(job: tuple[str, int]) -> tuple[str, dict]:
                 flush=True,
             )
 
+    clip_norm = arm.experiment.optimizer.clip_norm
     trajectory = train_arm(arm, share_every=5, on_step=say)
+    clipped = [norm for norm in trajectory.gradient_norm if clip_norm and norm > clip_norm]
     outcome = judge_arm(arm)
     length, first = trajectory.plateau
     return name, {
@@ -67,7 +71,7 @@ def run_arm(job: tuple[str, int]) -> tuple[str, dict]:
         "frames": len(arm.clip.mel),
         "best_constant": trajectory.best_constant,
         **trajectory.curves(),
-        "clipped_share": sum(norm > CLIP_NORM for norm in trajectory.gradient_norm) / steps,
+        "clipped_share": len(clipped) / steps,
         "final": {
             "tf_l1": outcome.gap.tf_l1,
             "fr_l1_train_layout": outcome.gap.fr_l1,

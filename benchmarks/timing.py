@@ -9,6 +9,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -52,7 +53,8 @@ def matmul_peak(
     best = 0.0
     for size in sizes:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        seconds = interleaved_medians({"product": lambda a=a, b=b: a @ b}, repeats)["product"]
+        product = partial(torch.matmul, a, b)
+        seconds = interleaved_medians({"product": product}, repeats)["product"]
         best = max(best, 2.0 * size**3 / seconds)
     return best
 
@@ -60,7 +62,8 @@ def matmul_peak(
 def bandwidth(device: str = "cpu", n_bytes: int = 2**28, repeats: int = 5) -> float:
     """Bytes per second that this device reads and writes when it adds a number to each of many."""
     values = torch.zeros(n_bytes // 4, device=device)
-    return 2 * n_bytes / interleaved_medians({"add": lambda: values.add_(1.0)}, repeats)["add"]
+    seconds = interleaved_medians({"add": lambda: values.add_(1.0)}, repeats)["add"]
+    return 2 * n_bytes / seconds
 
 
 def saved_bytes(forward: Callable[[], torch.Tensor]) -> int:
@@ -84,11 +87,12 @@ def saved_bytes(forward: Callable[[], torch.Tensor]) -> int:
 
 def processor() -> str:
     """Model name of the processor, as the kernel gives it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
-        platform.processor(),
-    )
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
 
 
 def provenance(script: str, **options: object) -> dict[str, object]:

@@ -40,19 +40,17 @@ def work(
     keys of the memory once per frame.
     """
     width, phonemes, frames = config.hidden_dim, batch * n_phonemes, batch * n_frames
-    encoder = (
-        config.n_encoder_layers * phonemes * (4 * width**2 + 2 * width * config.encoder_ff_dim)
-    )
+    encoder_layer = phonemes * (4 * width**2 + 2 * width * config.encoder_ff_dim)
+    encoder = config.n_encoder_layers * encoder_layer
     durations = phonemes * (2 * 3 * width**2 + width)
-    decoder = config.n_decoder_layers * frames * (8 * width**2 + 2 * width * config.decoder_ff_dim)
+    decoder_layer = frames * (8 * width**2 + 2 * width * config.decoder_ff_dim)
+    decoder = config.n_decoder_layers * decoder_layer
     ends = frames * (2 * config.mel_dim * width + width)
-    scores = (
-        config.n_encoder_layers * phonemes * n_phonemes * 2 * width
-        # self-attention: the half that is not masked
-        + config.n_decoder_layers * frames * n_frames * (1 + 2) * width
-    )
+    encoder_scores = config.n_encoder_layers * phonemes * n_phonemes * 2 * width
+    # self-attention: the half that is not masked; cross-attention: all of it
+    decoder_scores = config.n_decoder_layers * frames * n_frames * (1 + 2) * width
     return Work(
         2 * FORWARD_AND_BACKWARD * (encoder + durations + decoder + ends),
-        2 * FORWARD_AND_BACKWARD * scores,
+        2 * FORWARD_AND_BACKWARD * (encoder_scores + decoder_scores),
         4.0 * (ADAMW_PASSES + OTHER_PASSES) * n_parameters,
     )

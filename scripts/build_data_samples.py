@@ -1,10 +1,10 @@
-"""Rebuild data_samples/ from the Debian packages that the speech comes from, or all English prompts
-into a folder.
+"""Rebuild data_samples/ from the Debian packages that the speech comes from, or all English
+prompts into a folder.
 
-    python scripts/build_data_samples.py             apt-get download, then write data_samples/
-    python scripts/build_data_samples.py --debs DIR  use packages that are already there
-    python scripts/build_data_samples.py --all DIR   every usable English prompt (more than 500,
-                                                     17 minutes of speech) into DIR
+    python scripts/build_data_samples.py              apt-get download, then write data_samples/
+    python scripts/build_data_samples.py --debs DIR   use packages that are already there
+    python scripts/build_data_samples.py --all DIR    every usable English prompt into DIR (more
+                                                      than 500, 17 minutes of speech)
 
 Three voices: librivox (5 read sentences), allison (64 telephone prompts, 32 to train on and 32 held
 out), russian (12 prompts without alignments). The prompts are G.722 and need ffmpeg to decode. Same
@@ -36,10 +36,8 @@ from tts_workbook.corpus.recogniser import RATE
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRIVOX = "pocketsphinx-testdata"
-PROMPTS = {
-    "en": "en_US_f_Allison",
-    "ru": "ru_RU_f_IvrvoiceRU",
-}  # language -> folder of the recordings
+# language -> folder of the recordings
+PROMPTS = {"en": "en_US_f_Allison", "ru": "ru_RU_f_IvrvoiceRU"}
 PACKAGES = (
     LIBRIVOX,
     *(f"asterisk-core-sounds-{language}{codec}" for language in PROMPTS for codec in ("", "-g722")),
@@ -57,11 +55,11 @@ DIGITS = dict(
         strict=True,
     )
 )
-NOT_SPOKEN = (  # texts that describe a tone, or hold what one can read in several ways
-    r"[\[\]()<>@=/|#*]|\d\d"
-)
+# in texts that describe a tone, or that one can read in several ways
+NOT_SPOKEN = r"[\[\]()<>@=/|#*]|\d\d"
 MAX_SIMILARITY = 0.6  # of the words of two bundled texts (difflib ratio)
-# what the prompts of --all say and the built-in dictionary lacks; the corpus's dictionary.txt
+# what the prompts of --all say and the built-in dictionary lacks; goes into the corpus as
+# dictionary.txt
 PRONUNCIATIONS = """\
 backtick  B AE K T IH K
 caret  K EH R AH T
@@ -84,6 +82,8 @@ xray  EH K S R EY
 
 @dataclass(frozen=True)
 class Prompt:
+    """One recorded sentence."""
+
     id: str
     text: str  # as published
     spoken: str  # numbers written out
@@ -150,12 +150,6 @@ def licence(unpacked: dict[str, tuple[Path, str]], package: str, heading: str) -
     return f"{heading}\n\nThe copyright file of the Debian package {package}, in full:\n\n{text}"
 
 
-def decode_g722(source: Path, wav: Path) -> None:
-    """16 kHz, 16-bit PCM, with nothing in the header that depends on ffmpeg or the day."""
-    output = f"-c:a pcm_s16le -ar {RATE} -fflags +bitexact -flags:a +bitexact -map_metadata -1"
-    run("ffmpeg", "-v", "error", "-f", "g722", "-i", source, *output.split(), wav)
-
-
 def decode_prompts(
     unpacked: dict[str, tuple[Path, str]], language: str, work: Path
 ) -> list[Prompt]:
@@ -170,21 +164,31 @@ def decode_prompts(
     prompts = []
     for line in gzip.decompress(listing.read_bytes()).decode("utf-8").splitlines():
         name, _, text = line.partition(":")
-        text = " ".join(text.split())
-        source = sounds / f"{name}.g722"
-        if line.startswith(";") or not source.is_file():
+        source, text = sounds / f"{name}.g722", " ".join(text.split())
+        unreadable = re.search(NOT_SPOKEN, text) or re.search(foreign, text)
+        if line.startswith(";") or not source.is_file() or unreadable:
             continue
-        if re.search(NOT_SPOKEN, text) or re.search(foreign, text):
-            continue
-        spoken = " ".join(re.sub(r"\d", lambda digit: f" {DIGITS[digit[0]]} ", text).split())
         wav = work / language / f"{name.replace('/', '-')}.wav"
         decode_g722(source, wav)
         try:
             wav_info(wav)
-            prompts.append(Prompt(wav.stem, text, re.sub(r"\s+([.,;:!?])", r"\1", spoken), wav))
         except WorkbookError as error:
             print(f"  left out: {error}")
+        else:
+            prompts.append(Prompt(wav.stem, text, spoken_text(text), wav))
     return prompts
+
+
+def decode_g722(source: Path, wav: Path) -> None:
+    """G.722 to a 16-bit wav at the recogniser's rate, without ffmpeg's marks in it."""
+    encode = f"-c:a pcm_s16le -ar {RATE} -fflags +bitexact -flags:a +bitexact -map_metadata -1"
+    run("ffmpeg", "-v", "error", "-f", "g722", "-i", source, *encode.split(), wav)
+
+
+def spoken_text(text: str) -> str:
+    """The text with its digits as words, and no space before a mark."""
+    in_words = re.sub(r"\d", lambda digit: f" {DIGITS[digit[0]]} ", text)
+    return re.sub(r"\s+([.,;:!?])", r"\1", " ".join(in_words.split()))
 
 
 # --- choice ---------------------------------------------------------------------------------------
@@ -194,18 +198,15 @@ def usable_english(unpacked: dict[str, tuple[Path, str]], work: Path) -> list[Pr
     """The English prompts that `align_folder` can align, with their phonemes. Prints why others are
     left out.
     """
-    prompts = decode_prompts(unpacked, "en", work)
+    prompts = sorted(decode_prompts(unpacked, "en", work), key=lambda prompt: prompt.id)
     write_voice(work / "all", prompts, {"dictionary.txt": PRONUNCIATIONS})
     usable = []
-    prompts = sorted(prompts, key=lambda prompt: prompt.id)
     for prompt, result in zip(prompts, align_folder(work / "all"), strict=True):
         if result.status == "failed":
             print(f"  left out: {prompt.id}: {result.reason.partition(': add')[0]}")
             continue
-        phonemes = Counter(
-            phone.label for phone in read_textgrid(result.path).phones if phone.label
-        )
-        usable.append(replace(prompt, units=phonemes))
+        labels = [phone.label for phone in read_textgrid(result.path).phones]
+        usable.append(replace(prompt, units=Counter(label for label in labels if label)))
     return usable
 
 
@@ -216,8 +217,8 @@ def fit_to_bundle(prompt: Prompt, textgrid: Path) -> bool:
         return False
     if not MEDIAN_PHONE[0] <= np.median(seconds) <= MEDIAN_PHONE[1]:
         return False
-    samples = load_wav(prompt.wav, RATE)
-    return recogniser_word_error_rate(prompt.spoken, samples, RATE) <= MAX_WORD_ERROR_RATE
+    wrong = recogniser_word_error_rate(prompt.spoken, load_wav(prompt.wav, RATE), RATE)
+    return wrong <= MAX_WORD_ERROR_RATE
 
 
 def similarity(first: tuple[str, ...], second: tuple[str, ...]) -> float:
@@ -232,7 +233,7 @@ def choose_balanced(prompts: list[Prompt], sizes: list[int]) -> list[list[Prompt
     and then balances them.
     """
     sets: list[list[Prompt]] = [[] for _ in sizes]
-    counts: list[Counter[str]] = [Counter() for _ in sizes]
+    counts: list[Counter] = [Counter() for _ in sizes]
     left = {tuple(re.findall(r"[\w']+", prompt.spoken.casefold())): prompt for prompt in prompts}
 
     def gain(prompt: Prompt, have: Counter) -> float:
@@ -243,14 +244,14 @@ def choose_balanced(prompts: list[Prompt], sizes: list[int]) -> list[list[Prompt
 
     while any(len(chosen) < size for chosen, size in zip(sets, sizes, strict=True)):
         for chosen, have, size in zip(sets, counts, sizes, strict=True):
-            if len(chosen) >= size:
+            if len(chosen) == size:
                 continue
             if not left:
                 raise WorkbookError(
                     f"only {sum(map(len, sets))} prompts are fit and different; loosen limits"
                 )
-            worth = {text: gain(prompt, have) for text, prompt in left.items()}
-            best = max(worth.items(), key=lambda item: (item[1], item[0]))[0]
+            gains = {text: gain(prompt, have) for text, prompt in left.items()}
+            best = max(left, key=lambda text: (gains[text], text))
             have.update(left[best].units)
             chosen.append(left[best])
             left = {
@@ -282,6 +283,7 @@ def id_list(prompts: list[Prompt]) -> str:
 
 def english_texts(unpacked: dict[str, tuple[Path, str]]) -> dict[str, str]:
     package = "asterisk-core-sounds-en-g722"
+    _, version = unpacked[package]
     return {
         "language.txt": "en",
         "LICENSE": licence(
@@ -293,8 +295,8 @@ def english_texts(unpacked: dict[str, tuple[Path, str]]) -> dict[str, str]:
             "added, under the same licence.",
         ),
         "SOURCE": (
-            f"Debian packages {package} and asterisk-core-sounds-en, version"
-            f" {unpacked[package][1]}\n(http://downloads.asterisk.org/pub/telephony/asterisk/).\nG.722"
+            f"Debian packages {package} and asterisk-core-sounds-en, version {version}\n"
+            "(http://downloads.asterisk.org/pub/telephony/asterisk/).\nG.722"
             " decoded with ffmpeg to 16 kHz, 16-bit PCM; texts from core-sounds-en.txt.gz, digits"
             " written\nout as words in the third column; slashes in names became hyphens;"
             " alignments/ by\n`tts-workbook align` (pocketsphinx). Made by"
@@ -345,6 +347,7 @@ def build_allison(unpacked: dict[str, tuple[Path, str]], root: Path, work: Path)
 
 def build_russian(unpacked: dict[str, tuple[Path, str]], root: Path, work: Path) -> None:
     package = "asterisk-core-sounds-ru-g722"
+    _, version = unpacked[package]
     prompts = [
         replace(prompt, units=Counter(filter(str.isalpha, prompt.spoken.casefold())))
         for prompt in decode_prompts(unpacked, "ru", work)
@@ -363,8 +366,8 @@ def build_russian(unpacked: dict[str, tuple[Path, str]], root: Path, work: Path)
                 " Commons Attribution 3.0 (CC-BY-3.0).\nChanged: decoded from G.722.",
             ),
             "SOURCE": (
-                f"Debian packages {package} and asterisk-core-sounds-ru, version"
-                f" {unpacked[package][1]}\n(http://downloads.asterisk.org/pub/telephony/asterisk/).\nG.722"
+                f"Debian packages {package} and asterisk-core-sounds-ru, version {version}\n"
+                "(http://downloads.asterisk.org/pub/telephony/asterisk/).\nG.722"
                 " decoded with ffmpeg to 16 kHz, 16-bit PCM; texts from core-sounds-ru.txt.gz."
                 " There are no\nalignments on purpose: this voice shows the uniform-duration"
                 " warning.\nMade by scripts/build_data_samples.py."

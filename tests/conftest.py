@@ -2,6 +2,7 @@
 voice loaded once.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,28 +44,24 @@ def make_batch(
 ) -> Batch:
     """A batch of smooth random log-mels with the given frames per phoneme, one list per clip."""
     generator = torch.Generator().manual_seed(seed)
+    n_clips = len(durations)
     n_phonemes, lengths = [len(row) for row in durations], [sum(row) for row in durations]
-    mel = torch.full((len(durations), max(lengths), n_mels), AudioConfig().silence, dtype=dtype)
-    phonemes = torch.zeros(len(durations), max(n_phonemes), dtype=torch.long)
+    mel = torch.full((n_clips, max(lengths), n_mels), AudioConfig().silence, dtype=dtype)
+    phonemes = torch.zeros(n_clips, max(n_phonemes), dtype=torch.long)
     frames = torch.zeros_like(phonemes)
-    for b, row in enumerate(durations):
-        walk = (
-            torch.randn(lengths[b], n_mels, generator=generator, dtype=torch.float64).cumsum(dim=0)
-            * 0.3
-            - 5
-        )
-        mel[b, : lengths[b]] = walk.to(dtype)
-        phonemes[b, : len(row)] = torch.randint(
-            PAUSE_ID + 1, VOCAB_SIZE, (len(row),), generator=generator
-        )
-        frames[b, : len(row)] = torch.tensor(row)
+    for clip, row in enumerate(durations):
+        n, length = n_phonemes[clip], lengths[clip]
+        steps = torch.randn(length, n_mels, generator=generator, dtype=torch.float64)
+        mel[clip, :length] = (steps.cumsum(dim=0) * 0.3 - 5).to(dtype)
+        phonemes[clip, :n] = torch.randint(PAUSE_ID + 1, VOCAB_SIZE, (n,), generator=generator)
+        frames[clip, :n] = torch.tensor(row)
     return Batch(
         phonemes=phonemes,
         phoneme_lengths=torch.tensor(n_phonemes),
         durations=frames,
         mel=mel,
         mel_lengths=torch.tensor(lengths),
-        ids=tuple(f"clip{b}" for b in range(len(durations))),
+        ids=tuple(f"clip{clip}" for clip in range(n_clips)),
         pad_value=AudioConfig().silence,
     )
 
@@ -79,14 +76,12 @@ def make_experiment(
     name: str = "healthy", lr: float | None = None, steps: int = 20, **model_changes
 ) -> ExperimentConfig:
     """A smoke-size experiment of the synthetic vocabulary with some model fields changed."""
-    import dataclasses
-
     experiment = preset(name, VOCAB_SIZE, "smoke", steps=steps, lr=lr)
-    return dataclasses.replace(
-        experiment, model=dataclasses.replace(experiment.model, **model_changes)
-    )
+    return replace(experiment, model=replace(experiment.model, **model_changes))
 
 
 def make_model(experiment: ExperimentConfig, batch: Batch, seed: int = 0) -> TTSModel:
-    mels = [mel[:length] for mel, length in zip(batch.mel, batch.mel_lengths.tolist())]
+    """A fresh model for the batch, its normaliser set from the batch's mels."""
+    lengths = batch.mel_lengths.tolist()
+    mels = [mel[:length] for mel, length in zip(batch.mel, lengths, strict=True)]
     return build_model(experiment.model, experiment.audio, mels, seed)

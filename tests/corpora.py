@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 
 LIBRIVOX = Path(__file__).resolve().parents[1] / "data_samples" / "librivox"
-ID_0880, ID_0930 = (f"sense_and_sensibility_01_austen_64kb-{number}" for number in ("0880", "0930"))
+ID_0880 = "sense_and_sensibility_01_austen_64kb-0880"
+ID_0930 = "sense_and_sensibility_01_austen_64kb-0930"
+TEXT_0880 = "he was not an ill disposed young man"
 RATE = 16_000
 
 
 def tone(seconds: float = 1.0, rate: int = RATE, amplitude: float = 0.3) -> np.ndarray:
     """(L,) float32: a 220 Hz tone."""
-    return (amplitude * np.sin(2 * np.pi * 220 * np.arange(round(seconds * rate)) / rate)).astype(
-        np.float32
-    )
+    phase = 2 * np.pi * 220 * np.arange(round(seconds * rate)) / rate
+    return (amplitude * np.sin(phase)).astype(np.float32)
 
 
 def wav_bytes(
@@ -29,29 +30,26 @@ def wav_bytes(
     overrides the data size.
     """
     data, width = samples.tobytes(), samples.dtype.itemsize
-    declared = len(data) if declared is None else declared
-    header = struct.pack(
-        "<HHIIHH",
-        code,
-        channels,
-        rate,
-        (rate * channels * width) % 2**32,
-        channels * width,
-        8 * width,
-    )
-    return (
-        b"RIFF"
-        + struct.pack("<I", (declared + 36) % 2**32)
-        + b"WAVEfmt "
-        + struct.pack("<I", 16)
-        + header
-        + b"data"
-        + struct.pack("<I", declared)
-        + data
-    )
+    if declared is None:
+        declared = len(data)
+    frame = channels * width  # bytes of one sample of every channel
+    per_second = (rate * frame) % 2**32
+    layout = struct.pack("<HHIIHH", code, channels, rate, per_second, frame, 8 * width)
+    chunks = [
+        b"RIFF",
+        struct.pack("<I", (declared + 36) % 2**32),
+        b"WAVEfmt ",
+        struct.pack("<I", len(layout)),
+        layout,
+        b"data",
+        struct.pack("<I", declared),
+        data,
+    ]
+    return b"".join(chunks)
 
 
 def int16(samples: np.ndarray) -> np.ndarray:
+    """Floats in [-1, 1] as 16-bit integers."""
     return (samples * 32_767).astype("<i2")
 
 
@@ -68,6 +66,3 @@ def make_corpus(root: Path, rows: str, *names: str, textgrids: bool = False) -> 
                 root / "alignments" / f"{name}.TextGrid",
             )
     return root
-
-
-TEXT_0880 = "he was not an ill disposed young man"

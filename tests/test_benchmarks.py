@@ -3,26 +3,23 @@ is known.
 """
 
 import dataclasses
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import corpus_training
+from benchmarks.contenders import Contender, our_step, plain_step, tacotron_step
+from benchmarks.scaling import Machine, best_arm, checks, fit_here
+from benchmarks.step import RESULT, WRITTEN
+from benchmarks.timing import interleaved_medians, saved_bytes
+from benchmarks.work import work
 from tests.conftest import make_batch, make_experiment, make_model
+from tts_core.atomic_files import read_json
 from tts_core.errors import WorkbookError
 from tts_core.training.corpus.options import TrainConfig
 from tts_core.training.losses import losses
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-import corpus_training
-from contenders import our_step, plain_step, tacotron_step
-from scaling import Machine, best_arm, checks, fit_here
-from timing import interleaved_medians, saved_bytes
-from work import work
 
 
 @pytest.mark.parametrize("n_clips", [1, 3])
@@ -63,6 +60,22 @@ def test_contenders_take_turns():
         and set(seconds) == {"a", "b"}
         and all(value >= 0 for value in seconds.values())
     )
+
+
+def test_a_contender_is_known_by_its_fields_and_recorded_by_its_label():
+    ours = Contender("ours", "bf16", micro_batches=4)
+    assert ours.label == "ours, bf16, 4 micro-batches"
+    assert ours.counterpart.label == "nn.Transformer, bf16, 4 micro-batches"
+    assert Contender("ours", compiled=True).label == "ours, fp32, compiled"
+    assert Contender("ours", keys_by_phoneme=True).label == "ours, fp32, keys by phoneme"
+    assert Contender("Tacotron 2").label == "Tacotron 2"
+
+
+def test_the_recorded_steps_are_still_found_by_their_labels():
+    measured = read_json(RESULT)["cpu"]
+    for row in measured["steps"]:
+        assert best_arm(row) in row["operations"] and WRITTEN in row["frames_per_second"]
+    assert 0 < fit_here(measured).share < 1
 
 
 def measured_rows(share, bandwidth):
@@ -187,5 +200,5 @@ def test_word_error_rates_count_by_words_and_a_clip_without_speech_counts_whole(
 
 
 def test_a_run_that_never_validated_is_refused(tmp_path):
-    with pytest.raises(WorkbookError, match="no best.safetensors"):
+    with pytest.raises(WorkbookError, match=r"no best\.safetensors"):
         corpus_training.judge_run(tmp_path, tmp_path)

@@ -265,8 +265,10 @@ def test_no_arrow_between_the_rooms_is_left_out():
         for path in (ROOT / "tts_workbook").iterdir()
         if path.suffix == ".py" or (path / "__init__.py").is_file()
     }
-    # source_hash is read by whoever keeps a record; planted moves to benchmarks/
-    assert rooms - set(ROOMS) <= {"viz", "__init__", "source_hash", "planted"}
+    # no room: source_hash is read by whoever keeps a record, kernel_protocol holds names that two
+    # rooms say to each other; planted moves to benchmarks/
+    besides = {"viz", "__init__", "source_hash", "kernel_protocol", "planted"}
+    assert rooms - set(ROOMS) <= besides
 
 
 def test_the_core_stands_alone():

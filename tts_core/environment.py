@@ -14,7 +14,7 @@ from tts_core.torchaudio_import import EXTENSION_ERROR
 
 import torch
 
-RECORDED_PACKAGES = (
+REPORTED_PACKAGES = (
     "tts-overfit-workbook",
     "torch",
     "torchaudio",
@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
     installed".
     """
     found = {"python": platform.python_version()}
-    for name in RECORDED_PACKAGES:
+    for name in REPORTED_PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -52,7 +52,7 @@ def device_name() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def describe() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Everything as plain JSON values."""
     extension = "loaded"
     if EXTENSION_ERROR is not None:

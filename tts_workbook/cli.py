@@ -10,9 +10,18 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from tts_core.errors import WorkbookError
-from tts_workbook.runner.parameters import EXECUTORS, FIELDS, PROFILES, read_assignments
+from tts_workbook.runner.parameters import FIELDS, read_assignments
+
+if TYPE_CHECKING:
+    from tts_workbook.diagnosis.triage import Triage
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+MOST_JOBS = 2  # notebooks side by side where nothing else is said
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,7 +34,36 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="run | diagnose | triage | check | align | report"
     )
+    _add_run(commands)
+    _add_diagnose(commands)
+    triage = commands.add_parser(
+        "triage",
+        help="what does my trained model do on one clip? within a minute",
+        description=(
+            "Teacher-forced, free-running and full inference of a checkpoint, beside baselines."
+        ),
+    )
+    _add_subject(triage)
 
+    check = commands.add_parser("check", help="report on the clips of a data folder")
+    check.add_argument(
+        "folder", type=Path, metavar="DIR", help="LJSpeech layout: metadata.csv, wavs/, alignments/"
+    )
+    check.add_argument("--language", default="auto", help=FIELDS["language"].help)
+
+    align = commands.add_parser("align", help="make TextGrids for English clips that have none")
+    align.add_argument("folder", type=Path, metavar="DIR")
+    align.add_argument(
+        "--overwrite", action="store_true", help="also replace TextGrids that are there"
+    )
+
+    report = commands.add_parser("report", help="rebuild report.html of a run folder")
+    report.add_argument("folder", type=Path, metavar="DIR")
+    return parser
+
+
+def _add_run(commands: Commands) -> None:
+    """The options of the parameters come from their schema."""
     names = ", ".join(f"{field.name} ({field.help})" for field in FIELDS.values())
     run = commands.add_parser(
         "run",
@@ -34,20 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
         description="Execute the notebooks in order and write report.html.",
         epilog=f"Parameters for -p, and for the environment as TTS_WORKBOOK_<NAME>: {names}.",
     )
-    run.add_argument("--profile", metavar="|".join(PROFILES), help=FIELDS["profile"].help)
-    run.add_argument("--data", metavar="DIR", help=FIELDS["data"].help)
-    run.add_argument("--clip", metavar="ID", help=FIELDS["clip"].help)
-    run.add_argument("--out", metavar="DIR", help=FIELDS["out"].help)
-    run.add_argument(
-        "--subject",
-        metavar="pkg.module:name",
-        help=(
-            "your own model, package.module:name or file.py:name: runs the "
-            "notebooks that can study it (02-05 and 07) on it"
-        ),
-    )
-    run.add_argument("--executor", metavar="|".join(EXECUTORS), help=FIELDS["executor"].help)
-    run.add_argument("--scheduler", metavar="ADDRESS", help=FIELDS["scheduler"].help)
+    for field in FIELDS.values():
+        if field.option:
+            run.add_argument(f"--{field.name}", metavar=field.option, help=field.help)
     run.add_argument(
         "--only",
         metavar="03,07",
@@ -70,18 +97,26 @@ def build_parser() -> argparse.ArgumentParser:
         ),
     )
     run.add_argument(
+        "--jobs",
+        metavar="N",
+        type=int,
+        help="notebooks side by side; default: 2 where there are two processors, else 1",
+    )
+    run.add_argument(
         "--notebooks",
         metavar="DIR",
         type=Path,
         help="folder of the notebooks; default: notebooks/ of the checkout",
     )
 
+
+def _add_diagnose(commands: Commands) -> None:
     diagnose = commands.add_parser(
         "diagnose",
         help="why does my model not learn? findings by intervention",
         description="Run every check on a Subject and rank what they find.",
     )
-    add_subject(diagnose)
+    _add_subject(diagnose)
     diagnose.add_argument(
         "--budget",
         choices=("fast", "full"),
@@ -90,33 +125,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     diagnose.add_argument("--seed", type=int, default=0, help="of weights and data order")
 
-    triage = commands.add_parser(
-        "triage",
-        help="what does my trained model do on one clip? within a minute",
-        description=(
-            "Teacher-forced, free-running and full inference of a checkpoint, beside baselines."
-        ),
-    )
-    add_subject(triage)
 
-    check = commands.add_parser("check", help="report on the clips of a data folder")
-    check.add_argument(
-        "folder", type=Path, metavar="DIR", help="LJSpeech layout: metadata.csv, wavs/, alignments/"
-    )
-    check.add_argument("--language", default="auto", help=FIELDS["language"].help)
-
-    align = commands.add_parser("align", help="make TextGrids for English clips that have none")
-    align.add_argument("folder", type=Path, metavar="DIR")
-    align.add_argument(
-        "--overwrite", action="store_true", help="also replace TextGrids that are there"
-    )
-
-    report = commands.add_parser("report", help="rebuild report.html of a run folder")
-    report.add_argument("folder", type=Path, metavar="DIR")
-    return parser
-
-
-def add_subject(command: argparse.ArgumentParser) -> None:
+def _add_subject(command: argparse.ArgumentParser) -> None:
     """The subject's address and what comes out: shared by diagnose and triage."""
     command.add_argument(
         "subject",
@@ -135,15 +145,16 @@ def add_subject(command: argparse.ArgumentParser) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status. A WorkbookError is printed without a traceback."""
     options = build_parser().parse_args(arguments)
+    commands = {
+        "run": _run,
+        "diagnose": _diagnose,
+        "triage": _triage,
+        "check": _check,
+        "align": _align,
+        "report": _report,
+    }
     try:
-        return {
-            "run": _run,
-            "diagnose": _diagnose,
-            "triage": _triage,
-            "check": _check,
-            "align": _align,
-            "report": _report,
-        }[options.command](options)
+        return commands[options.command](options)
     except WorkbookError as error:
         print(f"tts-workbook: {error}", file=sys.stderr)
         return 2
@@ -152,42 +163,51 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _run(options: argparse.Namespace) -> int:
+def _explicit(options: argparse.Namespace) -> dict[str, str]:
+    """Parameter name -> text, of -p and of the parameters' own options."""
     explicit = read_assignments(options.parameters)
-    for name in ("profile", "data", "clip", "out", "subject", "executor", "scheduler"):
-        value = getattr(options, name)
-        if value and explicit.get(name, value) != value:
+    for name, field in FIELDS.items():
+        value = getattr(options, name) if field.option else None
+        if not value:
+            continue
+        if explicit.get(name, value) != value:
             raise WorkbookError(
                 f"--{name} {value} and -p {name}={explicit[name]} contradict each other; keep one"
             )
-        if value:
-            explicit[name] = value
+        explicit[name] = value
+    return explicit
+
+
+def _run(options: argparse.Namespace) -> int:
+    explicit = _explicit(options)
     try:
-        from tts_workbook.pages import report
-        from tts_workbook.runner import runner
+        from tts_workbook.pages.run_report import verdict_rows, write_report
         from tts_workbook.runner.console import Console, verdict_table
+        from tts_workbook.runner.run_notebooks import run_notebooks
+        from tts_workbook.trials.executors import processors
     except ModuleNotFoundError as error:
         raise _not_installed(error) from None
     console = Console()
-    result = runner.run(
+    result = run_notebooks(
         explicit,
+        write_report,
         only=options.only,
         resume=options.resume,
         notebooks_dir=options.notebooks,
         console=console,
+        jobs=min(MOST_JOBS, processors()) if options.jobs is None else options.jobs,
     )
-    console.say(f"\n{verdict_table(report.verdict_rows(result.out))}\n")
+    console.say(f"\n{verdict_table(verdict_rows(result.out))}\n")
     if result.exit_code:
         print(
             f"The run is {result.status.upper()}. Mend the cause and continue with the same command"
             f" and --resume; what happened is in {result.out / 'run.json'}",
             file=sys.stderr,
         )
-    console.say(
-        str(result.report)
-        if result.report is not None
-        else f"no report could be written in {result.out}"
-    )
+    if result.report is None:
+        console.say(f"no report could be written in {result.out}")
+    else:
+        console.say(str(result.report))
     return result.exit_code
 
 
@@ -203,7 +223,11 @@ def _diagnose(options: argparse.Namespace) -> int:
         on_progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False) if options.json else report)
-    return _write_page(options.html, "diagnosis_page", report, f"Diagnosis of {options.subject}")
+    if options.html is not None:
+        pages = _diagnosis_pages()
+        title = f"Diagnosis of {options.subject}"
+        _write_page(options.html, pages.diagnosis_page(report, title))
+    return 0
 
 
 def _triage(options: argparse.Namespace) -> int:
@@ -214,33 +238,34 @@ def _triage(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found.to_dict(), indent=1, ensure_ascii=False))
     else:
-        width = max(map(len, found.headline))
-        lines = [f"{name:<{width}}  {value:.4g}" for name, value in found.headline.items()]
-        print(
-            "\n".join(
-                [
-                    *lines,
-                    *(f"{name}: {reason}" for name, reason in found.missing.items()),
-                    found.advice,
-                ]
-            )
-        )
-    return _write_page(options.html, "triage_page", found, f"Triage of {options.subject}")
+        print(_triage_text(found))
+    if options.html is not None:
+        pages = _diagnosis_pages()
+        _write_page(options.html, pages.triage_page(found, f"Triage of {options.subject}"))
+    return 0
 
 
-def _write_page(target: Path | None, maker: str, found, title: str) -> int:
-    """Write the page where one is asked for; its path goes to stderr, so that --json stays JSON."""
-    if target is None:
-        return 0
+def _triage_text(found: Triage) -> str:
+    width = max(len(name) for name in found.headline)
+    lines = [f"{name:<{width}}  {value:.4g}" for name, value in found.headline.items()]
+    lines += [f"{name}: {reason}" for name, reason in found.missing.items()]
+    return "\n".join([*lines, found.advice])
+
+
+def _diagnosis_pages() -> ModuleType:
     try:
         from tts_workbook.pages import diagnosis_page
     except ModuleNotFoundError as error:
         raise _not_installed(error) from None
+    return diagnosis_page
+
+
+def _write_page(target: Path, page: str) -> None:
+    """Write the page; its path goes to stderr, so that --json stays JSON."""
     from tts_core import atomic_files
 
-    atomic_files.write_text(target, getattr(diagnosis_page, maker)(found, title))
+    atomic_files.write_text(target, page)
     print(target, file=sys.stderr)
-    return 0
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -257,19 +282,17 @@ def _align(options: argparse.Namespace) -> int:
 
     results = align_folder(options.folder, overwrite=options.overwrite)
     for result in results:
-        print(
-            f"{result.status:<8} {result.id}"
-            + (f": {result.reason}" if result.reason else f"  {result.path}")
-        )
+        outcome = f": {result.reason}" if result.reason else f"  {result.path}"
+        print(f"{result.status:<8} {result.id}{outcome}")
     return 0 if any(result.status != "failed" for result in results) else 1
 
 
 def _report(options: argparse.Namespace) -> int:
     try:
-        from tts_workbook.pages import report
+        from tts_workbook.pages.run_report import write_report
     except ModuleNotFoundError as error:
         raise _not_installed(error) from None
-    print(report.build(options.folder))
+    print(write_report(options.folder))
     return 0
 
 

@@ -11,4 +11,5 @@ PACKAGES = (Path(tts_core.__file__).parent, Path(__file__).parent)
 
 def hash_source() -> str:
     """Hash of the source of `tts_core` and `tts_workbook`: every .py and every template."""
-    return hashlib.sha256("".join(map(hash_package, PACKAGES)).encode()).hexdigest()
+    hashes = [hash_package(package) for package in PACKAGES]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -18,7 +18,8 @@ PLAYS = """async audio => {
         await new Promise((done, fail) => { audio.onloadedmetadata = done; audio.onerror = fail; });
     const file = await (await fetch(audio.src)).arrayBuffer();
     const decoded = await new OfflineAudioContext(1, 1, 22050).decodeAudioData(file);
-    const peak = decoded.getChannelData(0).reduce((peak, sample) => Math.max(peak, Math.abs(sample)), 0);
+    const larger = (peak, sample) => Math.max(peak, Math.abs(sample));
+    const peak = decoded.getChannelData(0).reduce(larger, 0);
     return [audio.duration, decoded.duration, peak];
 }"""
 
@@ -37,18 +38,31 @@ def step_shown(watched, name):
     return int(found.group(1)) if found else 0
 
 
+def stop_by_hand(watched, training, name):
+    """Press stop once arm `name` has trained long enough and its curve moves."""
+    wait_until(lambda: step_shown(watched, name) >= ENOUGH, f"step {ENOUGH} of {name}")
+    early = picture_in(training)
+    wait_until(lambda: picture_in(training) != early, "the curve to be drawn anew")
+    training.get_by_role("button", name="Stop, keep the model").click()
+    training.get_by_text(re.compile(rf"{name} \d+/{STEPS} mel L1 .*\(stopped by hand\)")).wait_for()
+
+
+def slide_to_the_end(watched, source):
+    """Move the slider of the cell that holds `source`; its picture has to change."""
+    cell = cell_with(watched, source)
+    first = picture_in(cell)
+    track = cell.locator(".noUi-target").nth(0)
+    box = track.bounding_box()
+    track.click(position={"x": box["width"] - 2, "y": box["height"] / 2})
+    wait_until(lambda: picture_in(cell) != first, f"another picture in {source}")
+
+
 def test_stop_leaves_a_usable_model_and_the_scrubber_changes_the_picture(start_lab, watched):
     lab = start_lab(TTS_WORKBOOK_STEPS=str(STEPS))
     open_and_run_all(lab, watched, "03_overfit_one_clip.ipynb")
     training = cell_with(watched, "with LiveCurves(")
     for name in ("healthy", "no_norm", "seed"):
-        wait_until(lambda: step_shown(watched, name) >= ENOUGH, f"step {ENOUGH} of {name}")
-        early = picture_in(training)
-        wait_until(lambda: picture_in(training) != early, "the curve to be drawn anew")
-        training.get_by_role("button", name="Stop, keep the model").click()
-        training.get_by_text(
-            re.compile(rf"{name} \d+/{STEPS} mel L1 .*\(stopped by hand\)")
-        ).wait_for()
+        stop_by_hand(watched, training, name)
 
     verdict = verdict_of(lab, watched, "03")
     assert verdict["metrics"]["stopped_by_hand"] == 3
@@ -63,13 +77,8 @@ def test_stop_leaves_a_usable_model_and_the_scrubber_changes_the_picture(start_l
         assert load_model(lab.out / "checkpoints" / f"{name}.safetensors").notes["preset"] == name
         assert verdict["metrics"][f"{name}_tf_l1"] > 0
 
-    for source, handle in (("scrub(same_steps", 0), ("choose(layers", 0)):
-        cell = cell_with(watched, source)
-        first = picture_in(cell)
-        track = cell.locator(".noUi-target").nth(handle)
-        box = track.bounding_box()
-        track.click(position={"x": box["width"] - 2, "y": box["height"] / 2})
-        wait_until(lambda: picture_in(cell) != first, f"another picture in {source}")
+    for source in ("scrub(same_steps", "choose(layers"):
+        slide_to_the_end(watched, source)
     stay_on_this_machine(watched, lab)
 
 

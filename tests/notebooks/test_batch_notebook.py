@@ -8,9 +8,9 @@ import json
 import pytest
 
 from tests.conftest import ROOT, make_experiment
-from tts_workbook.trials import batches, executors
-from tts_workbook.trials.run import Result
+from tts_workbook.trials import batch_comparison, executors
 from tts_workbook.trials.trial import ClipReference, Trial
+from tts_workbook.trials.trial_result import TrialResult
 
 NOTEBOOK = ROOT / "notebooks" / "04_duplicate_batch.ipynb"
 ORIGIN = {
@@ -48,15 +48,15 @@ def notebook(tmp_path_factory):
         return trained(trials, store, executor="inline", **options)
 
     patch.setattr(executors, "run_trials", inline)
-    plan = batches.LivePlan((1, 2), 2, 2, 2, 1, 2, 2, (1, 2))
-    patch.setattr(batches.LivePlan, "of", classmethod(lambda cls, profile: plan))
+    plan = batch_comparison.LivePlan((1, 2), 2, 2, 2, 1, 2, 2, (1, 2))
+    patch.setattr(batch_comparison.LivePlan, "of", classmethod(lambda cls, profile: plan))
     values: dict = {"__name__": "notebook"}
-    first = next(i for i, cell in enumerate(cells()) if 'recorded("batches")' in cell)
+    first = next(i for i, cell in enumerate(cells()) if 'recorded_study("batches")' in cell)
     for cell in cells()[:first]:
         exec(cell, values)
 
     def run(record):
-        values["recorded"] = lambda study: record.get(study, ([], {}))
+        values["recorded_study"] = lambda study: record.get(study, ([], {}))
         for cell in cells()[first:]:
             exec(cell, values)
         verdict = json.loads((out / "verdicts" / "04.json").read_text())
@@ -79,7 +79,7 @@ def study(single, batch, corpus=None, n_corpus=500):
         references = tuple(
             ClipReference("nowhere", f"{arm}-{n}", "en", f"{arm}{n}") for n in range(clips)
         )
-        return Result(
+        return TrialResult(
             Trial(experiment, references, ("_",), batch_size=batch_size, name=arm),
             {},
             {"over_constant": [level + 0.001 * i] * 20},
@@ -96,7 +96,7 @@ def study(single, batch, corpus=None, n_corpus=500):
 def sound(error):
     trial = study(1, 1)["batches"][0][0].trial
     measures = {"tf_over_constant": error / 2, "fr_over_constant": error}
-    one = Result(dataclasses.replace(trial, name="base"), measures, {"over_constant": [1.0]})
+    one = TrialResult(dataclasses.replace(trial, name="base"), measures, {"over_constant": [1.0]})
     return {"breaks": ([one] * 8, ORIGIN)}
 
 

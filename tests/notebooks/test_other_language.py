@@ -82,9 +82,9 @@ def test_every_notebook_finishes_and_every_answer_carries_the_warning(out):
 
 
 def test_every_figure_wears_the_banner(out):
-    # 09 has its own example
+    # 08 has its own example
     figures = sorted(
-        file for file in (out / "figures").glob("*.png") if not file.name.startswith("09_")
+        file for file in (out / "figures").glob("*.png") if not file.name.startswith("08_")
     )
     assert len(figures) >= 20
     for file in figures:

@@ -15,7 +15,7 @@ import pytest
 from tts_workbook.pages.findings_tables import SEED_ITEMS
 
 # in the order in which they run
-NOTEBOOKS = ("01", "02", "03", "04", "05", "06", "07", "09", "08")
+NOTEBOOKS = ("01", "02", "03", "04", "05", "06", "07", "08", "09")
 
 
 @pytest.fixture(scope="module")
@@ -229,8 +229,8 @@ def test_a_model_that_is_not_ours_is_healthy_and_its_planted_fault_is_named_thou
     run,
 ):
     found, items = (
-        metrics(run, "09"),
-        {item["id"]: item["verdict"] for item in verdict(run, "09")["items"]},
+        metrics(run, "08"),
+        {item["id"]: item["verdict"] for item in verdict(run, "08")["items"]},
     )
     assert (
         items["diagnosis_healthy"]
@@ -245,12 +245,12 @@ def test_a_model_that_is_not_ours_is_healthy_and_its_planted_fault_is_named_thou
         "optimizer.missing_parameters, confirmed, at <code>encoder</code>" in page
         and not re.search(r"<script|src=.http", page)
     )
-    assert "named by the diagnosis" in verdict(run, "08")["answer"]
+    assert "named by the diagnosis" in verdict(run, "09")["answer"]
 
 
 def test_findings_come_from_the_verdicts(run):
     items = [item for number in NOTEBOOKS[:-1] for item in verdict(run, number)["items"]]
-    found = metrics(run, "08")
+    found = metrics(run, "09")
     assert (
         found["items"] == len(items) == found["supported"] + found["refuted"] + found["undecided"]
     )
@@ -302,7 +302,7 @@ def test_executed_notebooks_hold_pictures_and_players(run):
         ("01_check_data", 10, 1),
         ("03_overfit_one_clip", 8, 0),
         ("07_listen", 3, 1),
-        ("09_diagnose_your_model", 2, 0),
+        ("08_diagnose_your_model", 2, 0),
     ):
         cells = json.loads((out / "notebooks" / f"{name}.ipynb").read_text())["cells"]
         data = [

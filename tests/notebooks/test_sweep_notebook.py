@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tts_workbook.trials import executors, lr_range
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.trial_result import TrialResult
 
 PATIENCE = 300  # seconds until the first training is stored, on a busy machine
 ITEMS = {
@@ -149,7 +149,7 @@ def verdict_of(monkeypatch, tmp_path):
                 numbers(trial.name.split(",")[0], trial.experiment.optimizer) for trial in trials
             ]
             return [
-                Result(
+                TrialResult(
                     trial,
                     one,
                     {"over_constant": [1.5, 1.0] * (len(one) > 1)},

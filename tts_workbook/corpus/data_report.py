@@ -55,6 +55,9 @@ WARN = {  # measurement -> (limit, what is wrong above it, remedy)
     "recogniser_wer": (0.6, "word error rate of the recogniser", "listen: is it this text?"),
 }
 MIN_SNR = 15.0  # dB; below, noise is learned
+# measurement -> the value beyond which a clip is warned of: what pictures draw
+LIMITS = {name: float(limit) for name, (limit, _, _) in WARN.items()}
+LIMITS |= {"snr_db": MIN_SNR, "pace_z": MAX_ROBUST_Z}
 N_NAMED = 5  # clips that a warning names
 
 

@@ -56,7 +56,7 @@ def investigate(lab: Lab, on_progress: Callable[[str], None] = lambda line: None
     for name, course in lab.courses.items():
         courses[name] = list(zip(course.steps, course.tf, strict=True))
     seconds = time.perf_counter() - started
-    return Report(merged(findings), numbers, lab.learns, seconds, courses)
+    return Report(merged(findings), numbers, lab.learns, seconds, courses, dict(lab.changes))
 
 
 def examine_all(

@@ -22,6 +22,8 @@ class Report:
     seconds: float  # wall time of the diagnosis
     # TF / best constant by step, per run
     courses: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
+    # of the runs of one seed and length: the names of what was changed
+    changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def findings(self) -> list[Finding]:
@@ -53,6 +55,16 @@ class Report:
     def at(self, level: Level) -> list[Finding]:
         """The entries of one level."""
         return [entry for entry in self.entries if entry.level == level]
+
+    @property
+    def mending_courses(self) -> list[str]:
+        """The runs in which nothing was changed but what mends a confirmed cause."""
+        mending = {name for found in self.at("confirmed") for name in found.mended_by}
+        return [
+            course
+            for course, changed in self.changes.items()
+            if changed and set(changed) <= mending
+        ]
 
     def confirmed(self, cause: str) -> bool:
         """Whether this cause is confirmed."""

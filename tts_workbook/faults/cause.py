@@ -41,6 +41,7 @@ class Telling:
     experiment: str  # what was run, or what to run next
     evidence: Mapping[str, float | str] = field(default_factory=dict)  # the numbers behind it
     fix: str = ""  # what to change; the cause's own where it is not said
+    mended_by: tuple[str, ...] = ()  # names of the changes whose paired run removes the harm
 
 
 @dataclass(frozen=True)

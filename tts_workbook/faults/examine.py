@@ -58,4 +58,5 @@ def _answer(
         decision.where,
         decision.strength,
         telling.fix,
+        telling.mended_by,
     )

@@ -23,6 +23,7 @@ class Finding:
     # how much of the trouble it explains; ranks findings of one level
     strength: float = 0.0
     fix: str = ""  # what to change; the catalogue's where it is not said
+    mended_by: tuple[str, ...] = ()  # names of the changes whose paired run removes the harm
 
     def __post_init__(self) -> None:
         if self.cause not in CATALOGUE:

@@ -32,6 +32,7 @@ DEADLINE = {"fast": 100.0, "full": 1500.0}
 LONGEST = {"fast": 60.0, "full": 600.0}
 STEPS = {"fast": (60, 200), "full": (200, 600)}  # least and most steps of a course
 FALLING = 0.97  # of the value half-way: a curve that ends lower has not come to rest
+AS_IT_IS = "as it is"  # the course without any change
 LONGER = 3  # times the steps that such a curve is given
 
 
@@ -65,6 +66,8 @@ class Lab(OpenSubject):
         self.budget, self.on_course, self.steps = budget, on_course, steps
         self.started = time.perf_counter()
         self.courses: dict[str, Course] = {}
+        # of the courses of its own seed and length: the names of what was changed
+        self.changes: dict[str, tuple[str, ...]] = {}
         # causes that the checks before have confirmed
         self.confirmed: list[str] = []
         # why the loss is not about the target, where a check has found that
@@ -92,13 +95,15 @@ class Lab(OpenSubject):
         long; a lab with given `steps` has neither limit.
         """
         seed = self.seed if seed is None else seed
-        name = " + ".join(change.name for change in changes) or "as it is"
+        name = " + ".join(change.name for change in changes) or AS_IT_IS
         key = name if seed == self.seed else f"{name}, seed {seed}"
         key = key if times == 1 else f"{key}, {times} times the steps"
         if key not in self.courses:
             if self.courses and self.steps is None:
                 self._afford(key, times)
             self.courses[key] = self._run(changes, seed, times * self.n_steps)
+            if key == name:
+                self.changes[key] = tuple(change.name for change in changes)
             self.on_course(key, self.courses[key])
         return self.courses[key]
 

@@ -14,7 +14,7 @@ from tts_workbook.pages.benchmark_record import (
     value_text,
     wanted_text,
 )
-from tts_workbook.pages.findings_tables import html_table
+from tts_workbook.pages.rendering import html_table
 from tts_workbook.runner.verdicts import Item
 
 REFUTING = (

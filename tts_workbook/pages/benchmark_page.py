@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from tts_workbook.number_text import format_number
 from tts_workbook.pages.benchmark_record import (
     CLEAN_RUNS,
     Bar,
@@ -19,7 +20,7 @@ from tts_workbook.pages.benchmark_record import (
     value_text,
     wanted_text,
 )
-from tts_workbook.pages.pages import data_uri, format_number, render
+from tts_workbook.pages.rendering import data_uri, render
 from tts_workbook.viz import plot_alarms, plot_confusion, plot_root_cause
 
 # classes of page.css: green, red, amber

@@ -25,7 +25,7 @@ from tts_workbook.planted.matrix import (
     score,
     upper_bound,
 )
-from tts_workbook.runner.recorded import FOLDER, read_record
+from tts_workbook.runner.recorded import RESULTS, read_record
 
 NAME = "diagnosis"
 COMMAND = "make bench-diagnosis"
@@ -135,7 +135,7 @@ class Benchmark:
         return " ".join(words)
 
 
-def read_benchmark(folder: Path = FOLDER) -> Benchmark | None:
+def read_benchmark(folder: Path = RESULTS) -> Benchmark | None:
     """The recorded benchmark; None where none is recorded yet. Raises WorkbookError for a file that
     is not one.
     """

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from tts_workbook.diagnosis.diagnosis_report import Report
 from tts_workbook.faults.finding import LEVELS, Finding
 from tts_workbook.lab.short_run import LEARNT
-from tts_workbook.pages.findings_tables import html_table
-from tts_workbook.pages.pages import format_number
+from tts_workbook.number_text import format_number
+from tts_workbook.pages.rendering import html_table
 
 YARDSTICKS = {  # beside which a number of the headline is read
     "best constant L1": (
@@ -29,42 +29,44 @@ YARDSTICKS = {  # beside which a number of the headline is read
 
 def headline_html(report: Report) -> str:
     """The verdict's numbers, each with its yardstick, and how long it took."""
-    rows = [
+    rows = headline_rows(report)
+    rows.append(("seconds", f"{report.seconds:.0f}", "for every check and its training runs"))
+    return html_table(("measured on the batch", "", "yardstick"), rows)
+
+
+def headline_rows(report: Report) -> list[tuple[str, str, str]]:
+    """Name, value and yardstick of each number of the verdict."""
+    return [
         (name, value_text(value), YARDSTICKS.get(name, ""))
         for name, value in report.headline.items()
     ]
-    rows.append(("seconds", f"{report.seconds:.0f}", "for every check and its training runs"))
-    return html_table(("measured on the batch", "", "yardstick"), rows)
 
 
 def causes_html(found: Sequence[Finding]) -> str:
     """Findings in the order given: cause and place, how sure, the numbers, the experiment that
     decided, the fix.
     """
+    if not found:
+        return "<p>No cause was found.</p>"
     rows = [
-        (
-            rank,
-            f"{one.cause}: {one.title}{f', at {one.where}' if one.where else ''}",
-            one.level,
-            numbers_text(one),
-            one.experiment,
-            one.fix,
-        )
+        (rank, cause_text(one), one.level, numbers_text(one), one.experiment, one.fix)
         for rank, one in enumerate(found, start=1)
     ]
-    return (
-        html_table(("", "cause", "level", "evidence", "experiment", "fix"), rows)
-        if rows
-        else "<p>No cause was found.</p>"
-    )
+    return html_table(("", "cause", "level", "evidence", "experiment", "fix"), rows)
+
+
+def cause_text(found: Finding) -> str:
+    """The cause, what it is, and its place."""
+    place = f", at {found.where}" if found.where else ""
+    return f"{found.cause}: {found.title}{place}"
 
 
 def answered_html(report: Report) -> str:
     """How many causes have each answer, and which."""
-    rows = [
-        (level, len(report.at(level)), ", ".join(one.cause for one in report.at(level)) or "–")
-        for level in LEVELS
-    ]
+    rows = []
+    for level in LEVELS:
+        causes = [one.cause for one in report.at(level)]
+        rows.append((level, len(causes), ", ".join(causes) or "–"))
     return html_table(("answer", "causes", "which"), rows)
 
 

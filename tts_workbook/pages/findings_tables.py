@@ -4,10 +4,11 @@ what would refute it.
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from tts_workbook.pages.rendering import html_table
 
 MARKS = {"supported": "✔ supported", "refuted": "✘ refuted", "undecided": "? undecided"}
 # The items of the findings in their order: id -> (where they stand there, what they say).
@@ -154,11 +155,10 @@ ADVICE: tuple[tuple[str, str, str], ...] = (
 
 def all_items(verdicts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Every item of every verdict, in order, each with the number of its `notebook`."""
-    return [
-        {**item, "notebook": number}
-        for number, verdict in verdicts.items()
-        for item in verdict["items"]
-    ]
+    items = []
+    for number, verdict in verdicts.items():
+        items += [{**item, "notebook": number} for item in verdict["items"]]
+    return items
 
 
 def tally(items: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -184,11 +184,12 @@ def seed_rulings(items: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, A
 
 def what_to_do_now(items: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """(advice, id of the item it rests on), only what the verdicts of this run carry."""
-    return [
-        (text, id)
-        for id, needed, text in ADVICE
-        if (item := ruling_on(items, id)) is not None and item["verdict"] == needed
-    ]
+    carried = []
+    for id, needed, text in ADVICE:
+        item = ruling_on(items, id)
+        if item is not None and item["verdict"] == needed:
+            carried.append((text, id))
+    return carried
 
 
 def effect_text(item: Mapping[str, Any]) -> str:
@@ -210,6 +211,27 @@ def threshold_text(item: Mapping[str, Any]) -> str:
     return "no threshold" if item["threshold"] is None else f"turns at {item['threshold']:.3g}"
 
 
+RULING_HEADS = ("claim", "verdict", "by which number", "shown in", "what would refute it")
+NOT_TESTED = (
+    "not tested in this run",
+    MARKS["undecided"],
+    "not measured",
+    "",
+    "run all notebooks",
+)
+
+
+def ruling_cells(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a table says of one ruling, under `RULING_HEADS`."""
+    return (
+        item["claim"],
+        MARKS[item["verdict"]],
+        f"{effect_text(item)}; {threshold_text(item)}",
+        item["notebook"],
+        item["refuting_experiment"],
+    )
+
+
 def findings_html(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
     """Answers of the notebooks and every item, as HTML tables without script; text from files is
     escaped.
@@ -218,20 +240,8 @@ def findings_html(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
         ("notebook", "question", "answer"),
         [(number, verdict["question"], verdict["answer"]) for number, verdict in verdicts.items()],
     )
-    rows = [
-        (
-            item["id"],
-            item["claim"],
-            MARKS[item["verdict"]],
-            f"{effect_text(item)}; {threshold_text(item)}",
-            item["notebook"],
-            item["refuting_experiment"],
-        )
-        for item in all_items(verdicts)
-    ]
-    return answers + html_table(
-        ("item", "claim", "verdict", "by which number", "shown in", "what would refute it"), rows
-    )
+    rows = [(item["id"], *ruling_cells(item)) for item in all_items(verdicts)]
+    return answers + html_table(("item", *RULING_HEADS), rows)
 
 
 def seed_html(items: Sequence[Mapping[str, Any]]) -> str:
@@ -241,64 +251,13 @@ def seed_html(items: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for id, item in seed_rulings(items).items():
         place, text = SEED_ITEMS[id]
-        if item is None:
-            rows.append(
-                (
-                    place,
-                    text,
-                    "not tested in this run",
-                    "? undecided",
-                    "not measured",
-                    "",
-                    "run all notebooks",
-                )
-            )
-            continue
-        rows.append(
-            (
-                place,
-                text,
-                item["claim"],
-                MARKS[item["verdict"]],
-                f"{effect_text(item)}; {threshold_text(item)}",
-                item["notebook"],
-                item["refuting_experiment"],
-            )
-        )
-    return html_table(
-        (
-            "in the findings",
-            "what they say",
-            "claim put to the test",
-            "verdict",
-            "by which number",
-            "shown in",
-            "what would refute it",
-        ),
-        rows,
-    )
+        rows.append((place, text, *(NOT_TESTED if item is None else ruling_cells(item))))
+    heads = ("in the findings", "what they say", "claim put to the test", *RULING_HEADS[1:])
+    return html_table(heads, rows)
 
 
 def advice_html(advice: Sequence[tuple[str, str]]) -> str:
     """What to do now, with the item that each line rests on."""
-    return (
-        html_table(("do this", "because of"), advice)
-        if advice
-        else "<p>No verdict of this run carries an advice.</p>"
-    )
-
-
-def html_table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table as HTML, every cell escaped; JupyterLab aligns cells to the right unless each one
-    says otherwise.
-    """
-
-    def line(cells: Sequence[Any], tag: str) -> str:
-        return "".join(
-            f"<{tag}"
-            f" style='text-align:left;vertical-align:top'>{html.escape('' if text is None else str(text))}</{tag}>"
-            for text in cells
-        )
-
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    return f"<table><thead><tr>{line(heads, 'th')}</tr></thead><tbody>{body}</tbody></table>"
+    if not advice:
+        return "<p>No verdict of this run carries an advice.</p>"
+    return html_table(("do this", "because of"), advice)

@@ -1,5 +1,8 @@
 """What the reader of `tts-workbook run` sees: a live line on a terminal, one plain line every few
 seconds on a log.
+
+No progress library draws this: what is shown are the lines that a kernel reports of its own bars,
+and a log must get whole lines, each worth reading, and one "still" where nothing is new.
 """
 
 from __future__ import annotations
@@ -9,65 +12,98 @@ import shutil
 import sys
 import textwrap
 import time
+from dataclasses import dataclass
 from typing import Any, TextIO
 
-from tts_workbook.viz.progress import seconds_text
+from tts_workbook.number_text import seconds_text
 
-PLAIN_INTERVAL = 5.0  # seconds between two lines about the same notebook on a log
+LOG_INTERVAL = 5.0  # seconds between two lines about the same notebook on a log
 QUIET_INTERVAL = 30.0  # seconds between two lines when there is nothing new to say
+DRAW_INTERVAL = 0.2  # seconds between two redraws of the line on a terminal
+CLEAR_LINE = "\r\x1b[K"
+SIDE_BY_SIDE = " | "  # between notebooks on the one line of a terminal
+
+
+@dataclass
+class _Shown:
+    """What is known and what was said of one notebook that runs."""
+
+    n_cells: int
+    start: float  # time.monotonic()
+    shown: float  # when its last line was written
+    what: str = "starting"
+    said: str = "starting"
+
+    @property
+    def elapsed(self) -> str:
+        return seconds_text(time.monotonic() - self.start)
 
 
 class Console:
-    """Prints to `stream` (stdout). Progress comes as the events of `execute.py`, None being a clock
-    tick.
+    """Prints to `stream` (stdout), of as many notebooks as run side by side. Progress comes as the
+    events of `execute.py`.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stdout
         self._live = bool(getattr(self._stream, "isatty", lambda: False)())
-        self._name, self._what, self._said = "", "", ""
-        self._cells = 0
-        self._start = self._shown = 0.0
+        self._running: dict[str, _Shown] = {}
+        self._drawn = 0.0  # when the line on the terminal was drawn last
 
     def say(self, text: str) -> None:
-        self._write(("\r\x1b[K" if self._live else "") + text + "\n")
+        """One line that stays."""
+        self._write((CLEAR_LINE if self._live else "") + text + "\n")
 
-    def start(self, name: str, cells: int) -> None:
-        self._name, self._cells, self._what, self._said = name, cells, "starting", "starting"
-        self._start = self._shown = time.monotonic()
+    def start(self, name: str, n_cells: int) -> None:
+        """A notebook of so many cells begins."""
+        now = time.monotonic()
+        self._running[name] = _Shown(n_cells, now, now)
         if not self._live:
             self.say(f"{name}: starting")
 
-    def event(self, event: dict[str, Any] | None) -> None:
-        """Note what the notebook's process reported; None is a tick without news."""
-        if event is not None and event["kind"] == "progress":
-            self._what = event["line"]
-        elif event is not None and event["kind"] == "cell":
-            self._what = f"cell {event['index'] + 1} of {self._cells}: {event['first_line']}"
-        since = time.monotonic() - self._shown
+    def event(self, name: str, event: dict[str, Any]) -> None:
+        """Note what a notebook's process reported."""
+        shown = self._running[name]
+        if event["kind"] == "progress":
+            shown.what = event["line"]
+        elif event["kind"] == "cell":
+            shown.what = f"cell {event['index'] + 1} of {shown.n_cells}: {event['first_line']}"
+        self.tick()
+
+    def tick(self) -> None:
+        """Say what is due: called now and then, also while nothing happens."""
         if self._live:
-            if since >= 0.2:
+            if time.monotonic() - self._drawn >= DRAW_INTERVAL:
                 self._draw()
-        elif since >= (QUIET_INTERVAL if self._what == self._said else PLAIN_INTERVAL):
-            still = (
-                f" ... still, after {self._elapsed()} in this notebook"
-                if self._what == self._said
-                else ""
-            )
-            self.say(f"{self._name}: {self._what}{still}")
-            self._shown, self._said = time.monotonic(), self._what
+            return
+        for name, shown in self._running.items():
+            self._log(name, shown)
 
-    def end(self, how: str) -> None:
-        self.say(f"{self._name}: {how} after {self._elapsed()}")
+    def _log(self, name: str, shown: _Shown) -> None:
+        nothing_new = shown.what == shown.said
+        since = time.monotonic() - shown.shown
+        if since < (QUIET_INTERVAL if nothing_new else LOG_INTERVAL):
+            return
+        line = f"{name}: {shown.what}"
+        if nothing_new:
+            line += f" ... still, after {shown.elapsed} in this notebook"
+        self.say(line)
+        shown.shown, shown.said = time.monotonic(), shown.what
 
-    def _elapsed(self) -> str:
-        return seconds_text(time.monotonic() - self._start)
+    def end(self, name: str, how: str) -> None:
+        """A notebook ended: `how`, and after which time."""
+        shown = self._running.pop(name)
+        self.say(f"{name}: {how} after {shown.elapsed}")
 
     def _draw(self) -> None:
-        self._shown = time.monotonic()
-        width = shutil.get_terminal_size().columns
-        line = f"{self._name} [{self._elapsed()}]: {self._what}"
-        self._write("\r\x1b[K" + line[: max(20, width - 1)])
+        self._drawn = time.monotonic()
+        parts = []
+        for name, shown in self._running.items():
+            parts.append(f"{name} [{shown.elapsed}]: {shown.what}")
+        width = max(20, shutil.get_terminal_size().columns - 1)
+        share = width // max(1, len(parts)) - len(SIDE_BY_SIDE)
+        cut = parts if len(parts) < 2 else [part[:share] for part in parts]
+        self._write(CLEAR_LINE + SIDE_BY_SIDE.join(cut)[:width])
 
     def _write(self, text: str) -> None:
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
@@ -76,7 +112,7 @@ class Console:
             self._stream.flush()
         # nobody reads any more (`| head`); the run goes on, run.json and the report tell
         except BrokenPipeError:
-            self._stream = open(os.devnull, "w", encoding="utf-8")
+            self._stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  open to the end
 
 
 def verdict_table(rows: list[dict[str, Any]]) -> str:

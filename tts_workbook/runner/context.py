@@ -8,8 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-# not TTS_WORKBOOK_*: that door is for parameters
-from tts_workbook.viz.frontend import RUNNER_VARIABLE
+from tts_workbook.kernel_protocol import RUNNER_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,11 @@ class Context:
     started_in: str = ""
 
     def to_environment(self) -> dict[str, str]:
+        """The variable of the kernel's environment."""
         return {RUNNER_VARIABLE: json.dumps(asdict(self))}
 
 
 def from_environment(environment: Mapping[str, str]) -> Context | None:
-    return (
-        Context(**json.loads(environment[RUNNER_VARIABLE]))
-        if RUNNER_VARIABLE in environment
-        else None
-    )
+    """The context of this kernel; None where a reader runs the cells."""
+    content = environment.get(RUNNER_VARIABLE)
+    return None if content is None else Context(**json.loads(content))

@@ -12,6 +12,7 @@ afterwards; so is every traceback on a stream.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -70,6 +71,14 @@ class Reporter:
             self._pipe.flush()
 
 
+def first_line(source: str) -> str:
+    """The first line of a cell that does something, cut to 80 characters."""
+    for line in source.splitlines():
+        if line.strip() and not line.startswith("#"):
+            return line[:80]
+    return ""
+
+
 class HonestClient(PapermillNotebookClient):
     """papermill's client that reports cells, errors wherever they end up, progress, and the death
     of the kernel.
@@ -117,7 +126,8 @@ class HonestClient(PapermillNotebookClient):
         client.shell_channel.get_msg = wait_and_look_again
         return client
 
-    def _look(self, message: dict) -> None:
+    def _look(self, message: dict[str, Any]) -> None:
+        """Report an error or a traceback, wherever nbclient will put it."""
         content = message["content"]
         if message["msg_type"] == "error":
             self.report(
@@ -131,6 +141,7 @@ class HonestClient(PapermillNotebookClient):
             self._tails[content["name"]] = seen[-len(TRACEBACK) :]
 
     def process_message(self, message, cell, cell_index):
+        """papermill's, less our progress, which goes to the runner and not into the notebook."""
         data = message["content"].get("data")
         if message["msg_type"] == "display_data" and self.progress_mime in (data or {}):
             self.report("progress", **data[self.progress_mime])
@@ -143,12 +154,7 @@ class HonestClient(PapermillNotebookClient):
 
         def cell_start(cell, cell_index=None, **keywords):
             if cell.cell_type == "code":
-                lines = [
-                    line
-                    for line in cell.source.splitlines()
-                    if line.strip() and not line.startswith("#")
-                ]
-                self._cell = {"index": cell_index, "first_line": lines[0][:80] if lines else ""}
+                self._cell = {"index": cell_index, "first_line": first_line(cell.source)}
                 self.report("cell", **self._cell)
             start(cell, cell_index, **keywords)
 
@@ -174,12 +180,17 @@ class HonestClient(PapermillNotebookClient):
 
 
 class HonestEngine(NBClientEngine):
+    """papermill's engine with our client."""
+
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, start_timeout=60, **unused):
-        log = papermill.log.logger
-        return HonestClient(
-            nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, log=log
-        ).execute()
+        client = HonestClient(
+            nb_man,
+            kernel_name=kernel_name,
+            startup_timeout=start_timeout,
+            log=papermill.log.logger,
+        )
+        return client.execute()
 
 
 def end_with_kernel(report: Reporter, code: int) -> None:
@@ -187,10 +198,8 @@ def end_with_kernel(report: Reporter, code: int) -> None:
     once.
     """
     if report.kernel_pid is not None:
-        try:
+        with contextlib.suppress(OSError):  # it is gone
             os.killpg(report.kernel_pid, signal.SIGKILL)
-        except OSError:  # it is gone
-            pass
     shutil.rmtree(os.environ["JUPYTER_RUNTIME_DIR"], ignore_errors=True)
     os._exit(code)
 

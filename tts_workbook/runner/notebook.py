@@ -11,12 +11,11 @@ Works in a kernel under the runner, in JupyterLab, under nbval, and in plain Pyt
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +23,21 @@ import numpy as np
 
 from tts_core import atomic_files, environment
 from tts_core.errors import WorkbookError
-from tts_workbook.runner import cells, context, skipped_cells
-from tts_workbook.runner.order import before
+from tts_workbook.runner import context, display, skipped_cells
 from tts_workbook.runner.parameters import Parameters, repository_root, settle_in_notebook
+from tts_workbook.runner.parameters_cell import parameters_among
+from tts_workbook.runner.plan import before
 from tts_workbook.runner.verdicts import (
     Item,
     check_metrics,
     check_verdict,
-    plain_number,
     read_verdict,
+    record_number,
 )
-from tts_workbook.viz.progress import Progress
 
 __all__ = ["Item", "Notebook"]
 
-FIGURE_DPI = 110  # dots per inch
-FIGURE_MAX_PIXELS = 2_400  # longest side; a larger figure is saved at a lower resolution
+CLOCK_SLACK = 2.0  # seconds by which a file system's clock may lag behind ours
 
 
 class Notebook:
@@ -61,7 +59,7 @@ class Notebook:
                 f"this is notebook {self._context.number}, but it calls itself "
                 f"Notebook({number!r}, ...)"
             )
-        self.parameters = self._settle(cells.parameters_among(values))
+        self.parameters = self._settle(parameters_among(values))
         # where the durations come from; "uniform" puts a warning on every figure and answer
         self.alignment = ""
         self._started = time.time()
@@ -82,6 +80,7 @@ class Notebook:
 
     @property
     def out(self) -> Path:
+        """The run folder."""
         return self.parameters.out
 
     @property
@@ -93,7 +92,7 @@ class Notebook:
 
     def environment_line(self) -> None:
         """Print one line: what the numbers below were computed with."""
-        about = environment.describe()
+        about = environment.describe_environment()
         names = ("tts-overfit-workbook", "python", "torch", "torchaudio", "numpy")
         versions = ", ".join(f"{name} {about['versions'][name]}" for name in names)
         p = self.parameters
@@ -112,14 +111,10 @@ class Notebook:
         that very picture.
         """
         file = self._file("figures", name, ".png", caption)
-        picture = figure.png() if hasattr(figure, "png") else _png(figure)
-        if self.alignment == "uniform" and not getattr(figure, "has_banner", False):
-            from tts_workbook.viz.picture import with_banner
-
-            picture = with_banner(picture)
+        picture = display.figure_png(figure, uniform_durations=self.alignment == "uniform")
         atomic_files.write_bytes(file, picture)
         self._record("figures", name, {"file": file.name, "caption": caption})
-        _show_once(figure, picture)
+        display.show_once(figure, picture)
 
     def save_audio(self, samples: Any, sample_rate: int, name: str, caption: str) -> None:
         """Save (L,) samples in [-1, 1] as 16-bit `audio/NN_name.wav` and record the caption.
@@ -142,7 +137,7 @@ class Notebook:
         """Append one row of finite numbers and short texts to `metrics/NN.jsonl`."""
         file = self.out / "metrics" / f"{self.number}.jsonl"
         checked = {
-            name: value if isinstance(value, str) else plain_number(value, f"log_metrics: {name}")
+            name: value if isinstance(value, str) else record_number(value, f"log_metrics: {name}")
             for name, value in row.items()
         }
         if not self._metrics_open:  # a new execution starts a new file
@@ -163,9 +158,9 @@ class Notebook:
         self._folders[name] = path
         return path
 
-    def progress(self, total: int, label: str) -> Progress:
+    def progress(self, total: int, label: str) -> display.Progress:
         """Context manager with `.update(step, text)`; see viz/progress.py."""
-        return Progress(total, label, under_runner=self._context is not None)
+        return display.new_progress(total, label, under_runner=self._context is not None)
 
     # --- other notebooks' results -----------------------------------------------------------------
 
@@ -175,13 +170,13 @@ class Notebook:
         try:
             return read_verdict(path)
         except FileNotFoundError:
-            by_runner = (
-                f" with: tts-workbook run --only {number},{self.number} --out"
-                f" {shlex.quote(str(self.out))}"
-            )
+            way_out = f"Run notebook {number} first"
+            if self._context is not None:
+                folder = shlex.quote(str(self.out))
+                way_out += f" with: tts-workbook run --only {number},{self.number} --out {folder}"
             raise WorkbookError(
                 f"notebook {self.number} reads what notebook {number} found, but there is no"
-                f" {path}. Run notebook {number} first{by_runner if self._context else ''}"
+                f" {path}. {way_out}"
             ) from None
 
     def verdicts(self) -> dict[str, dict[str, Any]]:
@@ -189,9 +184,17 @@ class Notebook:
         order; may be empty.
         """
         there = {file.stem: file for file in (self.out / "verdicts").glob("[0-9][0-9].json")}
-        return {number: read_verdict(there[number]) for number in before(self.number, there)}
+        found = {number: read_verdict(there[number]) for number in before(self.number, there)}
+        for number, verdict in found.items():
+            if verdict["question"] == self.question:
+                raise WorkbookError(
+                    f"{there[number]} answers the question of this notebook, {self.number}: it was"
+                    f" made when this one was number {number}. Run notebook {number} anew, or"
+                    " choose another out"
+                )
+        return found
 
-    def verdict(self, answer: str, metrics: Mapping[str, Any], items: list[Item] = ()) -> None:
+    def verdict(self, answer: str, metrics: Mapping[str, Any], items: Sequence[Item] = ()) -> None:
         """The last call: write `verdicts/NN.json` atomically. Raises WorkbookError when a part of
         it is malformed.
         """
@@ -202,7 +205,7 @@ class Notebook:
             if not isinstance(item, Item):
                 raise WorkbookError(f"verdict: {item!r} is not an Item")
         made_by = self._context
-        content = {
+        content: dict[str, Any] = {
             "notebook": self.number,
             "question": self.question,
             "answer": answer,
@@ -224,17 +227,17 @@ class Notebook:
 
     def _artefacts(self) -> dict[str, int]:
         """Path below OUT -> bytes, of the files that this execution left in its folders."""
-        files = [
-            file
-            for folder in self._folders.values()
-            for file in folder.rglob("*")
-            if file.is_file()
-        ]
-        return {
-            str(file.relative_to(self.out)): file.stat().st_size
-            for file in sorted(files)
-            if file.stat().st_mtime >= self._started - 2 and not file.name.startswith(".")
-        }
+        there: list[Path] = []
+        for folder in self._folders.values():
+            there += folder.rglob("*")
+        sizes = {}
+        for file in sorted(there):
+            if not file.is_file() or file.name.startswith("."):
+                continue
+            facts = file.stat()
+            if facts.st_mtime >= self._started - CLOCK_SLACK:
+                sizes[str(file.relative_to(self.out))] = facts.st_size
+        return sizes
 
     def _file(self, kind: str, name: str, suffix: str, caption: str) -> Path:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
@@ -251,33 +254,3 @@ class Notebook:
         atomic_files.write_json(
             self.out / kind / f"{self.number}.json", list(self._manifests[kind].values())
         )
-
-
-def _png(figure: Any) -> bytes:
-    """A plain matplotlib figure as PNG; the package's own pictures know a smaller way, `.png()`."""
-    pixels = max(figure.get_size_inches()) * FIGURE_DPI
-    picture = io.BytesIO()
-    figure.savefig(
-        picture,
-        format="png",
-        dpi=FIGURE_DPI * min(1.0, FIGURE_MAX_PIXELS / pixels),
-        bbox_inches="tight",
-    )
-    return picture.getvalue()
-
-
-def _show_once(figure: Any, picture: bytes) -> None:
-    """In a kernel: display the saved picture, and keep pyplot from drawing the figure a second
-    time.
-    """
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return
-    if get_ipython() is None:
-        return
-    from IPython.display import Image, display
-    from matplotlib import pyplot
-
-    display(Image(data=picture, format="png"))
-    pyplot.close(figure)

@@ -5,17 +5,22 @@ the notebook's cell tagged `parameters`. A value means the same through each: te
 field's own reader, so `lr=1e-3` is a float and `gradient_checkpointing=false` is False everywhere;
 an unknown name or an ill-typed value is a WorkbookError before anything runs. Explicit beats
 environment beats notebook cell beats default.
+
+No settings library stands here: none reads a notebook's cell, none says in one sentence which door
+a value came through, what was meant and what would be right, and an empty text that stands for the
+default would have to be written against each of them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,18 +31,6 @@ from tts_workbook.subject.addresses import WANTED, absolute_address, is_address
 ENVIRONMENT_PREFIX = "TTS_WORKBOOK_"
 PROFILES = ("smoke", "quick", "seed")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-# not a subject's
-OF_PRESETS = (
-    "data",
-    "clip",
-    "lr",
-    "precision",
-    "gradient_checkpointing",
-    "language",
-    "executor",
-    "scheduler",
-    "vocoder",
-)
 # as in trials/executors.py, which the command line need not load
 EXECUTORS = ("auto", "inline", "workers", "dask")
 
@@ -45,13 +38,15 @@ EXECUTORS = ("auto", "inline", "workers", "dask")
 # --- readers: (value, or text that stands for it) -> value; they raise ValueError(what is wanted) -
 
 
+def _did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
 def _choice(*choices: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if value not in choices:
-            near = difflib.get_close_matches(str(value), choices, n=1)
-            raise ValueError(
-                "one of " + ", ".join(choices) + (f" (did you mean {near[0]}?)" if near else "")
-            )
+            raise ValueError("one of " + ", ".join(choices) + _did_you_mean(str(value), choices))
         return value
 
     return read
@@ -113,134 +108,133 @@ def _positive_float(value: Any) -> float:
 
 def _boolean(value: Any) -> bool:
     words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    key = (
-        value.strip().lower()
-        if isinstance(value, str)
-        else str(int(value))
-        if isinstance(value, bool | int)
-        else ""
-    )
-    if key not in words:
+    word = ""
+    if isinstance(value, str):
+        word = value.strip().lower()
+    elif isinstance(value, bool | int):
+        word = str(int(value))
+    if word not in words:
         raise ValueError("true or false (also 1, 0, yes, no)")
-    return words[key]
+    return words[word]
 
 
 @dataclass(frozen=True)
 class Field:
-    """One parameter. `default` is what an empty or absent value stands for; "" for paths, which
-    depend on the door.
-    """
+    """What the doors know of one parameter."""
 
     name: str
     read: Callable[[Any], Any]
+    # what an empty or absent value stands for; "" for paths, which depend on the door
     default: Any
     help: str  # one line with the unit
+    option: str = ""  # what its own option of the command takes, in capitals; "": -p alone
     is_path: bool = False
     # False: what it points to has a hash of its own (data), or does not matter (out)
     in_key: bool = True
+    of_presets: bool = False  # a subject brings its own
 
 
-FIELDS = {
-    field.name: field
-    for field in (
-        Field(
-            "profile",
-            _choice(*PROFILES),
-            "quick",
-            "size and budget: smoke (seconds), quick (minutes), seed (the findings' size)",
-        ),
-        Field(
-            "data",
-            _path,
-            "",
-            "folder in LJSpeech layout; default: the bundled data_samples/librivox",
-            is_path=True,
-            in_key=False,
-        ),
-        Field(
-            "clip", _text, "", "id of the clip, or a unique end of it; default: the corpus default"
-        ),
-        Field(
-            "out",
-            _path,
-            "",
-            "run folder; default: runs/latest, in JupyterLab runs/lab",
-            is_path=True,
-            in_key=False,
-        ),
-        Field("seed", _integer(0), 0, "of weights, dropout and data order"),
-        Field("steps", _integer(1), None, "optimiser steps; default: the profile's"),
-        Field("lr", _positive_float, None, "learning rate; default: the profile's"),
-        Field("precision", _choice(*PRECISIONS), "auto", "auto, fp32, bf16 or fp16"),
-        Field(
-            "gradient_checkpointing", _boolean, False, "recompute activations in the backward pass"
-        ),
-        Field(
-            "threads",
-            _integer(1),
-            None,
-            "CPU threads; default: torch's own choice. The count changes the last bits",
-        ),
-        Field("language", _language, "auto", "of the transcripts: auto or a code such as en, ru"),
-        Field(
-            "executor",
-            _choice(*EXECUTORS),
-            "auto",
-            "where the trials of a sweep run: inline (one after the other), workers (one-thread"
-            " processes side by side), dask (Dask distributed), auto. The numbers are the same",
-            in_key=False,
-        ),
-        Field(
-            "scheduler",
-            _scheduler,
-            "",
-            "with executor dask: address of its scheduler; default: a cluster on this machine",
-            in_key=False,
-        ),
-        Field(
-            "vocoder",
-            _path,
-            "",
-            "folder of a Vocos checkpoint (config.yaml, *.safetensors) for notebook 07 to listen"
-            " through beside Griffin-Lim; default: none",
-            is_path=True,
-        ),
-        Field(
-            "subject",
-            _address,
-            "",
-            f"your own model, {WANTED}: the notebooks that take it then study that; default: our"
-            " presets",
-        ),
-    )
-}
+def _parameter(read: Callable[[Any], Any], default: Any, help: str, **facts: Any) -> Any:
+    """A field of `Parameters` that carries what its `Field` is made of."""
+    schema = {"read": read, "default": default, "help": help, **facts}
+    return dataclasses.field(default=default, metadata=schema)
 
 
-@dataclass(frozen=True)
+def _place(help: str) -> dict[str, Any]:
+    """The schema of a folder that has to be settled before there are `Parameters`."""
+    return {
+        "read": _path,
+        "default": "",
+        "help": help,
+        "option": "DIR",
+        "is_path": True,
+        "in_key": False,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """Every parameter, checked; paths are absolute."""
+    """Every parameter, checked; paths are absolute. This is the schema: `FIELDS` is read off it."""
 
-    data: Path
-    out: Path
-    profile: str = "quick"
-    clip: str = ""
-    seed: int = 0
-    steps: int | None = None
-    lr: float | None = None
-    precision: str = "auto"
-    gradient_checkpointing: bool = False
-    threads: int | None = None
-    language: str = "auto"
-    executor: str = "auto"
-    scheduler: str = ""
-    vocoder: str = ""
-    subject: str = ""
+    profile: str = _parameter(
+        _choice(*PROFILES),
+        "quick",
+        "size and budget: smoke (seconds), quick (minutes), seed (the findings' size)",
+        option="|".join(PROFILES),
+    )
+    data: Path = dataclasses.field(
+        metadata={
+            **_place("folder in LJSpeech layout; default: the bundled data_samples/librivox"),
+            "of_presets": True,
+        }
+    )
+    clip: str = _parameter(
+        _text,
+        "",
+        "id of the clip, or a unique end of it; default: the corpus default",
+        option="ID",
+        of_presets=True,
+    )
+    out: Path = dataclasses.field(
+        metadata=_place("run folder; default: runs/latest, in JupyterLab runs/lab")
+    )
+    seed: int = _parameter(_integer(0), 0, "of weights, dropout and data order")
+    steps: int | None = _parameter(_integer(1), None, "optimiser steps; default: the profile's")
+    lr: float | None = _parameter(
+        _positive_float, None, "learning rate; default: the profile's", of_presets=True
+    )
+    precision: str = _parameter(
+        _choice(*PRECISIONS), "auto", "auto, fp32, bf16 or fp16", of_presets=True
+    )
+    gradient_checkpointing: bool = _parameter(
+        _boolean, False, "recompute activations in the backward pass", of_presets=True
+    )
+    threads: int | None = _parameter(
+        _integer(1),
+        None,
+        "CPU threads; default: torch's own choice. The count changes the last bits",
+    )
+    language: str = _parameter(
+        _language, "auto", "of the transcripts: auto or a code such as en, ru", of_presets=True
+    )
+    executor: str = _parameter(
+        _choice(*EXECUTORS),
+        "auto",
+        "where the trials of a sweep run: inline (one after the other), workers (one-thread"
+        " processes side by side), dask (Dask distributed), auto. The numbers are the same",
+        option="|".join(EXECUTORS),
+        in_key=False,
+        of_presets=True,
+    )
+    scheduler: str = _parameter(
+        _scheduler,
+        "",
+        "with executor dask: address of its scheduler; default: a cluster on this machine",
+        option="ADDRESS",
+        in_key=False,
+        of_presets=True,
+    )
+    vocoder: str = _parameter(
+        _path,
+        "",
+        "folder of a Vocos checkpoint (config.yaml, *.safetensors) for notebook 07 to listen"
+        " through beside Griffin-Lim; default: none",
+        is_path=True,
+        of_presets=True,
+    )
+    subject: str = _parameter(
+        _address,
+        "",
+        f"your own model, {WANTED}: the notebooks that take it then study that; default: our"
+        " presets",
+        option="pkg.module:name",
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, in the order of the schema."""
+        values = {name: getattr(self, name) for name in FIELDS}
         return {
-            name: str(getattr(self, name)) if field.is_path else getattr(self, name)
-            for name, field in FIELDS.items()
+            name: str(value) if FIELDS[name].is_path else value for name, value in values.items()
         }
 
     @property
@@ -250,14 +244,18 @@ class Parameters:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
+FIELDS = {
+    field.name: Field(name=field.name, **field.metadata) for field in dataclasses.fields(Parameters)
+}
+
+
 def read_value(name: str, value: Any, where: str) -> Any:
     """`value` in the type of field `name`; an empty text (and None) is the field's default. Raises
     WorkbookError.
     """
     field = FIELDS.get(name)
     if field is None:
-        near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.5)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = _did_you_mean(name, FIELDS, cutoff=0.5)
         raise WorkbookError(
             f"{where}: there is no parameter {name!r}{hint}; there are {', '.join(FIELDS)}"
         )
@@ -320,7 +318,8 @@ def settle(
     or ill-typed value.
     """
     values = {name: field.default for name, field in FIELDS.items()}
-    values |= {**{name: read_value(name, value, where) for name, value in cell.items()}, **given}
+    values |= {name: read_value(name, value, where) for name, value in cell.items()}
+    values |= given
     values["data"] = _resolve(values["data"], base) if values["data"] else bundled_data()
     values["out"] = _resolve(values["out"], base) if values["out"] else default_out
     values |= {name: _placed(name, values[name], base) for name in ("vocoder", "subject")}
@@ -358,14 +357,17 @@ def repository_root() -> Path:
 
 
 def bundled_data() -> Path:
+    """The folder of the voice that comes with the repository."""
     return repository_root() / "data_samples" / "librivox"
 
 
 def _placed(name: str, value: Any, base: Path) -> Any:
     """A path, or the file in a subject's address, made absolute; any other value as it is."""
-    if value and name == "subject":
+    if not value:
+        return value
+    if name == "subject":
         return absolute_address(value, base)
-    return str(_resolve(value, base)) if value and FIELDS[name].is_path else value
+    return str(_resolve(value, base)) if FIELDS[name].is_path else value
 
 
 def _resolve(path: str | Path, base: Path) -> Path:

@@ -1,5 +1,7 @@
 """Which notebooks there are, which earlier ones each reads, and the key under which an execution
 counts as done.
+
+Notebooks run in the order of their numbers.
 """
 
 from __future__ import annotations
@@ -16,16 +18,19 @@ from typing import Any
 import nbformat
 
 from tts_core.errors import WorkbookError
-from tts_workbook.runner.cells import read_cell
-from tts_workbook.runner.order import FINDINGS, before, in_order
 from tts_workbook.runner.parameters import FIELDS, Parameters
+from tts_workbook.runner.parameters_cell import read_cell
 
-EVERY_EARLIER = "every earlier one"
 # Notebook -> the earlier ones whose verdicts, checkpoints or tables it reads. A notebook that is
 # not here reads none.
-UPSTREAM: dict[str, tuple[str, ...] | str] = {
-    "07": ("03",),
-    FINDINGS: EVERY_EARLIER,
+UPSTREAM: dict[str, tuple[str, ...]] = {"07": ("03",)}
+FINDINGS = "09"  # reads the verdict of every earlier one
+PART_NAMES = {  # of a key, in words
+    "data": "the data",
+    "subject": "the subject's source",
+    "cells": "its cells",
+    "package": "the package's source",
+    "upstream": "what it reads",
 }
 
 
@@ -38,7 +43,8 @@ class Source:
     path: Path
 
     @cached_property
-    def cells(self) -> list:
+    def cells(self) -> list[Any]:
+        """As in the file; raises WorkbookError where it cannot be read."""
         try:
             return nbformat.read(self.path, as_version=4).cells
         except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
@@ -49,16 +55,12 @@ class Source:
         """The parameters cell: name -> the author's default. Empty when the notebook has no such
         cell.
         """
-        tagged = [
-            index
-            for index, cell in enumerate(self.cells)
-            if "parameters" in cell.metadata.get("tags", [])
-        ]
+        tagged = [cell for cell in self.cells if "parameters" in _tags(cell)]
         if len(tagged) > 1:
             raise WorkbookError(
                 f"{self.path}: {len(tagged)} cells are tagged `parameters`; keep one"
             )
-        return read_cell(self.cells[tagged[0]].source, str(self.path)) if tagged else {}
+        return read_cell(tagged[0].source, str(self.path)) if tagged else {}
 
     def injected_index(self, values: Mapping[str, Any]) -> int | None:
         """Where papermill puts the cell with `values`: after the tagged one, or in place of an
@@ -66,13 +68,11 @@ class Source:
         """
         if not values:
             return None
-        tags = [cell.metadata.get("tags", []) for cell in self.cells]
-        earlier = [index for index, names in enumerate(tags) if "injected-parameters" in names]
-        return (
-            earlier[0]
-            if earlier
-            else next(index for index, names in enumerate(tags) if "parameters" in names) + 1
-        )
+        tags = [_tags(cell) for cell in self.cells]
+        for index, names in enumerate(tags):
+            if "injected-parameters" in names:
+                return index
+        return next(index for index, names in enumerate(tags) if "parameters" in names) + 1
 
     def injected(self, parameters: Parameters) -> dict[str, Any]:
         """What this notebook gets: the parameters that it declares, and no others."""
@@ -82,10 +82,12 @@ class Source:
     @property
     def digest(self) -> str:
         """Hash of the cells' types, tags and sources; outputs do not count."""
-        content = [
-            [cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in self.cells
-        ]
+        content = [[cell.cell_type, cell.source, _tags(cell)] for cell in self.cells]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _tags(cell: Any) -> list[str]:
+    return cell.metadata.get("tags", [])
 
 
 def discover(folder: Path) -> dict[str, Source]:
@@ -93,7 +95,7 @@ def discover(folder: Path) -> dict[str, Source]:
     Raises WorkbookError when there are none.
     """
     found: dict[str, Source] = {}
-    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")) if folder.is_dir() else []:
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
         number = path.stem[:2]
         if number in found:
             raise WorkbookError(
@@ -105,32 +107,30 @@ def discover(folder: Path) -> dict[str, Source]:
         raise WorkbookError(
             f"{folder}: no notebooks NN_name.ipynb here. Run from a checkout of the repository."
         )
-    return {number: found[number] for number in in_order(found)}
+    return found
+
+
+def before(number: str, available: Iterable[str]) -> list[str]:
+    """Those of `available` that run before `number`, in order."""
+    return sorted(other for other in available if other < number)
 
 
 def upstream_of(number: str, available: Iterable[str]) -> tuple[str, ...]:
-    """The notebooks that `number` reads; of `every earlier one` those that are `available`."""
-    needs = UPSTREAM.get(number, ())
-    return tuple(before(number, available)) if needs == EVERY_EARLIER else tuple(needs)
+    """The notebooks that `number` reads; the findings read every earlier one that is
+    `available`.
+    """
+    if number == FINDINGS:
+        return tuple(before(number, available))
+    return UPSTREAM.get(number, ())
 
 
 def select(sources: Mapping[str, Source], only: str | Iterable[str] | None) -> list[str]:
     """Numbers to run, in order. `only` is "03,07", or an iterable of numbers, or None for all."""
     if only is None:
-        for number in sources:
-            missing = [other for other in upstream_of(number, sources) if other not in sources]
-            if missing:
-                raise WorkbookError(
-                    f"notebook {number} reads notebook {missing[0]}, but there is none in "
-                    f"{sources[number].path.parent}"
-                )
+        _check_upstream_is_there(sources)
         return list(sources)
-    wanted = (
-        [part.strip() for part in only.split(",")]
-        if isinstance(only, str)
-        else [str(part) for part in only]
-    )
-    wanted = [part for part in wanted if part]
+    named = only.split(",") if isinstance(only, str) else [str(part) for part in only]
+    wanted = [part.strip() for part in named if part.strip()]
     if not wanted:
         raise WorkbookError("--only: name at least one notebook, for example --only 03,07")
     numbers = set()
@@ -143,6 +143,16 @@ def select(sources: Mapping[str, Source], only: str | Iterable[str] | None) -> l
             )
         numbers.add(number)
     return [number for number in sources if number in numbers]
+
+
+def _check_upstream_is_there(sources: Mapping[str, Source]) -> None:
+    for number, source in sources.items():
+        for other in upstream_of(number, sources):
+            if other not in sources:
+                raise WorkbookError(
+                    f"notebook {number} reads notebook {other}, but there is none in "
+                    f"{source.path.parent}"
+                )
 
 
 def takers_of(name: str, sources: Mapping[str, Source]) -> list[str]:
@@ -164,17 +174,20 @@ def key_parts(
     values = {
         name: value for name, value in source.injected(parameters).items() if FIELDS[name].in_key
     }
-    parts = {
+    parts: dict[str, Any] = {
         "cells": source.digest,
         "parameters": values,
         "package": package,
         "data": data,
         "upstream": dict(upstream),
     }
-    return {**parts, "subject": subject} if subject and "subject" in source.declared else parts
+    if subject and "subject" in source.declared:
+        parts["subject"] = subject
+    return parts
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
+    """The key under which an execution counts: a hash of its parts."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -185,11 +198,28 @@ def changed_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         before, after = old.get("parameters") or {}, new["parameters"]
         names = [name for name in FIELDS if before.get(name) != after.get(name)]
         words += [f"{name} {before.get(name)} -> {after.get(name)}" for name in names]
-    labels = {
-        "data": "the data",
-        "subject": "the subject's source",
-        "cells": "its cells",
-        "package": "the package's source",
-        "upstream": "what it reads",
-    }
-    return words + [label for part, label in labels.items() if old.get(part) != new.get(part)]
+    return words + [label for part, label in PART_NAMES.items() if old.get(part) != new.get(part)]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every key of one run is made of besides the upstream results."""
+
+    sources: Mapping[str, Source]
+    settled: Mapping[str, Parameters]  # number -> that notebook's parameters
+    package: str  # hashes
+    data: str
+    subject: str = ""
+
+    def parts(self, number: str, upstream: Mapping[str, str]) -> dict[str, Any]:
+        """The parts of the key of notebook `number`; `upstream` is number -> key of what it
+        reads.
+        """
+        return key_parts(
+            self.sources[number],
+            self.settled[number],
+            self.package,
+            self.data,
+            upstream,
+            self.subject,
+        )

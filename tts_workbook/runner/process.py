@@ -14,23 +14,22 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from tts_workbook.kernel_protocol import PROGRESS_MIME
 from tts_workbook.runner.context import Context
 from tts_workbook.runner.parameters import ENVIRONMENT_PREFIX
-from tts_workbook.viz.progress import PROGRESS_MIME
 
 EXECUTE = Path(__file__).with_name("execute.py")
 LOG_TAIL = 8_000  # characters of the child's and kernel's stderr that are kept
-TICK = 0.5  # seconds between two calls of `on_event(None)` while nothing happens
-PATIENCE = 5.0  # seconds that the child gets to end itself
+END_PATIENCE = 5.0  # seconds that the child gets to end itself
 
 
 @dataclass
-class Outcome:
+class ProcessOutcome:
     """What was seen of one execution. `code` is the child's exit status, negative for a signal."""
 
     code: int | None = None
@@ -64,67 +63,87 @@ class Outcome:
             self.finished = True
 
 
-def execute(
-    notebook: Path,
-    output: Path,
-    values: Mapping[str, Any],
-    context: Context,
-    threads: int | None,
-    on_event: Callable[[dict | None], None],
-) -> Outcome:
-    """Execute `notebook` with `values` injected, writing to `output` as cells complete; never
-    raises for what cells do.
+# (number of the notebook, what its process reported); None: the process has closed its end
+Messages = queue.Queue[tuple[str, dict | None]]
 
-    Works in the notebook's own folder, as JupyterLab and nbval do. An exception that arrives
-    meanwhile (Ctrl-C) ends the child and the kernel before it goes on its way.
+
+class NotebookProcess:
+    """One notebook executed in a process of its own. Use as a context manager: whatever happens, no
+    child and no kernel outlives it.
     """
-    order = {
-        "notebook": str(notebook),
-        "output": str(output),
-        "parameters": dict(values),
-        "cwd": str(notebook.parent),
-        "progress_mime": PROGRESS_MIME,
-    }
-    # a short path: the kernel's sockets are in it
-    scratch = Path(tempfile.mkdtemp(prefix="tts-"))
-    outcome = Outcome()
-    read_end, write_end = os.pipe()
-    process = None
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-P", str(EXECUTE), str(write_end)],
-            pass_fds=[write_end],
-            start_new_session=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=child_environment(os.environ, context, threads, scratch),
-        )
-        os.close(write_end)
-        write_end = -1
-        messages: queue.Queue = queue.Queue()
+
+    def __init__(self, number: str, messages: Messages) -> None:
+        self.number, self.messages = number, messages
+        self.outcome = ProcessOutcome()
+        self._process: subprocess.Popen[str] | None = None
+        self._log_reader: threading.Thread | None = None
+        # a short path: the kernel's sockets are in it
+        self._scratch = Path(tempfile.mkdtemp(prefix="tts-"))
+
+    def __enter__(self) -> NotebookProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            _end(self._process, self.outcome)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def start(
+        self,
+        notebook: Path,
+        output: Path,
+        values: Mapping[str, Any],
+        context: Context,
+        threads: int | None,
+    ) -> None:
+        """Execute `notebook` with `values` injected, writing to `output` as cells complete; never
+        raises for what cells do.
+
+        Works in the notebook's own folder, as JupyterLab and nbval do. Its events come in as
+        messages.
+        """
+        order = {
+            "notebook": str(notebook),
+            "output": str(output),
+            "parameters": dict(values),
+            "cwd": str(notebook.parent),
+            "progress_mime": PROGRESS_MIME,
+        }
+        read_end, write_end = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(EXECUTE), str(write_end)],
+                pass_fds=[write_end],
+                start_new_session=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=child_environment(os.environ, context, threads, self._scratch),
+            )
+        except BaseException:
+            os.close(read_end)
+            raise
+        finally:
+            os.close(write_end)
         events = os.fdopen(read_end, encoding="utf-8")
-        readers = [
-            threading.Thread(target=_read_events, args=(events, messages), daemon=True),
-            threading.Thread(target=_read_log, args=(process.stdout, outcome), daemon=True),
-        ]
-        read_end = -1
-        for reader in readers:
-            reader.start()
-        _order(process, order)
-        _listen(messages, outcome, on_event)
-        outcome.code = process.wait()
-        readers[1].join(timeout=PATIENCE)
-        return outcome
-    finally:
-        for descriptor in (read_end, write_end):
-            if descriptor >= 0:
-                os.close(descriptor)
-        if process is not None:
-            _end(process, outcome)
-        shutil.rmtree(scratch, ignore_errors=True)
+        self._log_reader = threading.Thread(
+            target=_read_log, args=(self._process.stdout, self.outcome), daemon=True
+        )
+        self._log_reader.start()
+        threading.Thread(
+            target=_read_events, args=(events, self.number, self.messages), daemon=True
+        ).start()
+        _order(self._process, order)
+
+    def finish(self) -> ProcessOutcome:
+        """After the last message: wait for the process itself, and for the rest of its log."""
+        if self._process is None or self._log_reader is None:
+            raise RuntimeError("it was never started")
+        self.outcome.code = self._process.wait()
+        self._log_reader.join(timeout=END_PATIENCE)
+        return self.outcome
 
 
 def child_environment(
@@ -150,8 +169,9 @@ def child_environment(
     return kept
 
 
-def _order(process: subprocess.Popen, order: dict) -> None:
+def _order(process: subprocess.Popen[str], order: dict[str, Any]) -> None:
     try:
+        assert process.stdin is not None  # a pipe was asked for
         process.stdin.write(json.dumps(order) + "\n")
         # and stays open: its closing tells the child that the runner is gone
         process.stdin.flush()
@@ -159,50 +179,33 @@ def _order(process: subprocess.Popen, order: dict) -> None:
         pass
 
 
-def _listen(
-    messages: queue.Queue, outcome: Outcome, on_event: Callable[[dict | None], None]
-) -> None:
-    """Until the child's end of the pipe closes."""
-    while True:
-        try:
-            event = messages.get(timeout=TICK)
-        except queue.Empty:
-            on_event(None)
-            continue
-        if event is None:
-            return
-        outcome.take(event)
-        on_event(event)
-
-
-def _read_events(pipe: IO[str], messages: queue.Queue) -> None:
+def _read_events(pipe: IO[str], number: str, messages: Messages) -> None:
     with pipe:
         for line in pipe:
             if line.endswith("\n"):  # a killed child may leave half a line
-                messages.put(json.loads(line))
-    messages.put(None)
+                messages.put((number, json.loads(line)))
+    messages.put((number, None))
 
 
-def _read_log(pipe: IO[str], outcome: Outcome) -> None:
+def _read_log(pipe: IO[str], outcome: ProcessOutcome) -> None:
     with pipe:
         for line in pipe:
             outcome.log = (outcome.log + line)[-LOG_TAIL:]
 
 
-def _end(process: subprocess.Popen, outcome: Outcome) -> None:
+def _end(process: subprocess.Popen[str], outcome: ProcessOutcome) -> None:
     """No child, no kernel and none of its own children outlive this call."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(PATIENCE)
+            process.wait(END_PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    with contextlib.suppress(BrokenPipeError):  # the order that a dead child never read
-        process.stdin.close()
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):  # the order that a dead child never read
+            process.stdin.close()
     if not outcome.finished and outcome.kernel_pid is not None:
-        try:
+        with contextlib.suppress(OSError):  # it is gone already
             # the kernel leads a process group of its own
             os.killpg(outcome.kernel_pid, signal.SIGKILL)
-        except OSError:  # it is gone already
-            pass

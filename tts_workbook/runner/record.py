@@ -13,8 +13,8 @@ import time
 from typing import Any
 
 from tts_core import atomic_files, environment
-from tts_workbook.runner.folder import RunFolder, now
 from tts_workbook.runner.parameters import Parameters, repository_root
+from tts_workbook.runner.run_folder import RunFolder, now
 
 
 class Record:
@@ -33,7 +33,6 @@ class Record:
     ) -> None:
         self._folder = folder
         self._clock = time.monotonic()
-        values = parameters.to_dict()
         self.content: dict[str, Any] = {
             "status": "running",
             "pid": os.getpid(),
@@ -44,14 +43,14 @@ class Record:
             "command": sys.argv,
             "selection": selection,
             "resume": resume,
-            "parameters": values,
+            "parameters": parameters.to_dict(),
             "given": sorted(given),
             "config_hash": parameters.digest,
             "data": {"path": str(parameters.data), **data},
             "package_hash": package,
             "subject": subject,
             "git_commit": environment.git_commit(repository_root()),
-            **environment.describe(),
+            **environment.describe_environment(),
             "notebooks": {},
             "failure": None,
             "warnings": [],
@@ -69,6 +68,7 @@ class Record:
             atomic_files.write_json(target, self.content)
 
     def notebook(self, number: str, name: str, **facts: Any) -> None:
+        """Note facts about one notebook; those of the same name are replaced."""
         self.content["notebooks"].setdefault(number, {}).update(name=name, **facts)
 
     def finish(self, status: str | None = None) -> None:
@@ -76,10 +76,10 @@ class Record:
         if status is not None:
             self.content["status"] = status
         for entry in self.content["notebooks"].values():
-            if entry["status"] in ("waiting", "running"):
-                entry["status"] = (
-                    "not run" if entry["status"] == "waiting" else self.content["status"]
-                )
+            if entry["status"] == "waiting":
+                entry["status"] = "not run"
+            elif entry["status"] == "running":
+                entry["status"] = self.content["status"]
         self.content["finished"] = now()
         self.content["seconds"] = round(time.monotonic() - self._clock, 1)
         self.save()

@@ -10,7 +10,7 @@ from typing import Any
 from tts_core.atomic_files import read_json
 from tts_core.errors import WorkbookError
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
 
 def read_record(
@@ -19,7 +19,7 @@ def read_record(
     """The record `NAME.json` of `folder` (benchmarks/results); raises WorkbookError naming the
     `command` that makes it.
     """
-    path = (folder or FOLDER) / f"{name}.json"
+    path = (folder or RESULTS) / f"{name}.json"
     try:
         record = read_json(path)
     except FileNotFoundError:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tts_workbook.runner.cells import is_parameters_cell
+from tts_workbook.runner.parameters_cell import is_parameters_cell
 
 MARK = "# Subject:"
 RUN = "run"

@@ -11,12 +11,8 @@ from typing import Any
 
 from tts_core.errors import WorkbookError
 from tts_workbook.runner import plan
-from tts_workbook.runner.folder import find_defect, read_state
-from tts_workbook.runner.order import before
-from tts_workbook.runner.parameters import Parameters, repository_root
-
-# these have an option of their own, the others go through -p
-OPTIONS = ("profile", "data", "clip", "subject")
+from tts_workbook.runner.parameters import FIELDS, repository_root
+from tts_workbook.runner.run_folder import NotebookState, find_defect, read_state
 
 
 def command_for(
@@ -28,116 +24,84 @@ def command_for(
     if notebooks != repository_root() / "notebooks":
         words += ["--notebooks", str(notebooks)]
     for name, value in given.items():
-        if name in OPTIONS:
-            words += [f"--{name}", str(value)]
-        elif name != "out":
-            words += ["-p", f"{name}={value}"]
+        if name == "out":
+            continue
+        words += [f"--{name}", str(value)] if FIELDS[name].option else ["-p", f"{name}={value}"]
     return shlex.join([*words, "--out", str(out)])
 
 
-def usable(out: Path, numbers: Mapping[str, Any]) -> list[str]:
-    """The notebooks among `numbers` whose results in `out` are whole."""
-    return [number for number in numbers if find_defect(out, number) is None]
+def usable(out: Path, sources: Mapping[str, plan.Source]) -> dict[str, NotebookState]:
+    """Number -> state of the notebooks whose results in `out` are whole."""
+    states = {}
+    for number, source in sources.items():
+        state = read_state(out, number)
+        if state is not None and find_defect(out, number, source.name) is None:
+            states[number] = state
+    return states
 
 
 def check_upstream(
-    sources: Mapping[str, plan.Source],
-    selection: list[str],
-    settled: Mapping[str, Parameters],
-    given: Mapping[str, Any],
-    out: Path,
-    data_hash: str,
-    package_hash: str,
-    subject_hash: str = "",
+    inputs: plan.Inputs, selection: list[str], given: Mapping[str, Any], out: Path
 ) -> list[str]:
     """Raise WorkbookError, naming the command that helps, when a selected notebook reads results
     that are not there, or that were made with other parameters or other data. Returns warnings:
     results of another version of the package.
     """
     warnings = []
-    available = {*selection, *usable(out, sources)}
+    there = usable(out, inputs.sources)
     for number in selection:
-        needed = plan.upstream_of(number, available)
-        if plan.UPSTREAM.get(number) == plan.EVERY_EARLIER and not needed:
+        needed = plan.upstream_of(number, {*selection, *there})
+        if number == plan.FINDINGS and not needed:
+            every = [*plan.before(number, inputs.sources), number]
             raise WorkbookError(
                 f"notebook {number} reads the verdicts of the earlier ones, but {out} holds none.\n"
-                "Make them with: "
-                + command_for(sources, [*before(number, sources), number], given, out)
+                f"Make them with: {command_for(inputs.sources, every, given, out)}"
             )
         for other in needed:
-            if other in selection:
-                continue
-            command = command_for(sources, [other, number], given, out)
-            defect = find_defect(out, other)
-            if defect is not None:
-                raise WorkbookError(
-                    f"notebook {number} reads the results of notebook {other} in {out}, but"
-                    f" {defect}.\nMake them with: {command}"
-                )
-            state = read_state(out, other)
-            expected = _expected_parts(
-                sources,
-                other,
-                settled,
-                package_hash,
-                data_hash,
-                state["parts"]["upstream"],
-                subject_hash,
-            )
-            inputs = {part: expected.get(part) for part in ("parameters", "data", "subject")}
-            different = plan.changed_parts(state["parts"], {**state["parts"], **inputs})
-            if different:
-                raise WorkbookError(
-                    f"notebook {number} reads the results of notebook {other} in {out}, but those"
-                    f" were made with other inputs ({', '.join(different)}).\nMake them anew with:"
-                    f" {command}"
-                )
-            if (
-                state["parts"]["package"] != package_hash
-                or state["parts"]["cells"] != expected["cells"]
-            ):
-                warnings.append(
-                    f"notebook {number} reads results of notebook {other} that an earlier state of"
-                    " the source made"
-                )
+            if other not in selection:
+                warnings += _check_one(inputs, number, other, there.get(other), given, out)
     return warnings
 
 
-def find_stale(
-    sources: Mapping[str, plan.Source],
-    settled: Mapping[str, Parameters],
+def _check_one(
+    inputs: plan.Inputs,
+    number: str,
+    other: str,
+    state: NotebookState | None,
+    given: Mapping[str, Any],
     out: Path,
-    data_hash: str,
-    package_hash: str,
-    subject_hash: str = "",
-) -> dict[str, str]:
+) -> list[str]:
+    """Can `number` read what `other` left in `out`? `state` is None where that is not whole."""
+    command = command_for(inputs.sources, [other, number], given, out)
+    reads = f"notebook {number} reads the results of notebook {other} in {out}"
+    if state is None:
+        defect = find_defect(out, other, inputs.sources[other].name)
+        raise WorkbookError(f"{reads}, but {defect}.\nMake them with: {command}")
+    recorded = state.parts
+    expected = inputs.parts(other, recorded["upstream"])
+    asked = {part: expected.get(part) for part in ("parameters", "data", "subject")}
+    different = plan.changed_parts(recorded, {**recorded, **asked})
+    if different:
+        raise WorkbookError(
+            f"{reads}, but those were made with other inputs ({', '.join(different)}).\n"
+            f"Make them anew with: {command}"
+        )
+    if recorded["package"] == inputs.package and recorded["cells"] == expected["cells"]:
+        return []
+    return [
+        f"notebook {number} reads results of notebook {other} that an earlier state of the source"
+        " made"
+    ]
+
+
+def find_stale(inputs: plan.Inputs, out: Path) -> dict[str, str]:
     """Number -> what has changed, of whole results that this run's inputs would not make again."""
     stale = {}
-    done = usable(out, sources)
-    for number in done:
-        state = read_state(out, number)
-        upstream = {
-            other: read_state(out, other)["key"]
-            for other in plan.upstream_of(number, done)
-            if other in done
-        }
-        expected = _expected_parts(
-            sources, number, settled, package_hash, data_hash, upstream, subject_hash
-        )
-        if plan.key_of(expected) != state["key"]:
-            stale[number] = ", ".join(plan.changed_parts(state["parts"], expected))
+    done = usable(out, inputs.sources)
+    for number, state in done.items():
+        needed = plan.upstream_of(number, done)
+        upstream = {other: done[other].key for other in needed if other in done}
+        expected = inputs.parts(number, upstream)
+        if plan.key_of(expected) != state.key:
+            stale[number] = ", ".join(plan.changed_parts(state.parts, expected))
     return stale
-
-
-def _expected_parts(
-    sources: Mapping[str, plan.Source],
-    number: str,
-    settled: Mapping[str, Parameters],
-    package_hash: str,
-    data_hash: str,
-    upstream: Mapping[str, str],
-    subject_hash: str,
-) -> dict[str, Any]:
-    return plan.key_parts(
-        sources[number], settled[number], package_hash, data_hash, upstream, subject_hash
-    )

@@ -12,32 +12,27 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tts_core.atomic_files import read_json
 from tts_core.errors import WorkbookError
+from tts_workbook.trials.statistics import Verdict
 
-VERDICTS = ("supported", "refuted", "undecided")
+VERDICTS: tuple[Verdict, ...] = ("supported", "refuted", "undecided")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
-def plain_number(value: Any, where: str) -> int | float:
+def record_number(value: Any, where: str) -> int | float:
     """A finite int or float; 0-d arrays and tensors are unpacked. Raises WorkbookError for all
     else, bools included.
     """
-    if (
-        hasattr(value, "item")
-        and not isinstance(value, int | float)
-        and getattr(value, "ndim", 0) == 0
-    ):
+    is_scalar = hasattr(value, "item") and getattr(value, "ndim", 0) == 0
+    if is_scalar and not isinstance(value, int | float):
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise WorkbookError(f"{where} = {value!r}, but it must be a finite number")
-    return (
-        value
-        if type(value) in (int, float)
-        else (int(value) if isinstance(value, int) else float(value))
-    )
+    # a subclass, such as numpy.float64, becomes the plain type
+    return int(value) if isinstance(value, int) else float(value)
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class Item:
 
     id: str  # "theory_1", "step_3", "garbage_audio", ...
     claim: str  # a sentence that could be false
-    verdict: Literal["supported", "refuted", "undecided"]
+    verdict: Verdict
     effect: float | None = None  # the number that decided, in `unit`
     unit: str = ""
     interval: tuple[float, float] | None = None  # low, high, in `unit`
@@ -59,16 +54,18 @@ class Item:
 
     def __post_init__(self) -> None:
         where = f"item {self.id!r}"
+        self._check_texts(where)
+        self._check_numbers(where)
+
+    def _check_texts(self, where: str) -> None:
         for name in ("id", "claim", "refuting_experiment"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
-                raise WorkbookError(
-                    f"{where}: {name} = {getattr(self, name)!r}, but it must say something"
-                )
+            text = getattr(self, name)
+            if not isinstance(text, str) or not text.strip():
+                raise WorkbookError(f"{where}: {name} = {text!r}, but it must say something")
         for name in ("unit", "unit_of_replication", "provenance"):
-            if not isinstance(getattr(self, name), str):
-                raise WorkbookError(
-                    f"{where}: {name} = {getattr(self, name)!r}, but it must be text"
-                )
+            text = getattr(self, name)
+            if not isinstance(text, str):
+                raise WorkbookError(f"{where}: {name} = {text!r}, but it must be text")
         if not _NAME.fullmatch(self.id):
             raise WorkbookError(
                 f"{where}: an id is letters, digits and underscores, for example theory_1"
@@ -77,21 +74,24 @@ class Item:
             raise WorkbookError(
                 f"{where}: verdict = {self.verdict!r}, but it must be one of {', '.join(VERDICTS)}"
             )
-        for name in ("effect", "threshold"):
-            if getattr(self, name) is not None:
-                object.__setattr__(
-                    self, name, plain_number(getattr(self, name), f"{where}: {name}")
-                )
-        if self.n is not None:
-            object.__setattr__(self, "n", plain_number(self.n, f"{where}: n"))
-            if not isinstance(self.n, int) or self.n < 0:
-                raise WorkbookError(
-                    f"{where}: n = {self.n!r}, but it must be a whole number of replications"
-                )
+
+    def _check_numbers(self, where: str) -> None:
+        for name in ("effect", "threshold", "n"):
+            value = getattr(self, name)
+            if value is not None:
+                self._settle(name, record_number(value, f"{where}: {name}"))
+        if self.n is not None and (not isinstance(self.n, int) or self.n < 0):
+            raise WorkbookError(
+                f"{where}: n = {self.n!r}, but it must be a whole number of replications"
+            )
         if self.interval is not None:
-            object.__setattr__(self, "interval", _interval(self.interval, where))
+            self._settle("interval", _interval(self.interval, where))
+
+    def _settle(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # frozen for everybody else
 
     def to_dict(self) -> dict[str, Any]:
+        """JSON values, as in the verdict's file."""
         values = dataclasses.asdict(self)
         return {**values, "interval": None if self.interval is None else list(self.interval)}
 
@@ -103,10 +103,8 @@ def _interval(interval: Any, where: str) -> tuple[float, float]:
         raise WorkbookError(
             f"{where}: interval = {interval!r}, but it must be a pair (low, high)"
         ) from None
-    low, high = (
-        plain_number(low, f"{where}: interval low"),
-        plain_number(high, f"{where}: interval high"),
-    )
+    low = record_number(low, f"{where}: interval low")
+    high = record_number(high, f"{where}: interval high")
     if low > high:
         raise WorkbookError(f"{where}: interval = ({low}, {high}), but low must not exceed high")
     return low, high
@@ -124,7 +122,7 @@ def check_metrics(metrics: Any, where: str = "metrics") -> dict[str, int | float
             raise WorkbookError(
                 f"{where}: the name {name!r} is not letters, digits and underscores"
             )
-        checked[name] = plain_number(value, f"{where}: {name}")
+        checked[name] = record_number(value, f"{where}: {name}")
     return checked
 
 
@@ -138,13 +136,17 @@ def check_verdict(verdict: Any, where: str) -> dict[str, Any]:
                 f"{where}: {name} = {verdict.get(name)!r}, but it must say something"
             )
     check_metrics(verdict.get("metrics"), f"{where}: metrics")
-    if not isinstance(verdict.get("items"), list) or not isinstance(
-        verdict.get("provenance"), dict
-    ):
+    items, provenance = verdict.get("items"), verdict.get("provenance")
+    if not isinstance(items, list) or not isinstance(provenance, dict):
         raise WorkbookError(f"{where}: it must have a list of items and a provenance")
+    _check_items(items, where)
+    return verdict
+
+
+def _check_items(items: list[Any], where: str) -> None:
     known = {field.name for field in dataclasses.fields(Item)}
     ids = set()
-    for entry in verdict["items"]:
+    for entry in items:
         if not isinstance(entry, dict) or set(entry) != known:
             raise WorkbookError(
                 f"{where}: an item has exactly the fields {', '.join(sorted(known))}; seen"
@@ -154,7 +156,6 @@ def check_verdict(verdict: Any, where: str) -> dict[str, Any]:
         if item.id in ids:
             raise WorkbookError(f"{where}: two items have the id {item.id!r}")
         ids.add(item.id)
-    return verdict
 
 
 def read_verdict(path: Path) -> dict[str, Any]:

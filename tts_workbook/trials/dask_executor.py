@@ -19,15 +19,21 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tts_core.errors import WorkbookError
 from tts_workbook.source_hash import hash_source
-from tts_workbook.trials.run import Result, result_from_dict, run_trial
+from tts_workbook.trials.run_trial import run_trial
 from tts_workbook.trials.threads import one_thread
-from tts_workbook.trials.trial import Trial, trial_from_dict
+from tts_workbook.trials.trial import Trial
+from tts_workbook.trials.trial_result import (
+    AnyTrial,
+    TrialResult,
+    any_trial_from_dict,
+    result_from_dict,
+)
 
 if TYPE_CHECKING:
     from distributed import Client, Future, SpecCluster
@@ -37,11 +43,14 @@ WORKER_PATIENCE = 60.0  # seconds without a single worker after which this gives
 LOOK_EVERY = 2.0  # seconds between two looks at the workers
 POLL = 0.02  # seconds between two looks at what has ended
 RESOURCE = "GPU"  # what a worker announces with `dask worker --resources GPU=1`
-ON_GPU = {RESOURCE: 1}  # what a trial asks for where a worker announces one
+Resources = dict[str, float]  # what a worker announces, or a trial asks for
+ON_GPU: Resources = {RESOURCE: 1}  # what a trial asks for where a worker announces one
 GO_ON = "finished trials are stored; run the same command again to go on"
 
 
-def in_dask(trials: Sequence[Trial], n_workers: int, scheduler: str = "") -> Iterator[Result]:
+def in_dask(
+    trials: Sequence[AnyTrial], n_workers: int, scheduler: str = ""
+) -> Iterator[TrialResult]:
     """Results of distinct `trials`, each as it ends.
 
     `scheduler`: an address such as tcp://10.0.0.5:8786; "" starts `n_workers` one-thread processes
@@ -64,20 +73,18 @@ def in_dask(trials: Sequence[Trial], n_workers: int, scheduler: str = "") -> Ite
     # two clients that ask for the same share it
     by_key = {f"tts-{trial.digest}-{version}": trial for trial in trials}
     with ExitStack() as stack:
-        address = (
-            scheduler
-            or stack.enter_context(local_cluster(min(n_workers, len(trials)))).scheduler_address
-        )
+        address = scheduler
+        if not address:
+            cluster = stack.enter_context(local_cluster(min(n_workers, len(trials))))
+            address = cluster.scheduler_address
         client = stack.enter_context(_connect(address))
         errors: list[Exception] = []
         try:
             yield from _as_they_end(client, address, by_key, errors)
         except (OSError, distributed.client.CancelledError) as error:
+            reason = " ".join(str(error).split())
             errors.append(
-                WorkbookError(
-                    f"the Dask scheduler at {address} went away ({' '.join(str(error).split())});"
-                    f" {GO_ON}"
-                )
+                WorkbookError(f"the Dask scheduler at {address} went away ({reason}); {GO_ON}")
             )
         except WorkbookError as error:
             errors.append(error)
@@ -93,14 +100,11 @@ def local_cluster(n_workers: int) -> Iterator[SpecCluster]:
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    devices = [
-        visible[i] if i < len(visible) and visible[i] else str(i)
-        for i in range(torch.cuda.device_count())
+    own: list[dict[str, Any]] = [
+        {"env": {"CUDA_VISIBLE_DEVICES": device}, "resources": ON_GPU}
+        for device in _visible_devices()
     ]
-    own = [
-        {"env": {"CUDA_VISIBLE_DEVICES": device}, "resources": {RESOURCE: 1}} for device in devices
-    ] or [{}] * n_workers
+    own = own or [{}] * n_workers
     # a worker's traceback in a notebook's output is taken for the notebook's
     quiet = {"silence_logs": logging.CRITICAL}
     here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
@@ -117,6 +121,13 @@ def local_cluster(n_workers: int) -> Iterator[SpecCluster]:
         ) as cluster,
     ):
         yield cluster
+
+
+def _visible_devices() -> list[str]:
+    """The CUDA devices that this process sees, by the names that CUDA_VISIBLE_DEVICES gives."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    numbers = range(torch.cuda.device_count())
+    return [visible[i] if i < len(visible) and visible[i] else str(i) for i in numbers]
 
 
 @functools.cache
@@ -142,7 +153,7 @@ def _connect(address: str) -> Client:
         ) from error
 
 
-def _workers(client: Client) -> list[tuple[int, dict[str, float]]]:
+def _workers(client: Client) -> list[tuple[int, Resources]]:
     """Each worker's threads, and what it announces."""
     return client.run_on_scheduler(
         lambda dask_scheduler: [
@@ -151,21 +162,21 @@ def _workers(client: Client) -> list[tuple[int, dict[str, float]]]:
     )
 
 
-def _places(
-    workers: Sequence[tuple[int, dict[str, float]]], resources: dict[str, float] | None
-) -> int:
+def _places(workers: Sequence[tuple[int, Resources]], resources: Resources | None) -> int:
     """Trials that `workers` can run at the same time: one a thread and, where `resources` asks for
     GPUs, one a GPU.
     """
-    return sum(
-        threads if resources is None else min(threads, int(announced.get(RESOURCE, 0)))
-        for threads, announced in workers
-    )
+    places = 0
+    for threads, announced in workers:
+        gpus = int(announced.get(RESOURCE, 0))
+        places += threads if resources is None else min(threads, gpus)
+    return places
 
 
-def _wait_for_workers(client: Client, address: str) -> list[tuple[int, dict[str, float]]]:
+def _wait_for_workers(client: Client, address: str) -> list[tuple[int, Resources]]:
     until = time.monotonic() + WORKER_PATIENCE
-    while not (found := _workers(client)):
+    found = _workers(client)
+    while not found:
         if time.monotonic() > until:
             raise WorkbookError(
                 f"the Dask scheduler at {address} has had no worker for {WORKER_PATIENCE:g} s;"
@@ -173,12 +184,13 @@ def _wait_for_workers(client: Client, address: str) -> list[tuple[int, dict[str,
                 " again"
             )
         time.sleep(min(LOOK_EVERY, WORKER_PATIENCE))
+        found = _workers(client)
     return found
 
 
 def _as_they_end(
-    client: Client, address: str, trials: dict[str, Trial], errors: list[Exception]
-) -> Iterator[Result]:
+    client: Client, address: str, trials: dict[str, AnyTrial], errors: list[Exception]
+) -> Iterator[TrialResult]:
     """Results of `trials` (by key) as they end; after an error, which goes to `errors`, of those
     alone that had begun.
 
@@ -186,23 +198,25 @@ def _as_they_end(
     scheduler blames every trial that lies there, begun or not, and it gives up one that was blamed
     a few times. Raises WorkbookError when for long there has been no worker that could end one.
     """
-    # running: key -> (future, the resources that it asked for)
-    waiting, running, results = deque(trials), {}, []
-    errand, resources = _errand(), None
+    waiting = deque(trials)
+    # key -> (future, the resources that it asked for)
+    running: dict[str, tuple[Future, Resources | None]] = {}
+    results: list[TrialResult] = []
+    errand = _errand()
+    resources: Resources | None = None
     workers, looked = _wait_for_workers(client, address), time.monotonic()
     alive = looked
     while True:
         # no way back: a GPU's worker may only restart
         resources = resources or (ON_GPU if _places(workers, ON_GPU) else None)
-        free = _places(workers, resources) - sum(
-            asked == resources for _, asked in running.values()
-        )
+        taken = sum(asked == resources for _, asked in running.values())
+        free = _places(workers, resources) - taken
         for key in [waiting.popleft() for _ in range(min(free, len(waiting)))]:
-            frozen = json.dumps(_absolute(trials[key]).to_dict())
-            running[key] = (
-                client.submit(errand, frozen, key=key, wanted=fingerprint(), resources=resources),
-                resources,
+            frozen = json.dumps(trials[key].absolute().to_dict())
+            future = client.submit(
+                errand, frozen, key=key, wanted=fingerprint(), resources=resources
             )
+            running[key] = future, resources
         while results:  # only now, so that no worker waits for what the caller does with one
             yield results.pop()
             alive = time.monotonic()
@@ -216,22 +230,22 @@ def _as_they_end(
         now = time.monotonic()
         if now - looked >= LOOK_EVERY or (ended is not None and waiting):
             workers, looked = _workers(client), now
-            if any(
-                _places(workers, asked)
-                for asked in (resources, *(asked for _, asked in running.values()))
-            ):
+            asked_for = [resources, *(asked for _, asked in running.values())]
+            if any(_places(workers, asked) for asked in asked_for):
                 alive = now
             elif now - alive > WORKER_PATIENCE:
+                with_gpu = " with a GPU" if resources else ""
                 raise WorkbookError(
-                    f"the Dask scheduler at {address} has had no"
-                    f" worker{' with a GPU' if resources else ''} for {WORKER_PATIENCE:g} s; start"
-                    f" some; {GO_ON}"
+                    f"the Dask scheduler at {address} has had no worker{with_gpu} for"
+                    f" {WORKER_PATIENCE:g} s; start some; {GO_ON}"
                 )
         elif ended is None:
             time.sleep(POLL)
 
 
-def _collect(future: Future, trial: Trial, results: list[Result], errors: list[Exception]) -> None:
+def _collect(
+    future: Future, trial: AnyTrial, results: list[TrialResult], errors: list[Exception]
+) -> None:
     """Put what has ended where it belongs; an error of the scheduler's own is raised."""
     from distributed.client import CancelledError
 
@@ -245,7 +259,7 @@ def _collect(future: Future, trial: Trial, results: list[Result], errors: list[E
     future.release()
 
 
-def _result(future: Future, trial: Trial) -> Result:
+def _result(future: Future, trial: AnyTrial) -> TrialResult:
     from distributed import KilledWorker
 
     try:
@@ -258,14 +272,6 @@ def _result(future: Future, trial: Trial) -> Result:
         ) from error
     except ImportError as error:  # of the errand, where WorkbookError does not exist
         raise WorkbookError(str(error)) from error
-
-
-def _absolute(trial: Trial) -> Trial:
-    """The same trial with folders that mean the same in a process with another current folder."""
-    clips = tuple(
-        dataclasses.replace(clip, root=os.path.abspath(clip.root)) for clip in trial.clips
-    )
-    return dataclasses.replace(trial, clips=clips)
 
 
 # --- in a worker ----------------------------------------------------------------------------------
@@ -302,23 +308,25 @@ def run_here(trial: str, wanted: dict[str, str]) -> str:
 
     worker = get_worker()
     where = f"Dask worker {worker.name} ({worker.address}, on {socket.gethostname()})"
-    if fingerprint() != wanted:
+    here = fingerprint()
+    if here != wanted:
         differ = ", ".join(
-            f"{name} {fingerprint().get(name)} instead of {value}"
+            f"{name} {here.get(name)} instead of {value}"
             for name, value in wanted.items()
-            if fingerprint().get(name) != value
+            if here.get(name) != value
         )
         raise WorkbookError(
-            f"{where} has another version than this process: {differ} (tts_core: the hash of its"
-            " source); install the same version there and restart the worker"
+            f"{where} has another version than this process: {differ} (tts_workbook: the hash of"
+            " the source); install the same version there and restart the worker"
         )
     if worker.state.nthreads != 1:
         raise WorkbookError(
             f"{where} has {worker.state.nthreads} threads, but a trial needs a process of its own"
             " (random numbers belong to the process); start workers with --nthreads 1 --nworkers N"
         )
-    frozen = trial_from_dict(json.loads(trial))
-    for root in dict.fromkeys(clip.root for clip in frozen.clips):
+    frozen = any_trial_from_dict(json.loads(trial))
+    clips = frozen.clips if isinstance(frozen, Trial) else ()
+    for root in dict.fromkeys(clip.root for clip in clips):
         if not Path(root).is_dir():
             raise WorkbookError(
                 f"{where}: there is no folder {root}, from which trial {frozen.name!r} takes its"

@@ -14,8 +14,8 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from multiprocessing.connection import Connection
@@ -25,15 +25,17 @@ from pathlib import Path
 import torch
 
 from tts_core.errors import WorkbookError
-from tts_workbook.trials.run import Result, run_trial
+from tts_workbook.trials.run_trial import run_trial
 from tts_workbook.trials.store import Store
 from tts_workbook.trials.threads import one_thread, settle_thread
-from tts_workbook.trials.trial import Trial
+from tts_workbook.trials.trial_result import AnyTrial, TrialResult
 
 EXECUTORS = ("auto", "inline", "workers", "dask")
 # "150000 100000": 1.5 processors; "max 100000": all of them
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-OnResult = Callable[[int, int, Result], None]  # trials done, trials in all, the newest result
+# told of every trial that ends: trials done, trials in all, the newest result
+OnResult = Callable[[int, int, TrialResult], None]
+Results = Generator[TrialResult, None, None]  # as they end
 
 
 def choose_executor(executor: str, n_trials: int, n_workers: int) -> str:
@@ -44,20 +46,19 @@ def choose_executor(executor: str, n_trials: int, n_workers: int) -> str:
         raise WorkbookError(f"executor {executor!r}: it must be one of {', '.join(EXECUTORS)}")
     if executor != "auto":
         return executor
-    return (
-        "workers" if n_trials > 1 and n_workers > 1 and not torch.cuda.is_available() else "inline"
-    )
+    several = n_trials > 1 and n_workers > 1
+    return "workers" if several and not torch.cuda.is_available() else "inline"
 
 
 def run_trials(
-    trials: Sequence[Trial],
+    trials: Sequence[AnyTrial],
     store: Store,
     *,
     executor: str = "auto",
     n_workers: int | None = None,
     scheduler: str = "",
     on_result: OnResult | None = None,
-) -> list[Result]:
+) -> list[TrialResult]:
     """Results of all `trials`, in their order; those in `store` are not run again, the others are
     stored as they end.
 
@@ -76,9 +77,8 @@ def run_trials(
     distinct = len({trial.digest for trial in trials})
     done = distinct - len(missing)
     n_workers = n_workers or processors()
-    run = {"inline": _inline, "workers": _in_workers, "dask": _in_dask}[
-        choose_executor(executor, len(missing), n_workers)
-    ]
+    chosen = choose_executor(executor, len(missing), n_workers)
+    run = {"inline": _inline, "workers": _in_workers, "dask": _in_dask}[chosen]
     # its processes end here, also after an error of on_result
     with closing(run(missing, n_workers, scheduler)) as results:
         for result in results:
@@ -86,21 +86,32 @@ def run_trials(
             done += 1
             if on_result is not None:
                 on_result(done, distinct, result)
-    return [store.get(trial) for trial in trials]
+    return [_stored(store, trial) for trial in trials]
+
+
+def _stored(store: Store, trial: AnyTrial) -> TrialResult:
+    """Raises WorkbookError where another process has taken the result away meanwhile."""
+    result = store.get(trial)
+    if result is None:
+        raise WorkbookError(f"{store.path(trial)}: stored a moment ago, and gone; run it again")
+    return result
 
 
 def processors(cpu_quota: Path = CPU_QUOTA) -> int:
     """How many this process may use: those of its affinity, and no more than a container's share of
     time (cgroup v2) pays for.
     """
-    found = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    found = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        found = len(os.sched_getaffinity(0))
     try:
         quota, period = cpu_quota.read_text().split()
     except (OSError, ValueError):  # not Linux, or no such container
         return found
-    return found if quota == "max" else min(found, max(1, math.ceil(int(quota) / int(period))))
+    if quota == "max":
+        return found
+    paid_for = math.ceil(int(quota) / int(period))
+    return min(found, max(1, paid_for))
 
 
 def _start_worker(stop: Connection) -> None:
@@ -112,18 +123,26 @@ def _start_worker(stop: Connection) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settle_thread()
-    ends = [stop, multiprocessing.parent_process().sentinel]
-    threading.Thread(target=lambda: (wait_for_one_of(ends), os._exit(1)), daemon=True).start()
+    parent = multiprocessing.parent_process()
+    ends: list[Connection | int] = [stop]
+    if parent is not None:
+        ends.append(parent.sentinel)
+
+    def end_with_the_parent() -> None:
+        wait_for_one_of(ends)
+        os._exit(1)
+
+    threading.Thread(target=end_with_the_parent, daemon=True).start()
 
 
-def _inline(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[Result]:
+def _inline(trials: Sequence[AnyTrial], n_workers: int, scheduler: str) -> Results:
     for trial in trials:
         with one_thread():
             result = run_trial(trial)
         yield result
 
 
-def _in_workers(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[Result]:
+def _in_workers(trials: Sequence[AnyTrial], n_workers: int, scheduler: str) -> Results:
     # a forked child would inherit torch's threads in an unknown state
     context = multiprocessing.get_context("spawn")
     stop, hold = context.Pipe(duplex=False)
@@ -147,35 +166,41 @@ def _in_workers(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iter
         stop.close()
 
 
-def _as_they_end(
-    pool: ProcessPoolExecutor, trials: Sequence[Trial], n_workers: int
-) -> Iterator[Result]:
+def _as_they_end(pool: ProcessPoolExecutor, trials: Sequence[AnyTrial], n_workers: int) -> Results:
     """Results as they end; after an error of those alone that had begun, then the error.
 
     No more trials than workers are handed out: the pool has no way to take one back.
     """
-    waiting, running, results, errors = deque(trials), set(), [], []
+    waiting = deque(trials)
+    running: set[Future[TrialResult]] = set()
+    results: list[TrialResult] = []
+    errors: list[BaseException] = []
     while True:
         try:
             while waiting and len(running) < n_workers:
                 running.add(pool.submit(run_trial, waiting.popleft()))
-        except BrokenProcessPool as error:
-            errors.append(error)
+        except BrokenProcessPool as broken:
+            errors.append(broken)
             waiting.clear()
         # only now, so that no worker waits for what the caller does with them
         yield from results
         if not running:
             break
         ended, running = wait(running, return_when=FIRST_COMPLETED)
-        results = [future.result() for future in ended if not future.exception()]
-        errors += [future.exception() for future in ended if future.exception()]
+        results = []
+        for future in ended:
+            error = future.exception()
+            if error is None:
+                results.append(future.result())
+            else:
+                errors.append(error)
         if errors:
             waiting.clear()
     if errors:
         raise errors[0]
 
 
-def _in_dask(trials: Sequence[Trial], n_workers: int, scheduler: str) -> Iterator[Result]:
+def _in_dask(trials: Sequence[AnyTrial], n_workers: int, scheduler: str) -> Results:
     from tts_workbook.trials.dask_executor import in_dask  # only who asks for it needs the extra
 
     yield from in_dask(trials, n_workers, scheduler)

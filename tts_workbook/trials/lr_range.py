@@ -17,7 +17,7 @@ from tts_core.metrics.baselines import best_constant_l1
 from tts_core.training.loop import fit
 from tts_core.training.state import start_training
 from tts_core.training.step import StepReport
-from tts_workbook.trials.overfit import Arm
+from tts_workbook.trials.preset_arm import Arm
 
 LOWEST, HIGHEST = 1e-5, 1.0  # learning rates at the ends of the ramp
 DIVERGED = 4.0  # times the lowest loss so far: the test ends
@@ -41,8 +41,10 @@ class LrRange:
     @property
     def smoothed(self) -> np.ndarray:
         """(S,) centred geometric mean of the losses over up to 5 steps."""
-        logs, half = np.log(np.maximum(self.losses, 1e-12)), SMOOTHING // 2
-        return np.exp([logs[max(0, i - half) : i + half + 1].mean() for i in range(len(logs))])
+        logs = np.log(np.maximum(self.losses, 1e-12))
+        half = SMOOTHING // 2
+        windows = [logs[max(0, i - half) : i + half + 1] for i in range(len(logs))]
+        return np.exp([window.mean() for window in windows])
 
     @property
     def steepest(self) -> float | None:
@@ -93,10 +95,10 @@ def lr_range_test(
     matter of the learning rate.
     """
     rates = ramp(n_steps, lowest, highest)
-    constant = float(best_constant_l1(arm.batch.mel[0, : int(arm.batch.mel_lengths[0])].cpu()))
-    experiment = dataclasses.replace(
-        arm.experiment, fit=dataclasses.replace(arm.experiment.fit, steps=n_steps + 1)
-    )
+    n_frames = int(arm.batch.mel_lengths[0])
+    constant = float(best_constant_l1(arm.batch.mel[0, :n_frames].cpu()))
+    one_more = dataclasses.replace(arm.experiment.fit, steps=n_steps + 1)
+    experiment = dataclasses.replace(arm.experiment, fit=one_more)
     training = start_training(experiment, arm.model, str(arm.batch.mel.device))
     found: list[float] = []  # before the first step, then after each
 
@@ -118,7 +120,9 @@ def lr_range_test(
             raise
         failed = str(error)
     seen = len(found) - 1  # rates whose effect was seen
-    diverged_at = (
-        rates[seen] if failed else rates[seen - 1] if found[-1] > DIVERGED * min(found) else None
-    )
+    diverged_at = None
+    if failed:
+        diverged_at = rates[seen]
+    elif found[-1] > DIVERGED * min(found):
+        diverged_at = rates[seen - 1]
     return LrRange(found[0], tuple(rates[:seen]), tuple(found[1:]), diverged_at, failed)

@@ -18,7 +18,8 @@ from tts_core.speech.dataset import Clip
 from tts_core.speech.folder import read_id_list
 from tts_core.speech.phonemes import Vocabulary
 from tts_workbook.corpus.reading import read_corpus
-from tts_workbook.trials.arms import BREAKS, REPAIRS, THEORIES, ArmSpec, trial_of
+from tts_workbook.trials.dose_study import dose_arms
+from tts_workbook.trials.study_arms import BREAKS, REPAIRS, THEORIES, ArmSpec, trial_of
 from tts_workbook.trials.trial import Trial
 
 # One read sentence and one telephone prompt, both decoded well by the recogniser. The findings'
@@ -31,12 +32,7 @@ SMALL_CLIP = PAIR_CLIPS[1:]
 N_DISTINCT = 32  # clips of a batch, as in the findings' real training
 N_SINGLE = 8  # single clips of the same voice beside such a batch
 MIN_CORPUS = 500  # prompts: fewer say nothing about "in real training the loss goes down"
-MAX_SECONDS = 8.0  # of a prompt in the corpus: a batch is padded to its longest
-
-# times the memory's own scale, which is the base
-MEMORY_SCALES = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 2.0, 4.0)
-LEARNING_RATES = (2e-5, 2e-4, 5e-4, 1e-3, 3e-3)  # beside the base's 7e-5
-DROPOUTS = (0.1, 0.3)  # beside none in the base
+MAX_PROMPT_SECONDS = 8.0  # of a prompt in the corpus: a batch is padded to its longest
 
 
 @dataclass(frozen=True)
@@ -54,73 +50,62 @@ class Study:
         return next(iter(self.arms))
 
 
-def _dose_arms() -> dict[str, ArmSpec]:
-    doses = {f"memory_scale {scale:g}": {"model.memory_scale": scale} for scale in MEMORY_SCALES}
-    doses |= {f"lr {lr:g}": {"optimizer.lr": lr} for lr in LEARNING_RATES}
-    doses |= {f"dropout {rate:g}": {"model.dropout": rate} for rate in DROPOUTS}
-    doses |= {
-        "precision bf16": {"fit.precision": "bf16"},
-        "initialisation seed_custom": {"model.duration_initialisation": "seed_custom"},
-    }
-    return {"base": ArmSpec("findings", steps=800)} | {
-        name: ArmSpec("findings", changes, steps=800) for name, changes in doses.items()
+def _breaking_arms() -> dict[str, ArmSpec]:
+    """A sound model with one switch broken; without the memory norm it is also listened to."""
+    return {
+        name: ArmSpec("sound", changes, listen=name == "memory_norm")
+        for name, changes in BREAKS.items()
     }
 
 
 BOTH = {"model.memory_norm": True, "model.standardise_targets": True}
 NEITHER = {"model.memory_norm": False, "model.standardise_targets": False}
-STUDIES = {
-    study.name: study
-    for study in (
-        Study(
-            "theories",
-            "Which of the findings' suspects matters in the findings' own configuration?",
-            {"base": ArmSpec("findings"), **THEORIES},
-        ),
-        Study(
-            "breaks",
-            "Which single defect breaks a sound model?",
-            {
-                "base": ArmSpec("sound", listen=True),
-                **{
-                    name: ArmSpec("sound", changes, listen=name == "memory_norm")
-                    for name, changes in BREAKS.items()
-                },
-                "memory_norm and standardise_targets": ArmSpec("sound", NEITHER),
-            },
-        ),
-        Study(
-            "repairs",
-            "Which single repair mends the failing model?",
-            {
-                "base": ArmSpec("failing"),
-                **{name: ArmSpec("failing", changes) for name, changes in REPAIRS.items()},
-                "memory_norm and standardise_targets": ArmSpec("failing", BOTH),
-            },
-        ),
-        Study(
-            "seed_size",
-            "Memory norm and target standardisation at the findings' own size: where does it"
-            " stick?",
-            {
-                "base": ArmSpec("full"),
-                "memory_norm": ArmSpec("full", {"model.memory_norm": True}),
-                "standardise_targets": ArmSpec("full", {"model.standardise_targets": True}),
-                "memory_norm and standardise_targets": ArmSpec("full", BOTH),
-            },
-            clips=SMALL_CLIP,
-            seeds=(0, 1, 2),
-        ),
-        Study(
-            "dose",
-            "How long does the loss stay at the best-constant line, against scale, learning rate,"
-            " dropout, precision?",
-            _dose_arms(),
-            clips=SMALL_CLIP,
-            seeds=(0, 1, 2),
-        ),
-    )
-}
+_STUDIES = (
+    Study(
+        "theories",
+        "Which of the findings' suspects matters in the findings' own configuration?",
+        {"base": ArmSpec("findings"), **THEORIES},
+    ),
+    Study(
+        "breaks",
+        "Which single defect breaks a sound model?",
+        {
+            "base": ArmSpec("sound", listen=True),
+            **_breaking_arms(),
+            "memory_norm and standardise_targets": ArmSpec("sound", NEITHER),
+        },
+    ),
+    Study(
+        "repairs",
+        "Which single repair mends the failing model?",
+        {
+            "base": ArmSpec("failing"),
+            **{name: ArmSpec("failing", changes) for name, changes in REPAIRS.items()},
+            "memory_norm and standardise_targets": ArmSpec("failing", BOTH),
+        },
+    ),
+    Study(
+        "seed_size",
+        "Memory norm and target standardisation at the findings' own size: where does it stick?",
+        {
+            "base": ArmSpec("full"),
+            "memory_norm": ArmSpec("full", {"model.memory_norm": True}),
+            "standardise_targets": ArmSpec("full", {"model.standardise_targets": True}),
+            "memory_norm and standardise_targets": ArmSpec("full", BOTH),
+        },
+        clips=SMALL_CLIP,
+        seeds=(0, 1, 2),
+    ),
+    Study(
+        "dose",
+        "How long does the loss stay at the best-constant line, against scale, learning rate,"
+        " dropout, precision?",
+        dose_arms(),
+        clips=SMALL_CLIP,
+        seeds=(0, 1, 2),
+    ),
+)
+STUDIES = {study.name: study for study in _STUDIES}
 IN_BF16 = {"fit.precision": "bf16"}  # as the findings trained
 BATCH_ARMS = {
     "single": ArmSpec("findings", IN_BF16),
@@ -159,7 +144,7 @@ def batch_trials(corpus_root: Path | None) -> Iterator[tuple[str, Trial]]:
         clips = [
             clip
             for clip in load_clips_of(corpus_root, None)
-            if len(clip.samples) <= MAX_SECONDS * clip.sample_rate
+            if len(clip.samples) <= MAX_PROMPT_SECONDS * clip.sample_rate
         ]
         for seed in (0, 1):
             yield "corpus", trial_of("corpus", BATCH_ARMS["corpus"], clips, vocabulary, seed)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from tts_core.config import AudioConfig, ExperimentConfig, from_dict
 from tts_core.errors import WorkbookError
@@ -52,23 +54,26 @@ class Trial:
     # None: all clips at every step; else so many, drawn anew in every epoch
     batch_size: int | None = None
     listen: bool = False  # also measure STOI and word error rate
-    name: str = ""  # for people; not part of the digest
+    name: str = ""  # of its arm, by which results are grouped; not part of the digest
 
     def __post_init__(self) -> None:
         if not self.clips:
             raise WorkbookError("a trial needs at least one clip")
-        for field, value in (("copies", self.copies), ("batch_size", self.batch_size)):
-            if value is not None and value < 1:
-                raise WorkbookError(
-                    f"trial {self.name!r}: {field} = {value}, but it must be 1 or more"
-                )
-        if self.batch_size is not None and self.batch_size > len(self.clips):
+        self._require_positive("copies", self.copies)
+        if self.batch_size is None:
+            return
+        self._require_positive("batch_size", self.batch_size)
+        if self.batch_size > len(self.clips):
             raise WorkbookError(
                 f"trial {self.name!r}: batch_size = {self.batch_size}, but there are only "
                 f"{len(self.clips)} clips; lower it or give more clips"
             )
 
-    def to_dict(self) -> dict:
+    def _require_positive(self, field: str, value: int) -> None:
+        if value < 1:
+            raise WorkbookError(f"trial {self.name!r}: {field} = {value}, but it must be 1 or more")
+
+    def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @property
@@ -77,11 +82,21 @@ class Trial:
         values = self.to_dict()
         values.pop("name")
         values["clips"] = [clip.content for clip in self.clips]
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        text = json.dumps(values, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def steps(self) -> int:
         return self.experiment.fit.steps
+
+    def absolute(self) -> Trial:
+        """The same trial with folders that mean the same in a process with another current
+        folder.
+        """
+        clips = tuple(
+            dataclasses.replace(clip, root=os.path.abspath(clip.root)) for clip in self.clips
+        )
+        return dataclasses.replace(self, clips=clips)
 
 
 def make_trial(
@@ -102,10 +117,10 @@ def make_trial(
     """
     for clip in clips:
         vocabulary.encode(clip.phonemes)
-    precision = choose_precision(experiment.fit.precision, training_device()).name
-    experiment = dataclasses.replace(
-        experiment, fit=dataclasses.replace(experiment.fit, precision=precision)
-    )
+    # a name, which FitConfig checks
+    precision: Any = choose_precision(experiment.fit.precision, training_device()).name
+    frozen_fit = dataclasses.replace(experiment.fit, precision=precision)
+    experiment = dataclasses.replace(experiment, fit=frozen_fit)
     if experiment.model.vocab_size != vocabulary.get_vocab_size():
         raise WorkbookError(
             f"trial {name!r}: the model has vocab_size = {experiment.model.vocab_size}, but the"
@@ -123,59 +138,54 @@ def make_trial(
     )
 
 
-def trial_from_dict(values: dict) -> Trial:
+def trial_from_dict(values: dict[str, Any]) -> Trial:
     """The inverse of `Trial.to_dict`, from JSON. Raises WorkbookError for keys that it does not
     know.
     """
     known = {field.name for field in dataclasses.fields(Trial)}
-    if unknown := sorted(set(values) - known):
+    unknown = sorted(set(values) - known)
+    if unknown:
         raise WorkbookError(
             f"stored trial: unknown key {', '.join(unknown)}; known keys are"
             f" {', '.join(sorted(known))}"
         )
-    return Trial(
-        **{
-            **values,
-            "experiment": from_dict(ExperimentConfig, values["experiment"]),
-            "clips": tuple(ClipReference(**clip) for clip in values["clips"]),
-            "symbols": tuple(values["symbols"]),
-        }
-    )
+    typed = {
+        **values,
+        "experiment": from_dict(ExperimentConfig, values["experiment"]),
+        "clips": tuple(ClipReference(**clip) for clip in values["clips"]),
+        "symbols": tuple(values["symbols"]),
+    }
+    return Trial(**typed)
 
 
 def load_clips(trial: Trial) -> tuple[list[Clip], Vocabulary]:
     """The trial's clips in its mel recipe and its vocabulary. Raises WorkbookError where a clip is
     no longer the same.
     """
-    found = _referenced(trial)
-    if any(map(_differs, trial.clips, found)):
+    if any(map(_differs, trial.clips, _referenced(trial))):
         # a long-lived process may hold what has been corrected since
         _load_folder.cache_clear()
-        found = _referenced(trial)
-    for reference, clip in zip(trial.clips, found):
-        if _differs(reference, clip):
+    vocabulary = Vocabulary(trial.symbols)
+    clips = []
+    for reference, clip in zip(trial.clips, _referenced(trial), strict=True):
+        if clip is None or _differs(reference, clip):
             seen = "it cannot be loaded" if clip is None else "its sound, text or alignment changed"
             raise WorkbookError(
                 f"{reference.root}: clip {reference.id} is not what trial {trial.name!r} was frozen"
                 f" with: {seen}; make the trial anew"
             )
-    vocabulary = Vocabulary(trial.symbols)
-    clips = [
-        dataclasses.replace(clip, phoneme_ids=vocabulary.encode(clip.phonemes)) for clip in found
-    ]
-    return [with_recipe(clip, trial.experiment.audio) for clip in clips], vocabulary
+        encoded = dataclasses.replace(clip, phoneme_ids=vocabulary.encode(clip.phonemes))
+        clips.append(with_recipe(encoded, trial.experiment.audio))
+    return clips, vocabulary
 
 
 def _referenced(trial: Trial) -> list[Clip | None]:
     """What lies where the trial's clips were, None where nothing can be loaded."""
-    return [
-        _load_folder(
-            one.root,
-            one.language,
-            tuple(other.id for other in trial.clips if other.root == one.root),
-        ).get(one.id)
-        for one in trial.clips
-    ]
+    found = []
+    for one in trial.clips:
+        ids = tuple(other.id for other in trial.clips if other.root == one.root)
+        found.append(_load_folder(one.root, one.language, ids).get(one.id))
+    return found
 
 
 def _differs(reference: ClipReference, clip: Clip | None) -> bool:

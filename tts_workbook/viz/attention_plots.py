@@ -12,17 +12,27 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
+from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator
 
 from tts_core.errors import WorkbookError
-from tts_workbook.viz.axes import legend_above, plain_number
-from tts_workbook.viz.inputs import finite_array, finite_number, finite_numbers, named, spans
+from tts_workbook.viz.axes import beside_each_other, legend_above, three_digits
+from tts_workbook.viz.inputs import (
+    SHARE_TOLERANCE,
+    finite_array,
+    finite_number,
+    finite_numbers,
+    named,
+    spans,
+)
 from tts_workbook.viz.phoneme_track import MOSTLY, label_rows
 from tts_workbook.viz.picture import Picture, new_picture, workbook_style
 from tts_workbook.viz.style import GREY, LEVEL, SHARE_COLOURS, colours_of
 
 NAME_POINTS = 6.0  # type size of phoneme names over a map
+NAME_LINE = 1.15 * NAME_POINTS  # points from one row of names to the next
 ROW_SUM_TOLERANCE = 0.02  # bf16 weights sum to 1 within this
+MOST_NUMBERED_BARS = 24
 
 
 def plot_alignment(
@@ -42,39 +52,33 @@ def plot_alignment(
     or vertical picture does not. The colour scale is square-root. Raises WorkbookError where rows
     are not weights that sum to 1, and for what does not fit.
     """
-    dimensions = 4 if np.ndim(attention) == 4 else 3
-    maps = finite_array("attention", attention, dimensions)
-    maps = maps.mean(axis=1) if dimensions == 4 else maps
-    if (maps < 0).any() or (np.abs(maps.sum(axis=-1) - 1) > ROW_SUM_TOLERANCE).any():
-        raise WorkbookError(
-            "attention: each row must hold weights ≥ 0 that sum to 1; take them after the softmax "
-            "and cut the padding off"
-        )
+    maps = _layer_maps(attention)
     chosen = list(range(len(maps))) if layers is None else list(layers)
     if not chosen or not all(0 <= layer < len(maps) for layer in chosen):
         raise WorkbookError(f"layers = {layers}, but the attention has layers 0 … {len(maps) - 1}")
     boundaries = spans(phonemes, durations, maps.shape[2]) * hop_seconds
     columns = 2 if len(chosen) == 4 else min(len(chosen), 3)
-    rows = -(-len(chosen) // columns)
-    side = 7.0 / columns
+    rows = math.ceil(len(chosen) / columns)
+    side = 7.0 / columns  # inches
     with workbook_style():
         picture = new_picture(0.4 + rows * (min(side, 4.2) + 0.5), title, alignment)
-        panels = picture.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        grid = picture.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        panels, spare = list(grid[: len(chosen)]), grid[len(chosen) :]
         norm = PowerNorm(0.5, vmin=0, vmax=float(maps[chosen].max()))
-        for panel, layer in zip(panels, chosen, strict=False):  # panels may be left over
+        for panel, layer in zip(panels, chosen, strict=True):
             drawn = _draw_map(panel, maps[layer], hop_seconds, norm)
             label_height = _mark_phonemes(panel, boundaries, phonemes, side - 0.15)
             panel.set_title(f"decoder layer {layer}", pad=5 + label_height)
-        for panel in panels[len(chosen) :]:
+        for panel in spare:
             panel.set_visible(False)
-        for panel in panels[max(0, len(chosen) - columns) : len(chosen)]:
+        for panel in panels[-columns:]:  # the lowest of each column
             panel.tick_params(labelbottom=True)
-        for panel in panels[::columns]:
+        for panel in grid[::columns]:
             panel.set_ylabel("decoder frame (s)")
         picture.supxlabel("memory frame (s)", fontsize=9)
         picture.colorbar(
             drawn,
-            ax=list(panels[: len(chosen)]),
+            ax=panels,
             label="attention weight (square-root scale)",
             pad=0.01,
             aspect=30,
@@ -84,55 +88,43 @@ def plot_alignment(
 
 
 def plot_attention_entropy(
-    entropy: Mapping[str, Mapping[str, float]], n_frames: int, title: str = ""
+    entropy: Mapping[str, Mapping[str, float]],
+    n_frames: int,
+    title: str = "",
+    like: Mapping[str, str] | None = None,
 ) -> Picture:
     """Mean entropy of cross-attention per decoder layer and arm, over its bound ln T: 0 one frame,
     1 every frame alike.
 
-    `entropy[arm][layer]` in [0, 1]; `n_frames` T, for the bound's label. Raises WorkbookError for
-    values outside.
+    `entropy[arm][layer]` in [0, 1]; `n_frames` T, for the bound's label; `like`: arm -> the known
+    name whose colour it has (`style.colours_of`). Raises WorkbookError for values outside.
     """
     n_frames = int(finite_number("n_frames", n_frames))
     arms = {
-        arm: finite_numbers(f"entropy[{arm!r}]", values)
+        arm: _shares_of_bound(f"entropy[{arm!r}]", values)
         for arm, values in named("entropy", entropy).items()
     }
-    for arm, values in arms.items():
-        for layer, value in values.items():
-            if not -1e-6 <= value <= 1 + 1e-6:
-                raise WorkbookError(
-                    f"entropy[{arm!r}][{layer!r}] = {value:g}, but it is a share of ln T, so in"
-                    " [0, 1]"
-                )
     layers = list(dict.fromkeys(layer for values in arms.values() for layer in values))
-    colours = colours_of(arms)
+    colours = colours_of(arms, like)
     width = 0.8 / len(arms)
     with workbook_style():
         picture = new_picture(2.7, title)
         axes = picture.subplots()
         for index, (arm, values) in enumerate(arms.items()):
-            places = [
-                layers.index(layer) + (index - (len(arms) - 1) / 2) * width for layer in values
-            ]
-            bars = axes.bar(
-                places, list(values.values()), width * 0.92, color=colours[arm], label=arm
-            )
-            if len(layers) * len(arms) <= 24:
-                axes.bar_label(
-                    bars, [f"{value:.2f}" for value in values.values()], fontsize=7.5, padding=1
-                )
+            shift = beside_each_other(index, len(arms)) * width
+            places = [layers.index(layer) + shift for layer in values]
+            heights = list(values.values())
+            bars = axes.bar(places, heights, width * 0.92, color=colours[arm], label=arm)
+            if len(layers) * len(arms) <= MOST_NUMBERED_BARS:
+                numbers = [f"{height:.2f}" for height in heights]
+                axes.bar_label(bars, numbers, fontsize=7.5, padding=1)
         axes.axhline(1, **LEVEL)
-        axes.set_title(
-            f"uniform over {n_frames:,} frames: ln T = {plain_number(math.log(n_frames))} nats",
-            loc="right",
-            fontsize=8,
-            color=GREY,
-            pad=3,
-        )
+        bound = f"uniform over {n_frames:,} frames: ln T = {three_digits(math.log(n_frames))} nats"
+        axes.set_title(bound, loc="right", fontsize=8, color=GREY, pad=3)
         axes.set_ylim(0, 1)
         axes.set_xlim(-0.5, len(layers) - 0.5)
         axes.xaxis.set_major_locator(FixedLocator(range(len(layers))))
-        axes.set_xticklabels([_short(layer) for layer in layers])
+        axes.set_xticklabels([_last_part(layer) for layer in layers])
         axes.grid(axis="x", visible=False)
         axes.set_xlabel("decoder layer")
         axes.set_ylabel("attention entropy / ln T")
@@ -140,7 +132,34 @@ def plot_attention_entropy(
     return picture
 
 
-def _draw_map(axes: Axes, weights: np.ndarray, hop_seconds: float, norm: PowerNorm):
+def _layer_maps(attention: Any) -> np.ndarray:
+    """(L, T, T): the mean over heads, if there are any. Raises WorkbookError for what is no
+    attention.
+    """
+    has_heads = np.ndim(attention) == 4
+    maps = finite_array("attention", attention, 4 if has_heads else 3)
+    if has_heads:
+        maps = maps.mean(axis=1)
+    off = np.abs(maps.sum(axis=-1) - 1)
+    if (maps < 0).any() or (off > ROW_SUM_TOLERANCE).any():
+        raise WorkbookError(
+            "attention: each row must hold weights ≥ 0 that sum to 1; take them after the softmax "
+            "and cut the padding off"
+        )
+    return maps
+
+
+def _shares_of_bound(name: str, values: Mapping[str, float]) -> dict[str, float]:
+    shares = finite_numbers(name, values)
+    for layer, share in shares.items():
+        if not -SHARE_TOLERANCE <= share <= 1 + SHARE_TOLERANCE:
+            raise WorkbookError(
+                f"{name}[{layer!r}] = {share:g}, but it is a share of ln T, so in [0, 1]"
+            )
+    return shares
+
+
+def _draw_map(axes: Axes, weights: np.ndarray, hop_seconds: float, norm: PowerNorm) -> AxesImage:
     extent = (0, weights.shape[1] * hop_seconds, 0, weights.shape[0] * hop_seconds)
     axes.grid(False)
     return axes.imshow(weights, cmap=SHARE_COLOURS, norm=norm, extent=extent)
@@ -152,30 +171,30 @@ def _mark_phonemes(
     """Phoneme boundaries as thin lines, and names above the map where they fit; returns the names'
     height in points.
     """
-    end = boundaries[-1]
     inner = np.unique(boundaries[1:-1])
     if len(inner) and width / (len(inner) + 1) > 0.05:
         axes.vlines(inner, 0, axes.get_ylim()[1], color="white", linewidth=0.4, alpha=0.5)
-    rows = label_rows(boundaries, phonemes, end, width, NAME_POINTS)
-    named = [row for row in rows if row is not None]
-    if len(named) < MOSTLY * len(rows):
+    rows = label_rows(boundaries, phonemes, boundaries[-1], width, NAME_POINTS)
+    used = [row for row in rows if row is not None]
+    if len(used) < MOSTLY * len(rows):
         return 0.0
     for row, start, stop, name in zip(rows, boundaries[:-1], boundaries[1:], phonemes, strict=True):
-        if row is not None:
-            axes.annotate(
-                str(name),
-                xy=((start + stop) / 2, 1),
-                xycoords=axes.get_xaxis_transform(),
-                ha="center",
-                va="bottom",
-                xytext=(0, 1.5 + 1.15 * NAME_POINTS * row),
-                textcoords="offset points",
-                fontsize=NAME_POINTS,
-                annotation_clip=False,
-            )
-    return 1.15 * NAME_POINTS * (max(named) + 1)
+        if row is None:
+            continue
+        axes.annotate(
+            str(name),
+            xy=((start + stop) / 2, 1),
+            xycoords=axes.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            xytext=(0, 1.5 + NAME_LINE * row),
+            textcoords="offset points",
+            fontsize=NAME_POINTS,
+            annotation_clip=False,
+        )
+    return NAME_LINE * (max(used) + 1)
 
 
-def _short(layer: str) -> str:
+def _last_part(path: str) -> str:
     """`decoder.layers.3` -> `3`, the axis says the rest; other names stay."""
-    return layer.rsplit(".", 1)[-1]
+    return path.rsplit(".", 1)[-1]

@@ -7,7 +7,8 @@ behind it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,16 +17,45 @@ from matplotlib.patches import Patch, Rectangle
 
 from tts_core.errors import WorkbookError
 from tts_workbook.viz.axes import category_ticks, legend_above
-from tts_workbook.viz.inputs import entry, finite_number, named
-from tts_workbook.viz.picture import Picture, new_picture, workbook_style
-from tts_workbook.viz.recorded_plots import state_provenance
-from tts_workbook.viz.style import INK, SPARE_COLOURS
+from tts_workbook.viz.inputs import entry_of, finite_number, named
+from tts_workbook.viz.picture import Picture, new_picture, take_room_on_top, workbook_style
+from tts_workbook.viz.provenance import state_provenance
+from tts_workbook.viz.style import INK, SPARE_COLOURS, luminance
 
 RIGHT, WRONG, MASKED = "#0072B2", "#D55E00", "#d9d9d9"
-ELSE = ("other", "cannot tell")  # columns beside the causes of a group
+ELSE = {"other": "other", "cannot tell": "cannot\ntell"}  # columns beside the causes of a group
 ROW = 0.27  # inches of a row of a matrix
 INSTEAD_COLUMNS, INSTEAD_CHARACTERS = 2.0, 42  # room for what was named instead, beside a row
 LEGEND = 0.26  # inches
+POINT_MARKERS = "os^Dv<>p*"
+
+Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of runs, with its interval and the number of runs behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """One mark of `plot_alarms`."""
+
+    detection: Share
+    false_alarms: Share
+
+    def label(self, name: str) -> str:
+        """What the legend says of it."""
+        seen, alarms = self.detection, self.false_alarms
+        return (
+            f"{name}: notices {100 * seen.value:.0f} % of {seen.n:.0f}, "
+            f"alarms in {100 * alarms.value:.1f} % of {alarms.n:.0f}"
+        )
 
 
 def plot_confusion(
@@ -43,110 +73,25 @@ def plot_confusion(
     named("groups", groups)
     tables = {group: _counts(group, table) for group, table in groups.items()}
     columns = min(2, len(groups))
-    rows = [list(tables)[start : start + columns] for start in range(0, len(tables), columns)]
-    heights = [max(2, *(len(groups[group]) for group in row)) * ROW + 0.75 for row in rows]
+    names = list(groups)
+    rows = [names[start : start + columns] for start in range(0, len(names), columns)]
+    heights = [_row_height([groups[group] for group in row]) for row in rows]
+    legend: dict[str, str | Colour] = {
+        "the planted cause": RIGHT,
+        "another one, or none": WRONG,
+        "shade: share of the row; figures: runs": "white",
+    }
     with workbook_style():
         picture = new_picture(sum(heights) + LEGEND, title)
-        _legend_on_top(
-            picture,
-            {
-                "the planted cause": RIGHT,
-                "another one, or none": WRONG,
-                "shade: share of the row; figures: runs": "white",
-            },
-        )
+        _legend_on_top(picture, legend)
         grid = picture.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
         for line, row in zip(grid, rows, strict=True):
             for axes in line[len(row) :]:
                 axes.set_visible(False)
-            for axes, group in zip(line, row):
+            for axes, group in zip(line[: len(row)], row, strict=True):
                 _draw_confusion(axes, group, list(groups[group]), tables[group])
         state_provenance(picture, provenance)
     return picture
-
-
-def _legend_on_top(picture: Picture, colours: Mapping[str, str]) -> None:
-    """A legend between title and drawing, in room that is taken from the drawing's."""
-    left, bottom, width, height = picture.get_layout_engine().get()["rect"]
-    top = bottom + height
-    picture.get_layout_engine().set(
-        rect=(left, bottom, width, height - LEGEND / picture.get_size_inches()[1])
-    )
-    handles = [Patch(color=colour, label=label) for label, colour in colours.items()]
-    picture.legend(
-        handles=handles,
-        loc="upper left",
-        ncols=len(handles),
-        borderaxespad=0.0,
-        bbox_to_anchor=(0.004, top),
-    ).set_in_layout(False)
-
-
-def _counts(group: str, table: Mapping[str, Mapping[str, int]]) -> np.ndarray:
-    """(causes, causes + 2) counts of one group."""
-    causes = list(named(f"groups[{group!r}]", table))
-    counts = np.zeros((len(causes), len(causes) + len(ELSE)))
-    for row, (planted, found) in enumerate(table.items()):
-        for name, count in found.items():
-            if name not in (*causes, *ELSE):
-                raise WorkbookError(
-                    f"groups[{group!r}][{planted!r}]: {name!r} is neither a cause of the group nor"
-                    f" one of {', '.join(ELSE)}"
-                )
-            counts[row, [*causes, *ELSE].index(name)] = finite_number(
-                f"groups[{group!r}][{planted!r}][{name!r}]", count
-            )
-    if (counts < 0).any():
-        raise WorkbookError(f"groups[{group!r}]: a count is below zero")
-    return counts
-
-
-def _draw_confusion(axes: Axes, group: str, causes: list[str], counts: np.ndarray) -> None:
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    for (row, column), share in np.ndenumerate(shares):
-        colour = tint(RIGHT if row == column else WRONG, share)
-        axes.add_patch(
-            Rectangle(
-                (column - 0.5, row - 0.5),
-                1,
-                1,
-                facecolor=colour,
-                edgecolor="#bbbbbb",
-                linewidth=0.6,
-            )
-        )
-        if counts[row, column]:
-            axes.text(
-                column,
-                row,
-                f"{counts[row, column]:.0f}",
-                ha="center",
-                va="center",
-                fontsize=8.5,
-                color=on(colour),
-            )
-    category_ticks(axes.yaxis, [f"{cause}  {row + 1}" for row, cause in enumerate(causes)])
-    category_ticks(
-        axes.xaxis, [*(str(row + 1) for row in range(len(causes))), "other", "cannot\ntell"]
-    )
-    axes.tick_params(labelsize=7.5)
-    axes.set(
-        xlim=(-0.5, len(counts[0]) - 0.5),
-        ylim=(len(causes) - 0.5, -0.5),
-        xlabel="named first",
-        ylabel="planted",
-    )
-    axes.set_title(f"{group}: n = {counts.sum():.0f}")
-
-
-def tint(colour: str, share: float) -> tuple[float, float, float]:
-    """`colour` at a share of 1, white at 0."""
-    return tuple(1 - share * (1 - channel) for channel in to_rgb(colour))
-
-
-def on(colour: tuple[float, float, float]) -> str:
-    """Ink that can be read on `colour`."""
-    return INK if np.dot([0.2126, 0.7152, 0.0722], colour) > 0.5 else "white"
 
 
 def plot_root_cause(
@@ -158,34 +103,26 @@ def plot_root_cause(
     `faults[fault][architecture]`: {"right", "n", "masked": runs, "instead": {cause: runs}}. Raises
     WorkbookError for a count that does not fit.
     """
-    architectures = list(
-        dict.fromkeys(name for found in named("faults", faults).values() for name in found)
-    )
+    named("faults", faults)
+    architectures = list(dict.fromkeys(name for found in faults.values() for name in found))
+    height = max(1.5, 0.5 + 0.2 * len(faults))
+    legend: dict[str, str | Colour] = {
+        "every run named it first": RIGHT,
+        "some did": tint(WRONG, 0.5),
+        "none did": WRONG,
+        "masked: it spoils nothing that is measured": MASKED,
+    }
     with workbook_style():
-        height = max(1.5, 0.5 + 0.2 * len(faults))
         picture = new_picture(height + LEGEND, title)
-        _legend_on_top(
-            picture,
-            {
-                "every run named it first": RIGHT,
-                "some did": tint(WRONG, 0.5),
-                "none did": WRONG,
-                "masked: it spoils nothing that is measured": MASKED,
-            },
-        )
+        _legend_on_top(picture, legend)
         axes = picture.subplots()
+        right_of_cells = len(architectures) - 0.4
         for place, (fault, found) in enumerate(faults.items()):
             for column, name in enumerate(architectures):
                 if name in found:
                     _draw_cell(axes, column, place, f"faults[{fault!r}][{name!r}]", found[name])
-            instead = "; ".join(
-                _instead(name, cell["instead"]) for name, cell in found.items() if cell["instead"]
-            )
-            if len(instead) > INSTEAD_CHARACTERS:
-                instead = instead[: INSTEAD_CHARACTERS - 1] + "…"
-            axes.text(
-                len(architectures) - 0.4, place, instead, va="center", ha="left", fontsize=7.5
-            )
+            instead = _named_instead(found)
+            axes.text(right_of_cells, place, instead, va="center", ha="left", fontsize=7.5)
         category_ticks(axes.yaxis, list(faults))
         category_ticks(axes.xaxis, architectures)
         axes.tick_params(axis="y", labelsize=8)
@@ -196,43 +133,11 @@ def plot_root_cause(
             ylim=(len(faults) - 0.5, -0.5),
             ylabel="planted fault",
         )
-        axes.text(len(architectures) - 0.4, -0.75, "named first instead", fontsize=8.5, va="bottom")
+        axes.text(right_of_cells, -0.75, "named first instead", fontsize=8.5, va="bottom")
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)
         state_provenance(picture, provenance)
     return picture
-
-
-def _draw_cell(axes: Axes, column: int, place: int, where: str, cell: Mapping) -> None:
-    hits, n, masked = (
-        finite_number(f"{where}.{key}", entry(where, cell, key)) for key in ("right", "n", "masked")
-    )
-    if not 0 <= hits <= n:
-        raise WorkbookError(
-            f"{where}: {hits:g} of {n:g} runs are right; wanted at most all of them"
-        )
-    colour = (
-        to_rgb(MASKED)
-        if not n
-        else to_rgb(RIGHT)
-        if hits == n
-        else tint(WRONG, 1.0 if hits == 0 else 0.5)
-    )
-    axes.add_patch(
-        Rectangle((column - 0.46, place - 0.42), 0.92, 0.84, facecolor=colour, edgecolor="none")
-    )
-    text = (
-        "masked"
-        if not n
-        else f"{hits:.0f} of {n:.0f}" + (f" + {masked:.0f} masked" if masked else "")
-    )
-    axes.text(column, place, text, ha="center", va="center", fontsize=7.0, color=on(colour))
-
-
-def _instead(architecture: str, causes: Mapping[str, int]) -> str:
-    return f"{architecture}: " + ", ".join(
-        f"{cause} ×{count}" if count > 1 else cause for cause, count in causes.items()
-    )
 
 
 def plot_alarms(
@@ -244,40 +149,25 @@ def plot_alarms(
     `points[name]`: {"detection": {"value", "interval": (low, high), "n"}, "false_alarms": the
     same}, shares in [0, 1]. The first is the diagnosis, a filled mark; the others are baselines.
     """
-    numbers = {
-        name: {
-            side: _share(f"points[{name!r}].{side}", entry(f"points[{name!r}]", values, side))
-            for side in ("detection", "false_alarms")
-        }
+    drawn = {
+        name: Point(
+            _share(
+                f"points[{name!r}].detection", entry_of(f"points[{name!r}]", values, "detection")
+            ),
+            _share(
+                f"points[{name!r}].false_alarms",
+                entry_of(f"points[{name!r}]", values, "false_alarms"),
+            ),
+        )
         for name, values in named("points", points).items()
     }
-    colours = dict(zip(numbers, (RIGHT, *SPARE_COLOURS)))
+    colours = (RIGHT, *SPARE_COLOURS)
     with workbook_style():
         picture = new_picture(3.4, title)
         axes = picture.subplots()
-        for index, (name, sides) in enumerate(numbers.items()):
-            (alarms, low, high, n_clean), (seen, least, most, n_planted) = (
-                sides["false_alarms"],
-                sides["detection"],
-            )
-            axes.plot([low, high], [seen, seen], color=colours[name], linewidth=1.2)
-            axes.plot([alarms, alarms], [least, most], color=colours[name], linewidth=1.2)
-            axes.plot(
-                alarms,
-                seen,
-                "os^Dv<>p*"[index % 9],
-                color=colours[name],
-                markersize=9 if index == 0 else 6,
-                zorder=3,
-                markerfacecolor=colours[name] if index == 0 else "white",
-                markeredgewidth=1.6,
-                clip_on=False,
-                label=(
-                    f"{name}: notices {100 * seen:.0f} % of {n_planted:.0f}, "
-                    f"alarms in {100 * alarms:.1f} % of {n_clean:.0f}"
-                ),
-            )
-        highest = max(sides["false_alarms"][2] for sides in numbers.values())
+        for index, (name, point) in enumerate(drawn.items()):
+            _draw_point(axes, name, point, index, colours[index % len(colours)])
+        highest = max(point.false_alarms.high for point in drawn.values())
         axes.set(
             xlim=(-0.01, max(0.12, 1.05 * highest)),
             ylim=(0, 1.02),
@@ -289,17 +179,164 @@ def plot_alarms(
     return picture
 
 
-def _share(where: str, values: Mapping) -> tuple[float, float, float, float]:
-    """(value, low, high, n); raises WorkbookError where a share is not one."""
-    low, high = entry(where, values, "interval")
-    numbers = [
-        finite_number(f"{where}.{name}", number)
-        for name, number in (
-            ("value", entry(where, values, "value")),
-            ("interval low", low),
-            ("interval high", high),
+def tint(colour: str, share: float) -> Colour:
+    """`colour` at a share of 1, white at 0."""
+    red, green, blue = (1 - share * (1 - channel) for channel in to_rgb(colour))
+    return red, green, blue
+
+
+def ink_on(colour: Colour) -> str:
+    """Ink that can be read on `colour`."""
+    return INK if luminance(colour) > 0.5 else "white"
+
+
+def _legend_on_top(picture: Picture, colours: Mapping[str, str | Colour]) -> None:
+    """A legend between title and drawing, in room that is taken from the drawing's."""
+    top = take_room_on_top(picture, LEGEND)
+    keys = [Patch(color=colour, label=label) for label, colour in colours.items()]
+    legend = picture.legend(
+        handles=keys,
+        loc="upper left",
+        ncols=len(keys),
+        borderaxespad=0.0,
+        bbox_to_anchor=(0.004, top),
+    )
+    legend.set_in_layout(False)
+
+
+def _row_height(tables: Sequence[Mapping]) -> float:
+    """Inches of matrices side by side: the one with most causes decides."""
+    return max(2, *map(len, tables)) * ROW + 0.75
+
+
+def _counts(group: str, table: Mapping[str, Mapping[str, int]]) -> np.ndarray:
+    """(causes, causes + 2) counts of one group."""
+    causes = list(named(f"groups[{group!r}]", table))
+    columns = [*causes, *ELSE]
+    counts = np.zeros((len(causes), len(columns)))
+    for row, (planted, found) in enumerate(table.items()):
+        where = f"groups[{group!r}][{planted!r}]"
+        for name, count in found.items():
+            if name not in columns:
+                raise WorkbookError(
+                    f"{where}: {name!r} is neither a cause of the group nor one of"
+                    f" {', '.join(ELSE)}"
+                )
+            counts[row, columns.index(name)] = finite_number(f"{where}[{name!r}]", count)
+    if (counts < 0).any():
+        raise WorkbookError(f"groups[{group!r}]: a count is below zero")
+    return counts
+
+
+def _draw_confusion(axes: Axes, group: str, causes: Sequence[str], counts: np.ndarray) -> None:
+    """Cells shaded by the shares of their row, with the counts in them."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    for (row, column), share in np.ndenumerate(shares):
+        colour = tint(RIGHT if row == column else WRONG, share)
+        corner = (column - 0.5, row - 0.5)
+        axes.add_patch(
+            Rectangle(corner, 1, 1, facecolor=colour, edgecolor="#bbbbbb", linewidth=0.6)
         )
+        count = counts[row, column]
+        if count:
+            axes.text(
+                column,
+                row,
+                f"{count:.0f}",
+                ha="center",
+                va="center",
+                fontsize=8.5,
+                color=ink_on(colour),
+            )
+    numbers = [str(row) for row in range(1, len(causes) + 1)]
+    numbered = [f"{cause}  {number}" for cause, number in zip(causes, numbers, strict=True)]
+    category_ticks(axes.yaxis, numbered)
+    category_ticks(axes.xaxis, [*numbers, *ELSE.values()])
+    axes.tick_params(labelsize=7.5)
+    axes.set(
+        xlim=(-0.5, counts.shape[1] - 0.5),
+        ylim=(len(causes) - 0.5, -0.5),
+        xlabel="named first",
+        ylabel="planted",
+    )
+    axes.set_title(f"{group}: n = {counts.sum():.0f}")
+
+
+def _draw_cell(axes: Axes, column: int, place: int, where: str, cell: Mapping) -> None:
+    """How many runs of one fault in one architecture named it first, as a coloured cell."""
+    hits = finite_number(f"{where}.right", entry_of(where, cell, "right"))
+    n = finite_number(f"{where}.n", entry_of(where, cell, "n"))
+    masked = finite_number(f"{where}.masked", entry_of(where, cell, "masked"))
+    if not 0 <= hits <= n:
+        raise WorkbookError(
+            f"{where}: {hits:g} of {n:g} runs are right; wanted at most all of them"
+        )
+    colour = _cell_colour(hits, n)
+    corner = (column - 0.46, place - 0.42)
+    axes.add_patch(Rectangle(corner, 0.92, 0.84, facecolor=colour, edgecolor="none"))
+    text = "masked"
+    if n:
+        text = f"{hits:.0f} of {n:.0f}"
+        if masked:
+            text += f" + {masked:.0f} masked"
+    axes.text(column, place, text, ha="center", va="center", fontsize=7.0, color=ink_on(colour))
+
+
+def _cell_colour(hits: float, n: float) -> Colour:
+    if not n:
+        return to_rgb(MASKED)
+    if hits == n:
+        return to_rgb(RIGHT)
+    return tint(WRONG, 1.0 if hits == 0 else 0.5)
+
+
+def _named_instead(found: Mapping[str, Mapping]) -> str:
+    """What was named for a fault instead of it, by architecture, as much as there is room for."""
+    parts = [
+        f"{architecture}: {_counted(cell['instead'])}"
+        for architecture, cell in found.items()
+        if cell["instead"]
     ]
+    text = "; ".join(parts)
+    if len(text) > INSTEAD_CHARACTERS:
+        return text[: INSTEAD_CHARACTERS - 1] + "…"
+    return text
+
+
+def _counted(causes: Mapping[str, int]) -> str:
+    return ", ".join(f"{cause} ×{count}" if count > 1 else cause for cause, count in causes.items())
+
+
+def _draw_point(axes: Axes, name: str, point: Point, index: int, colour: str) -> None:
+    """A mark at both shares with the bars of their intervals; the first is filled."""
+    seen, alarms = point.detection, point.false_alarms
+    is_first = index == 0
+    axes.plot([alarms.low, alarms.high], [seen.value] * 2, color=colour, linewidth=1.2)
+    axes.plot([alarms.value] * 2, [seen.low, seen.high], color=colour, linewidth=1.2)
+    axes.plot(
+        alarms.value,
+        seen.value,
+        POINT_MARKERS[index % len(POINT_MARKERS)],
+        color=colour,
+        markersize=9 if is_first else 6,
+        zorder=3,
+        markerfacecolor=colour if is_first else "white",
+        markeredgewidth=1.6,
+        clip_on=False,
+        label=point.label(name),
+    )
+
+
+def _share(where: str, values: Mapping) -> Share:
+    """Raises WorkbookError where a share is not one."""
+    low, high = entry_of(where, values, "interval")
+    share = Share(
+        value=finite_number(f"{where}.value", entry_of(where, values, "value")),
+        low=finite_number(f"{where}.interval low", low),
+        high=finite_number(f"{where}.interval high", high),
+        n=finite_number(f"{where}.n", entry_of(where, values, "n")),
+    )
+    numbers = [share.value, share.low, share.high]
     if not all(0 <= number <= 1 for number in numbers):
         raise WorkbookError(f"{where}: {numbers}, but shares lie between 0 and 1")
-    return (*numbers, finite_number(f"{where}.n", entry(where, values, "n")))
+    return share

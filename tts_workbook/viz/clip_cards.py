@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from tts_core.speech.dataset import Clip
 from tts_workbook.viz.mel_plots import plot_clip
 from tts_workbook.viz.picture import Picture
 from tts_workbook.viz.players import Player, play
 
 
-def clip_card(clip: Any, hop_length: int) -> list[Picture | Player]:
+def clip_card(clip: Clip, hop_length: int) -> list[Picture | Player]:
     """Waveform, phonemes and mel of a `Clip`, then its player labelled with the text. `hop_length`
     in samples.
 

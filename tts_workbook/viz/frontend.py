@@ -8,8 +8,7 @@ import os
 from types import ModuleType
 
 from tts_core.errors import WorkbookError
-
-RUNNER_VARIABLE = "TTS_RUNNER"  # the runner sets it in the environment of its kernels
+from tts_workbook.kernel_protocol import RUNNER_VARIABLE
 
 
 def under_runner() -> bool:

@@ -4,12 +4,14 @@ argument's name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from tts_core.errors import WorkbookError
+
+SHARE_TOLERANCE = 1e-6  # a share may leave [0, 1] by so much, and shares their sum of 1
 
 
 def finite_array(name: str, values: Any, dimensions: int, at_least: int = 1) -> np.ndarray:
@@ -32,7 +34,7 @@ def finite_array(name: str, values: Any, dimensions: int, at_least: int = 1) -> 
         )
     bad = ~np.isfinite(array)
     if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        first = tuple(int(place) for place in np.argwhere(bad)[0])
         raise WorkbookError(
             f"{name}: {int(bad.sum())} of {array.size} values are not finite, the first at index "
             f"{first}; find the step or clip that made them before drawing"
@@ -40,13 +42,22 @@ def finite_array(name: str, values: Any, dimensions: int, at_least: int = 1) -> 
     return array
 
 
+def finite_arrays(name: str, values: Mapping, keys: Iterable[str]) -> dict[str, np.ndarray]:
+    """The entries `keys` of `values`, each (any length,) of finite numbers.
+
+    Raises WorkbookError as `entry_of` and `finite_array` do.
+    """
+    return {
+        key: finite_array(f"{name}.{key}", entry_of(name, values, key), dimensions=1)
+        for key in keys
+    }
+
+
 def finite_number(name: str, value: Any) -> float:
     """`value` as a finite float; raises WorkbookError naming the argument."""
-    return float(
-        finite_array(
-            name, np.asarray(value).reshape(()) if np.ndim(value) == 0 else value, dimensions=0
-        )
-    )
+    if np.ndim(value) == 0:
+        value = np.asarray(value).reshape(())
+    return float(finite_array(name, value, dimensions=0))
 
 
 def finite_numbers(name: str, values: Any) -> dict[str, float]:
@@ -57,6 +68,15 @@ def finite_numbers(name: str, values: Any) -> dict[str, float]:
         str(key): finite_number(f"{name}[{key!r}]", value)
         for key, value in named(name, values).items()
     }
+
+
+def numbers_from_zero(name: str, values: Any) -> dict[str, float]:
+    """As `finite_numbers`; raises WorkbookError for a number below zero too."""
+    numbers = finite_numbers(name, values)
+    for key, number in numbers.items():
+        if number < 0:
+            raise WorkbookError(f"{name}[{key!r}] = {number:g}, but it must not be negative")
+    return numbers
 
 
 def named(name: str, values: Any) -> Mapping:
@@ -70,7 +90,7 @@ def named(name: str, values: Any) -> Mapping:
     return values
 
 
-def entry(name: str, values: Mapping, key: str) -> Any:
+def entry_of(name: str, values: Mapping, key: str) -> Any:
     """`values[key]`; raises WorkbookError that lists what there is."""
     named(name, values)
     if key not in values:
@@ -85,8 +105,8 @@ def curve(name: str, run: Mapping, key: str) -> tuple[np.ndarray, np.ndarray]:
     own.
     """
     steps_key = f"{key}_steps" if f"{key}_steps" in named(name, run) else "steps"
-    steps = finite_array(f"{name}.{steps_key}", entry(name, run, steps_key), dimensions=1)
-    values = finite_array(f"{name}.{key}", entry(name, run, key), dimensions=1)
+    steps = finite_array(f"{name}.{steps_key}", entry_of(name, run, steps_key), dimensions=1)
+    values = finite_array(f"{name}.{key}", entry_of(name, run, key), dimensions=1)
     if len(steps) != len(values):
         raise WorkbookError(
             f"{name}: {len(steps)} steps but {len(values)} values of {key!r}; they must be as many"
@@ -94,6 +114,15 @@ def curve(name: str, run: Mapping, key: str) -> tuple[np.ndarray, np.ndarray]:
     if (np.diff(steps) <= 0).any():
         raise WorkbookError(f"{name}.{steps_key}: must rise from entry to entry")
     return steps, values
+
+
+def curves_of(
+    name: str, runs: Mapping[str, Mapping], key: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """`curve` of each of the runs, by its name."""
+    return {
+        run: curve(f"{name}[{run!r}]", values, key) for run, values in named(name, runs).items()
+    }
 
 
 def spans(phonemes: Any, durations: Any, n_frames: int) -> np.ndarray:
@@ -107,10 +136,9 @@ def spans(phonemes: Any, durations: Any, n_frames: int) -> np.ndarray:
         raise WorkbookError(
             f"durations: {len(lengths)} for {len(phonemes)} phonemes; there must be one each"
         )
-    if (lengths < 0).any():
-        raise WorkbookError(
-            f"durations: the one of phoneme {int(np.argmax(lengths < 0))} is negative"
-        )
+    negative = lengths < 0
+    if negative.any():
+        raise WorkbookError(f"durations: the one of phoneme {int(np.argmax(negative))} is negative")
     if lengths.sum() != n_frames:
         raise WorkbookError(
             f"durations: they sum to {lengths.sum():g} frames, but the mel has {n_frames}"

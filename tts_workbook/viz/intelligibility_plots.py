@@ -7,17 +7,18 @@ STOI: short-time objective intelligibility (Taal et al. 2011).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 
-from tts_workbook.viz.axes import category_ticks, legend_above
-from tts_workbook.viz.inputs import entry, finite_array, finite_numbers, named
+from tts_workbook.viz.axes import category_ticks, keys_once, legend_above, white_box
+from tts_workbook.viz.inputs import entry_of, finite_array, finite_numbers, named
 from tts_workbook.viz.picture import Picture, new_picture, workbook_style
 from tts_workbook.viz.style import COLOURS, LEVEL, WIDTH, colours_of
 
-DOTS = {"s": 9, "color": "white", "edgecolor": "#444444", "linewidth": 0.6, "zorder": 3}
+DOTS: dict[str, Any] = {"color": "white", "edgecolor": "#444444", "linewidth": 0.6, "zorder": 3}
 
 
 def plot_intelligibility(
@@ -27,6 +28,7 @@ def plot_intelligibility(
     reference: str | None = "copy-synthesis",
     warped: Mapping[str, float] | None = None,
     order: Sequence[str] | None = None,
+    like: Mapping[str, str] | None = None,
 ) -> Picture:
     """Word error rate per version of a clip, with the line of the copy-synthesis, and STOI against
     it.
@@ -36,22 +38,23 @@ def plot_intelligibility(
     `reference` names the entry of `words` that the line stands for; None draws none. Without any
     `words` STOI stands alone. `warped[label]` is STOI after time warping, drawn as a diamond: for
     what has another timing, or another length and so no plain STOI. Rows stand as in `words`;
-    without them as in `order`.
+    without them as in `order`. `like`: label -> the known name whose colour it has
+    (`style.colours_of`).
     """
     diamonds = finite_numbers("warped", warped) if warped else {}
     if not words:  # another language than the recogniser's: STOI alone
-        return _plot_stoi(
-            finite_numbers("stoi", named("stoi", stoi or {})), diamonds, title, reference, order
-        )
+        shares = finite_numbers("stoi", named("stoi", stoi or {}))
+        labels = [label for label in order or [*shares, *diamonds] if label in shares | diamonds]
+        return _plot_stoi(list(dict.fromkeys(labels)), shares, diamonds, title, reference, like)
     rates = {
         label: finite_array(f"words[{label!r}]", np.atleast_1d(rate), dimensions=1)
         for label, rate in named("words", words).items()
     }
     if reference is not None:
-        entry("words", rates, reference)
+        entry_of("words", rates, reference)
     shares = finite_numbers("stoi", stoi) if stoi else {}
     # by name: a version has one colour, whatever the order of the rows
-    colours = colours_of(sorted(rates))
+    colours = colours_of(sorted(rates), like)
     with workbook_style():
         picture = new_picture(0.65 + 0.33 * len(rates), title)
         panels = picture.subplots(1, 2 if shares else 1, sharey=True, squeeze=False)[0]
@@ -64,49 +67,47 @@ def plot_intelligibility(
                 label=f"mean of the {reference}",
             )
         category_ticks(panels[0].yaxis, list(rates))
-        keys = {handle.get_label(): handle for handle in panels[0].get_legend_handles_labels()[0]}
+        keys = keys_once(panels[:1])
         if keys:
-            legend_above(panels[0], list(keys.values()), width=4.6 if shares else WIDTH)
+            legend_above(panels[0], keys, width=4.6 if shares else WIDTH)
         if shares:
-            _draw_stoi(
-                panels[1], list(rates), shares, diamonds, [colours[label] for label in rates]
-            )
-            panels[1].set_xlabel(f"STOI against the {reference or 'reference'} (1 is best)")
+            _draw_stoi(panels[1], list(rates), shares, diamonds, colours)
+            panels[1].set_xlabel(_stoi_label(reference))
     return picture
 
 
 def _plot_stoi(
+    labels: Sequence[str],
     shares: Mapping[str, float],
     warped: Mapping[str, float],
     title: str,
     reference: str | None,
-    order: Sequence[str] | None,
+    like: Mapping[str, str] | None,
 ) -> Picture:
-    labels = [label for label in order or [*shares, *warped] if label in shares or label in warped]
-    labels = list(dict.fromkeys(labels))
+    """STOI alone, one row per label."""
     with workbook_style():
         picture = new_picture(0.65 + 0.33 * len(labels), title)
         axes = picture.subplots()
-        colours = colours_of(sorted(labels))
-        _draw_stoi(axes, labels, shares, warped, [colours[label] for label in labels])
+        _draw_stoi(axes, labels, shares, warped, colours_of(sorted(labels), like))
         category_ticks(axes.yaxis, labels)
         axes.set_ylim(len(labels) - 0.5, -0.5)
-        axes.set_xlabel(f"STOI against the {reference or 'reference'} (1 is best)")
+        axes.set_xlabel(_stoi_label(reference))
     return picture
 
 
+def _stoi_label(reference: str | None) -> str:
+    return f"STOI against the {reference or 'reference'} (1 is best)"
+
+
 def _draw_rates(axes: Axes, rates: Mapping[str, np.ndarray], colours: Mapping[str, str]) -> None:
+    """A bar per version at the mean of its rates, and a dot per rate where there are several."""
     reach = max(1.0, max(rate.max() for rate in rates.values()))
     means = [rate.mean() for rate in rates.values()]
     axes.barh(range(len(rates)), means, 0.66, color=[colours[label] for label in rates])
     for row, rate in enumerate(rates.values()):
         if len(rate) > 1:
-            axes.scatter(
-                rate,
-                row + np.linspace(-0.2, 0.2, len(rate)),
-                **DOTS,
-                label="one vocoder phase each",
-            )
+            places = row + np.linspace(-0.2, 0.2, len(rate))
+            axes.scatter(rate, places, s=9, label="one vocoder phase each", **DOTS)
         axes.text(
             rate.max() + 0.02 * reach,
             row,
@@ -114,7 +115,7 @@ def _draw_rates(axes: Axes, rates: Mapping[str, np.ndarray], colours: Mapping[st
             va="center",
             fontsize=8.5,
             zorder=4,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+            bbox=white_box(pad=0.6),
         )
     axes.set(
         xlim=(0, 1.15 * reach),
@@ -128,26 +129,21 @@ def _draw_stoi(
     labels: Sequence[str],
     shares: Mapping[str, float],
     warped: Mapping[str, float],
-    colours: Sequence[str],
+    colours: Mapping[str, str],
 ) -> None:
     """One row per label: its STOI as a bar in the colour of the row, and a diamond after time
     warping where given.
     """
     bars = {row: shares[label] for row, label in enumerate(labels) if label in shares}
     diamonds = {row: warped[label] for row, label in enumerate(labels) if label in warped}
-    axes.barh(list(bars), list(bars.values()), 0.66, color=[colours[row] for row in bars])
+    axes.barh(list(bars), list(bars.values()), 0.66, color=[colours[labels[row]] for row in bars])
     for row in range(len(labels)):
         values = [found[row] for found in (bars, diamonds) if row in found]
         if values:
             axes.text(max(0.0, *values) + 0.03, row, f"{values[0]:.3f}", va="center", fontsize=8.5)
     if diamonds:
-        axes.scatter(
-            list(diamonds.values()),
-            list(diamonds),
-            marker="D",
-            label="after time warping",
-            **DOTS | {"s": 26},
-        )
+        rows, heights = list(diamonds), list(diamonds.values())
+        axes.scatter(heights, rows, s=26, marker="D", label="after time warping", **DOTS)
         legend_above(axes, width=4.0)
     axes.set_xlim(min(0.0, *bars.values(), *diamonds.values(), 0.0), 1.18)
     axes.xaxis.set_major_locator(FixedLocator([0, 0.2, 0.4, 0.6, 0.8, 1.0]))

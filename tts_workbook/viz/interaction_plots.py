@@ -4,12 +4,18 @@ it?
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tts_workbook.viz.axes import category_ticks, plain_number
-from tts_workbook.viz.inputs import entry, finite_number, named
+from tts_workbook.viz.axes import (
+    beside_each_other,
+    category_ticks,
+    legend_below,
+    legend_keys,
+    three_digits,
+)
+from tts_workbook.viz.inputs import entry_of, finite_number, named
 from tts_workbook.viz.picture import Picture, new_picture, workbook_style
 from tts_workbook.viz.style import colours_of
 
@@ -24,37 +30,32 @@ def plot_interaction(
     of the first one.
     """
     named("measures", measures)
-    arms = list(named("measures", next(iter(measures.values()))))
-    layouts = list(named("measures", next(iter(measures.values()))[arms[0]]))
+    first_cells = named("measures", next(iter(measures.values())))
+    arms = list(first_cells)
+    layouts = list(named("measures", first_cells[arms[0]]))
     colours = colours_of(arms)
     with workbook_style():
         picture = new_picture(2.7, title)
         panels = picture.subplots(1, len(measures), squeeze=False)[0]
         for panel, (measure, cells) in zip(panels, measures.items(), strict=True):
-            values = {
-                arm: [
-                    finite_number(
-                        f"measures[{measure!r}][{arm!r}][{layout!r}]",
-                        entry(
-                            f"measures[{measure!r}][{arm!r}]",
-                            entry(f"measures[{measure!r}]", cells, arm),
-                            layout,
-                        ),
-                    )
-                    for layout in layouts
-                ]
-                for arm in arms
-            }
+            values = {arm: _cells_of(f"measures[{measure!r}]", cells, arm, layouts) for arm in arms}
             for index, arm in enumerate(arms):
-                places = np.arange(len(layouts)) + (index - (len(arms) - 1) / 2) * 0.36
+                places = np.arange(len(layouts)) + beside_each_other(index, len(arms)) * 0.36
                 bars = panel.bar(places, values[arm], 0.33, color=colours[arm], label=arm)
-                panel.bar_label(
-                    bars, [plain_number(value) for value in values[arm]], fontsize=8, padding=1
-                )
+                numbers = [three_digits(value) for value in values[arm]]
+                panel.bar_label(bars, numbers, fontsize=8, padding=1)
             every = [value for row in values.values() for value in row]
             panel.set_ylim(min(0.0, *every), 1.14 * max(*every, 1e-9))
             panel.set_title(measure, fontsize=9)
             category_ticks(panel.xaxis, layouts)
-        handles = panels[0].get_legend_handles_labels()[0]
-        picture.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        legend_below(picture, legend_keys(panels[0]), columns=len(arms))
     return picture
+
+
+def _cells_of(where: str, cells: Mapping, arm: str, layouts: Sequence[str]) -> list[float]:
+    """The numbers of one level of the first factor, by the level of the second."""
+    inside = f"{where}[{arm!r}]"
+    row = entry_of(where, cells, arm)
+    return [
+        finite_number(f"{inside}[{layout!r}]", entry_of(inside, row, layout)) for layout in layouts
+    ]

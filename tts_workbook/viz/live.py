@@ -55,7 +55,8 @@ class LiveCurves:
         self.steps: list[int] = []
         self.mel_l1: list[float] = []  # ln units, one per step
         self.stopped = False  # the button ended the training before its last step
-        self.button = self.image = None
+        self.button: Any = None  # widgets, where there are any
+        self.image: Any = None
         self._pressed = threading.Event()
         self._open = False
         self._next_drawing = 0.0
@@ -63,20 +64,7 @@ class LiveCurves:
     def show(self) -> LiveCurves:
         """Display it, empty: below the bar a button and the place of the curve."""
         if self.progress.has_widgets:
-            widgets = load_widgets()
-            self.button = widgets.Button(
-                description="Stop, keep the model",
-                icon="stop",
-                button_style="warning",
-                layout=widgets.Layout(width="max-content"),
-                tooltip=TOOLTIP,
-            )
-            heard_at_once(self.button)
-            self.button.on_click(lambda _: self.stop())
-            self.image = widgets.Image(
-                format="png", layout=widgets.Layout(max_width="100%", object_fit="contain")
-            )
-            self.progress.below = [self.button, self.image]
+            self._make_widgets()
         self.progress.__enter__()
         self._open = True
         return self
@@ -110,21 +98,41 @@ class LiveCurves:
         """Take bar, button and curve away and leave one line; the curve is drawn by a cell of its
         own.
         """
-        if self._open:
-            self._open = False
-            self.progress.finish(remark or (" (stopped by hand)" if self.stopped else ""))
+        if not self._open:
+            return
+        self._open = False
+        if self.stopped and not remark:
+            remark = " (stopped by hand)"
+        self.progress.finish(remark)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self.close("" if kind is None else f" (stopped by {kind.__name__})")
 
+    def _make_widgets(self) -> None:
+        """A button and the place of the curve, under the bar."""
+        widgets = load_widgets()
+        self.button = widgets.Button(
+            description="Stop, keep the model",
+            icon="stop",
+            button_style="warning",
+            layout=widgets.Layout(width="max-content"),
+            tooltip=TOOLTIP,
+        )
+        heard_at_once(self.button)
+        self.button.on_click(lambda _: self.stop())
+        self.image = widgets.Image(
+            format="png", layout=widgets.Layout(max_width="100%", object_fit="contain")
+        )
+        self.progress.below = [self.button, self.image]
+
     def _draw(self) -> None:
         start = time.monotonic()
         curve = {"steps": self.steps, "mel_l1": self.mel_l1}
-        self.image.value = plot_loss_curves(
-            {self.progress.label: curve}, {"best constant": self.best_constant}
-        ).png()
+        levels = {"best constant": self.best_constant}
+        self.image.value = plot_loss_curves({self.progress.label: curve}, levels).png()
         end = time.monotonic()
-        self._next_drawing = end + max(MIN_INTERVAL, (end - start) * (1 / DRAWING_SHARE - 1))
+        pause = (end - start) * (1 / DRAWING_SHARE - 1)
+        self._next_drawing = end + max(MIN_INTERVAL, pause)
 
 
 def heard_at_once(widget: Any) -> None:

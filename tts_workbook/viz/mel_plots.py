@@ -6,11 +6,13 @@ T frames, M mel bins, N phonemes, L samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 
 from tts_core.errors import WorkbookError
 from tts_workbook.viz.inputs import finite_array, finite_number, named, spans
@@ -20,13 +22,8 @@ from tts_workbook.viz.style import COLOURS, INK, MEL_COLOURS
 
 ENVELOPE_COLUMNS = 1600  # a waveform is drawn as minimum and maximum per column
 PANEL_PIXELS = 700  # more frames than this are smoothed down, fewer are drawn as they are
-EXTENDS = {
-    (False, False): "neither",
-    (True, False): "min",
-    (False, True): "max",
-    (True, True): "both",
-}
 COLOUR_LABEL = "log-mel (ln units)"
+ENDED = "#f2f2f2"  # where a shorter mel has ended
 
 
 def plot_clip(
@@ -58,7 +55,7 @@ def plot_clip(
         draw_phonemes(track, boundaries, phonemes, end)
         limits = mel_limits(mel)
         drawn = _draw_mel(image, mel, hop, limits)
-        draw_boundaries(image, boundaries, end)
+        draw_boundaries(image, boundaries)
         image.set_ylabel("mel bin")
         image.set_xlim(0, end)
         image.set_xlabel("time (s)")
@@ -90,46 +87,35 @@ def plot_mels(
         label: finite_array(f"mels[{label!r}]", mel, dimensions=2)
         for label, mel in named("mels", mels).items()
     }
-    bins = {label: mel.shape[1] for label, mel in arrays.items()}
-    if len(set(bins.values())) > 1:
-        raise WorkbookError(f"mels: they must have as many bins each, but have {bins}")
-    notes = dict(notes or {})
-    if set(notes) - set(arrays):
-        raise WorkbookError(
-            f"notes: {sorted(set(notes) - set(arrays))} name no mel; the mels are {list(arrays)}"
-        )
-    rows = -(-len(arrays) // columns)
+    notes = notes or {}
+    _check_mels(arrays, notes)
+    rows = math.ceil(len(arrays) / columns)
     limits = mel_limits(next(iter(arrays.values())))
     end = max(len(mel) for mel in arrays.values()) * hop
-    lowest, highest = (
-        min(mel.min() for mel in arrays.values()),
-        max(mel.max() for mel in arrays.values()),
-    )
     with workbook_style():
         picture = new_picture(0.5 + 1.12 * rows, title, alignment)
-        panels = picture.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-        # panels may be left over
-        for panel, (label, mel) in zip(panels, arrays.items(), strict=False):
+        grid = picture.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        panels, spare = list(grid[: len(arrays)]), grid[len(arrays) :]
+        for panel, (label, mel) in zip(panels, arrays.items(), strict=True):
             drawn = _draw_mel(panel, mel, hop, limits, columns)
             panel.set_title(str(label), fontweight="bold")
             panel.set_title(str(notes.get(label, "")), loc="right", fontsize=8.5)
-        for panel in panels[len(arrays) :]:
+        for panel in spare:
             panel.set_visible(False)
-        # the lowest of each column
-        for panel in panels[max(0, len(arrays) - columns) : len(arrays)]:
+        for panel in panels[-columns:]:  # the lowest of each column
             panel.tick_params(labelbottom=True)
-        for panel in panels[::columns]:
+        for panel in grid[::columns]:
             panel.set_ylabel("mel bin")
         panels[0].set_xlim(0, end)
         picture.supxlabel(x_label, fontsize=9)
         picture.colorbar(
             drawn,
-            ax=list(panels[: len(arrays)]),
+            ax=panels,
             label=colour_label,
             pad=0.01,
             aspect=14 * rows,
             fraction=0.05,
-            extend=EXTENDS[lowest < limits[0], highest > limits[1]],
+            extend=_pointed_ends(limits, list(arrays.values())),
             extendfrac=0.02,
         )
     return picture
@@ -151,8 +137,8 @@ def plot_mel_snapshots(
     mels = {"target": target}
     for step in sorted(named("snapshots", snapshots)):
         mels[_step_label(step)] = snapshots[step]
-    notes = {_step_label(step): text for step, text in (notes or {}).items()}
-    return plot_mels(mels, hop_seconds, title, notes, columns)
+    labelled = {_step_label(step): text for step, text in (notes or {}).items()}
+    return plot_mels(mels, hop_seconds, title, labelled, columns)
 
 
 def mel_limits(mel: np.ndarray) -> tuple[float, float]:
@@ -160,12 +146,38 @@ def mel_limits(mel: np.ndarray) -> tuple[float, float]:
     scale too.
     """
     low, high = float(mel.min()), float(mel.max())
-    return (low, high) if high - low >= 1 else ((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
+    if high - low >= 1:
+        return low, high
+    middle = (low + high) / 2
+    return middle - 0.5, middle + 0.5
+
+
+def _check_mels(mels: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> None:
+    bins = {label: mel.shape[1] for label, mel in mels.items()}
+    if len(set(bins.values())) > 1:
+        raise WorkbookError(f"mels: they must have as many bins each, but have {bins}")
+    unknown = sorted(set(notes) - set(mels))
+    if unknown:
+        raise WorkbookError(f"notes: {unknown} name no mel; the mels are {list(mels)}")
+
+
+def _pointed_ends(
+    limits: tuple[float, float], mels: Sequence[np.ndarray]
+) -> Literal["neither", "min", "max", "both"]:
+    """The ends of the colour bar beyond which some mel goes."""
+    below = min(mel.min() for mel in mels) < limits[0]
+    above = max(mel.max() for mel in mels) > limits[1]
+    if below and above:
+        return "both"
+    if below:
+        return "min"
+    return "max" if above else "neither"
 
 
 def _draw_mel(
     axes: Axes, mel: np.ndarray, hop: float, limits: tuple[float, float], columns: int = 1
-):
+) -> AxesImage:
+    """The mel (T, M) over seconds, on the colour scale between `limits`."""
     drawn = axes.imshow(
         mel.T,
         cmap=MEL_COLOURS,
@@ -175,11 +187,12 @@ def _draw_mel(
         interpolation="nearest" if len(mel) * columns <= PANEL_PIXELS else "auto",
     )
     axes.grid(False)
-    axes.set_facecolor("#f2f2f2")  # where a shorter mel has ended
+    axes.set_facecolor(ENDED)
     return drawn
 
 
 def _draw_waveform(axes: Axes, samples: np.ndarray, sample_rate: float) -> None:
+    """The samples (L,) over seconds: a line where they are few, else the range of each column."""
     stride = max(1, len(samples) // ENVELOPE_COLUMNS)
     starts = np.arange(0, len(samples), stride)
     low, high = np.minimum.reduceat(samples, starts), np.maximum.reduceat(samples, starts)

@@ -9,14 +9,17 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from tts_workbook.viz.axes import CHARACTER_WIDTH
+from tts_workbook.viz.axes import CHARACTER_WIDTH, POINTS_PER_INCH
 from tts_workbook.viz.style import BAND, GREY, INK
 
 TYPE_POINTS = 7.5
 ROWS = 3  # labels that would touch are staggered over this many rows
 AXES_INCHES = 6.8  # width of the time axis in a full-width picture, roughly
+NAME_GAP = 0.035  # inches between two names
 MOSTLY = 0.7  # where fewer can be named than this share, none is
-CROWDED = 2.2 / 72  # inches: phonemes narrower than this on average get no boundary lines
+CROWDED = (
+    2.2 / POINTS_PER_INCH
+)  # inches: phonemes narrower than this on average get no boundary lines
 
 
 def label_rows(
@@ -34,12 +37,15 @@ def label_rows(
     free_from = [-np.inf] * ROWS
     rows: list[int | None] = []
     for start, stop, name in zip(boundaries[:-1], boundaries[1:], phonemes, strict=True):
-        half = (len(str(name)) * CHARACTER_WIDTH * type_points / 72 + 0.035) / 2 * end / width
+        inches = len(str(name)) * CHARACTER_WIDTH * type_points / POINTS_PER_INCH + NAME_GAP
+        half = inches / 2 * end / width
         middle = (start + stop) / 2
         fitting = [row for row in range(ROWS) if free_from[row] <= middle - half]
-        rows.append(fitting[0] if fitting and stop > start else None)
-        if rows[-1] is not None:
-            free_from[rows[-1]] = middle + half
+        if fitting and stop > start:
+            rows.append(fitting[0])
+            free_from[fitting[0]] = middle + half
+        else:
+            rows.append(None)
     return rows
 
 
@@ -48,29 +54,12 @@ def draw_phonemes(axes: Axes, boundaries: np.ndarray, phonemes: Sequence[str], e
     ends at `end`.
     """
     rows = label_rows(boundaries, phonemes, end)
-    named = [row for row in rows if row is not None]
-    if len(named) >= MOSTLY * len(rows):
-        height = 1 / (max(named) + 1)
-        for index, row in enumerate(rows):
-            start, stop = boundaries[index], boundaries[index + 1]
-            if index % 2 == 0:
-                axes.axvspan(start, stop, facecolor=BAND, edgecolor="none")
-            if row is not None:
-                axes.text(
-                    (start + stop) / 2,
-                    (row + 0.5) * height,
-                    str(phonemes[index]),
-                    ha="center",
-                    va="center",
-                    fontsize=TYPE_POINTS,
-                    color=INK,
-                    clip_on=True,
-                )
-        note = (
-            f"{len(named)} of {len(rows)} named, the others are too narrow"
-            if len(named) < len(rows)
-            else ""
-        )
+    used = [row for row in rows if row is not None]
+    if len(used) >= MOSTLY * len(rows):
+        _draw_names(axes, boundaries, phonemes, rows)
+        note = ""
+        if len(used) < len(rows):
+            note = f"{len(used)} of {len(rows)} named, the others are too narrow"
         axes.set_title(note, loc="right", fontsize=7.5, color=GREY, pad=2)
     else:
         axes.text(
@@ -91,10 +80,33 @@ def draw_phonemes(axes: Axes, boundaries: np.ndarray, phonemes: Sequence[str], e
     axes.set_ylabel("phonemes", rotation=0, ha="right", va="center", fontsize=8)
 
 
-def draw_boundaries(axes: Axes, boundaries: np.ndarray, end: float) -> None:
+def _draw_names(
+    axes: Axes, boundaries: np.ndarray, phonemes: Sequence[str], rows: Sequence[int | None]
+) -> None:
+    """Every second span shaded, and the names that have a row in the middle of theirs."""
+    n_rows = 1 + max(row for row in rows if row is not None)
+    for index, row in enumerate(rows):
+        start, stop = boundaries[index], boundaries[index + 1]
+        if index % 2 == 0:
+            axes.axvspan(start, stop, facecolor=BAND, edgecolor="none")
+        if row is not None:
+            axes.text(
+                (start + stop) / 2,
+                (row + 0.5) / n_rows,
+                str(phonemes[index]),
+                ha="center",
+                va="center",
+                fontsize=TYPE_POINTS,
+                color=INK,
+                clip_on=True,
+            )
+
+
+def draw_boundaries(axes: Axes, boundaries: np.ndarray) -> None:
     """Thin lines over a mel at the inner `boundaries`, none where they would hide it."""
     inner = np.unique(boundaries[1:-1])
-    if len(inner) and end / (len(inner) + 1) / end * AXES_INCHES > CROWDED:
+    inches_each = AXES_INCHES / (len(inner) + 1)
+    if len(inner) and inches_each > CROWDED:
         axes.vlines(
             inner,
             0,

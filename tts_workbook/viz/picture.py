@@ -16,9 +16,11 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from matplotlib import style
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -44,10 +46,10 @@ class Picture(Figure):
     def __init__(self, height: float, width: float = WIDTH) -> None:
         """`height`, `width` in inches."""
         super().__init__(figsize=(width, height), dpi=DPI, facecolor="white")
-        FigureCanvasAgg(self)
+        self.agg = FigureCanvasAgg(self)  # sets self.canvas too
         self.has_banner = False
 
-    def draw(self, renderer) -> None:
+    def draw(self, renderer: RendererBase) -> None:
         with workbook_style():  # tick labels are written while drawing
             super().draw(renderer)
 
@@ -55,15 +57,11 @@ class Picture(Figure):
         """The picture as a small PNG file: 256 colours of its own choosing, a third of the size of
         true colour.
         """
-        self.canvas.draw()
-        pixels = Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("RGB")
-        target = io.BytesIO()
-        pixels.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-            target, format="png", optimize=True, dpi=(self.dpi, self.dpi)
-        )
-        return target.getvalue()
+        self.agg.draw()
+        pixels = Image.fromarray(np.asarray(self.agg.buffer_rgba())).convert("RGB")
+        return _small_png(pixels, dpi=(self.dpi, self.dpi))
 
-    def get_tightbbox(self, *args, **kwargs) -> Bbox:
+    def get_tightbbox(self, *_: Any, **__: Any) -> Bbox:
         """The whole picture, in inches: `savefig(bbox_inches="tight")` cuts nothing off and keeps
         the size.
         """
@@ -97,35 +95,31 @@ def new_picture(height: float, title: str = "", alignment: str | None = None) ->
             f"alignment = {alignment!r}, but it must be one of {', '.join(map(repr, ALIGNMENTS))}"
         )
     lines = _wrapped(title)
-    room_for_title = 0.2 * len(lines) + (0.06 if lines else 0.0)
+    room_for_title = 0.2 * len(lines) + 0.06 if lines else 0.0
     room_for_banner = BANNER_HEIGHT if alignment == "uniform" else 0.0
     total = height + room_for_title + room_for_banner
     picture = Picture(total)
     picture.has_banner = bool(room_for_banner)
-    picture.set_layout_engine(
-        ConstrainedLayoutEngine(
-            rect=(0.004, 0.004, 0.992, (total - room_for_title - room_for_banner) / total - 0.008),
-            h_pad=0.04,
-            w_pad=0.04,
-        )
-    )
+    share_of_drawing = (total - room_for_title - room_for_banner) / total
+    room = (0.004, 0.004, 0.992, share_of_drawing - 0.008)
+    picture.set_layout_engine(ConstrainedLayoutEngine(rect=room, h_pad=0.04, w_pad=0.04))
     if lines:
-        text = picture.text(
-            0.008,
-            (total - room_for_banner - 0.05) / total,
-            "\n".join(lines),
-            ha="left",
-            va="top",
-            fontsize=TITLE_POINTS,
-            fontweight="bold",
-            linespacing=1.15,
-        )
-        wide = text.get_window_extent().width / (0.984 * picture.bbox.width)
-        # a line of capitals is wider than the average
-        text.set_fontsize(TITLE_POINTS / max(1.0, wide))
+        _add_title(picture, lines, top=(total - room_for_banner - 0.05) / total)
     if room_for_banner:
         _add_banner(picture, room_for_banner / total)
     return picture
+
+
+def take_room_on_top(picture: Picture, inches: float) -> float:
+    """Take room from the top of the drawing, for what stands between title and drawing; returns
+    where it ends, as a share of the picture's height.
+    """
+    engine = picture.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)  # `new_picture` has set it
+    left, bottom, width, height = engine.get()["rect"]
+    less = inches / picture.get_size_inches()[1]
+    engine.set(rect=(left, bottom, width, height - less))
+    return bottom + height
 
 
 def with_banner(png: bytes) -> bytes:
@@ -137,10 +131,14 @@ def with_banner(png: bytes) -> bytes:
     whole = Image.new("RGB", (below.width, above.height + below.height), "white")
     whole.paste(above, (0, 0))
     whole.paste(below, (0, above.height))
+    return _small_png(whole)
+
+
+def _small_png(pixels: Image.Image, **keywords: Any) -> bytes:
+    """A PNG file of 256 colours; `keywords` go into the file."""
+    small = pixels.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     target = io.BytesIO()
-    whole.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-        target, format="png", optimize=True
-    )
+    small.save(target, format="png", optimize=True, **keywords)
     return target.getvalue()
 
 
@@ -161,12 +159,30 @@ def show(*pictures: Figure) -> None:
 
 
 def _wrapped(title: str) -> list[str]:
-    lines = [
-        part for line in str(title).splitlines() for part in textwrap.wrap(line, TITLE_CHARACTERS)
-    ]
-    if len(lines) > TITLE_LINES:
-        lines = [*lines[: TITLE_LINES - 1], lines[TITLE_LINES - 1][: TITLE_CHARACTERS - 1] + "…"]
-    return lines
+    """The lines of a title; where there are too many, the last one ends in an ellipsis."""
+    lines: list[str] = []
+    for line in str(title).splitlines():
+        lines += textwrap.wrap(line, TITLE_CHARACTERS)
+    if len(lines) <= TITLE_LINES:
+        return lines
+    last = lines[TITLE_LINES - 1]
+    return [*lines[: TITLE_LINES - 1], last[: TITLE_CHARACTERS - 1] + "…"]
+
+
+def _add_title(picture: Picture, lines: list[str], top: float) -> None:
+    text = picture.text(
+        0.008,
+        top,
+        "\n".join(lines),
+        ha="left",
+        va="top",
+        fontsize=TITLE_POINTS,
+        fontweight="bold",
+        linespacing=1.15,
+    )
+    # a line of capitals is wider than the average
+    too_wide = text.get_window_extent().width / (0.984 * picture.bbox.width)
+    text.set_fontsize(TITLE_POINTS / max(1.0, too_wide))
 
 
 def _add_banner(picture: Picture, share: float) -> None:

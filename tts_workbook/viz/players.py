@@ -20,13 +20,13 @@ import soundfile
 from tts_core.errors import WorkbookError
 from tts_workbook.viz.inputs import finite_array, finite_number, named
 
-MAX_SECONDS = 30.0  # longer clips are cut, and the label says so
-RATES = (4_000, 192_000)  # Hz; what browsers decode
+LONGEST_PLAYED = 30.0  # seconds; longer clips are cut, and the label says so
+LOWEST_RATE, HIGHEST_RATE = 4_000, 192_000  # Hz; what browsers decode
 FULL_SCALE = 1.0  # samples beyond cannot be stored
 CARD = (
-    "display:inline-block;vertical-align:top;box-sizing:border-box;width:290px;max-width:100%;color:inherit;margin:3px"
-    " 10px 8px 0;padding:5px 8px;border:1px solid #9a9a9a;border-radius:5px;font:12px/1.45"
-    " sans-serif"
+    "display:inline-block;vertical-align:top;box-sizing:border-box;width:290px;max-width:100%;"
+    "color:inherit;margin:3px 10px 8px 0;padding:5px 8px;border:1px solid #9a9a9a;"
+    "border-radius:5px;font:12px/1.45 sans-serif"
 )
 
 
@@ -75,12 +75,12 @@ def play_row(clips: Mapping[str, Any], sample_rate: int, peak: float | None = No
         for label, samples in named("clips", clips).items()
     }
     loudest = max(clips, key=lambda label: np.abs(clips[label]).max())
-    gain = _gain(loudest, float(np.abs(clips[loudest]).max()), peak)
+    gain = _gain_of_row(loudest, float(np.abs(clips[loudest]).max()), peak)
     cards, lines = [], []
     for label, samples in clips.items():
-        facts = describe(samples * gain, sample_rate, gain)
-        kept = samples[: int(MAX_SECONDS * sample_rate)] * gain
-        cards.append(_card(label, facts, encode(kept, sample_rate)))
+        facts = sound_facts(samples * gain, sample_rate, gain)
+        kept = samples[: int(LONGEST_PLAYED * sample_rate)] * gain
+        cards.append(_card(label, facts, flac_bytes(kept, sample_rate)))
         lines.append(f"{label}: {facts}")
     return Player(cards, lines)
 
@@ -93,26 +93,22 @@ def level_db(samples: np.ndarray) -> float:
     return 20 * np.log10(rms) if rms > 0 else -np.inf
 
 
-def describe(samples: np.ndarray, sample_rate: int, gain: float = 1.0) -> str:
+def sound_facts(samples: np.ndarray, sample_rate: int, gain: float = 1.0) -> str:
     """Duration, level and peak of what is played, in words, with whatever was done to it."""
     seconds = len(samples) / sample_rate
-    kept = samples[: int(MAX_SECONDS * sample_rate)]
+    kept = samples[: int(LONGEST_PLAYED * sample_rate)]
     level = level_db(kept)
-    facts = [
-        (
-            f"{seconds:.2f} s"
-            if len(kept) == len(samples)
-            else f"first {MAX_SECONDS:.0f} s of {seconds:.1f} s"
-        ),
-        "digital silence" if np.isinf(level) else f"level {level:.1f} dBFS rms",
-        f"peak {np.abs(kept).max():.3f}",
-    ]
+    length = f"{seconds:.2f} s"
+    if len(kept) < len(samples):
+        length = f"first {LONGEST_PLAYED:.0f} s of {seconds:.1f} s"
+    loudness = "digital silence" if np.isinf(level) else f"level {level:.1f} dBFS rms"
+    facts = [length, loudness, f"peak {np.abs(kept).max():.3f}"]
     if gain < 1:
         facts.append(f"attenuated by {-20 * np.log10(gain):.1f} dB")
     return ", ".join(facts).replace("-", "−")
 
 
-def encode(samples: np.ndarray, sample_rate: int) -> bytes:
+def flac_bytes(samples: np.ndarray, sample_rate: int) -> bytes:
     """`samples` (L,) in [-1, 1] as a 16-bit FLAC file: lossless but for the rounding, about half a
     WAV's size.
     """
@@ -133,7 +129,10 @@ def _card(label: str, facts: str, flac: bytes) -> str:
     )
 
 
-def _gain(label: str, loudest: float, peak: float | None) -> float:
+def _gain_of_row(label: str, loudest: float, peak: float | None) -> float:
+    """What every clip of a row is multiplied by; `loudest` is the peak of the clip `label`, `peak`
+    what it may have.
+    """
     if peak is not None:
         peak = finite_number("peak", peak)
         if not 0 < peak <= FULL_SCALE:
@@ -151,9 +150,9 @@ def _gain(label: str, loudest: float, peak: float | None) -> float:
 
 def _rate(sample_rate: Any) -> int:
     rate = finite_number("sample_rate", sample_rate)
-    if rate != int(rate) or not RATES[0] <= rate <= RATES[1]:
+    if rate != int(rate) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise WorkbookError(
-            f"sample_rate = {rate:g} Hz, but players take whole rates from {RATES[0]:,} to "
-            f"{RATES[1]:,} Hz"
+            f"sample_rate = {rate:g} Hz, but players take whole rates from {LOWEST_RATE:,} to "
+            f"{HIGHEST_RATE:,} Hz"
         )
     return int(rate)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.axes import Axes
 
-from tts_workbook.viz.axes import legend_above, log_axis, log_limits, plain_number
-from tts_workbook.viz.inputs import curve, entry, finite_number, named
+from tts_workbook.viz.axes import legend_above, legend_keys, log_axis, log_limits, three_digits
+from tts_workbook.viz.constant_line import (
+    Curves,
+    band_key,
+    draw_constant_band,
+    draw_share,
+    step_limits,
+)
+from tts_workbook.viz.inputs import curves_of, entry_of, finite_number, named
 from tts_workbook.viz.picture import Picture, new_picture, workbook_style
+from tts_workbook.viz.provenance import state_provenance
 from tts_workbook.viz.style import GREY, INK, LEVEL, WIDTH, colours_of
-from tts_workbook.viz.training_plots import band_key, draw_constant_band, draw_share, step_limits
-
-LINE_CHARACTERS = 150  # of small type across a picture
 
 
 def plot_recorded_run(record: Mapping, title: str = "") -> Picture:
@@ -25,70 +30,47 @@ def plot_recorded_run(record: Mapping, title: str = "") -> Picture:
     steps brings them, as in "time_variance_share_steps". Raises WorkbookError for a missing key or
     a value that is not finite.
     """
-    runs = named("record['runs']", entry("record", record, "runs"))
-    provenance = entry("record", record, "provenance")
-    keys = ("over_constant", "time_variance_share", "duration_loss", "gradient_norm")
-    curves = {
-        key: {name: curve(f"runs[{name!r}]", run, key) for name, run in runs.items()}
-        for key in keys
-    }
+    runs = named("record['runs']", entry_of("record", record, "runs"))
+    provenance = entry_of("record", record, "provenance")
+    over_constant = curves_of("runs", runs, "over_constant")
+    shares = curves_of("runs", runs, "time_variance_share")
+    durations = curves_of("runs", runs, "duration_loss")
+    gradients = curves_of("runs", runs, "gradient_norm")
     colours = colours_of(runs)
     with workbook_style():
         picture = new_picture(5.0, title)
         (loss, share), (duration, gradient) = picture.subplots(2, 2, sharex=True)
-        for axes, key in (
-            (loss, "over_constant"),
-            (duration, "duration_loss"),
-            (gradient, "gradient_norm"),
-        ):
-            for name, (steps, values) in curves[key].items():
-                axes.plot(steps, values, color=colours[name], label=name, linewidth=1.2)
-        draw_constant_band(loss, [values for _, values in curves["over_constant"].values()])
-        draw_share(share, curves["time_variance_share"], colours)
-        for axes, key, label in (
-            (duration, "duration_loss", "duration loss\n(MSE of log1p durations)"),
-            (gradient, "gradient_norm", "gradient norm\n(before the clip)"),
-        ):
-            log_axis(
-                axes,
-                "y",
-                *log_limits(np.concatenate([values for _, values in curves[key].values()])),
-            )
-            axes.set(xlabel="training step", ylabel=label)
+        _draw_lines(loss, over_constant, colours)
+        draw_constant_band(loss, [values for _, values in over_constant.values()])
+        draw_share(share, shares, colours)
+        _draw_lines(duration, durations, colours)
+        _scale(duration, durations, "duration loss\n(MSE of log1p durations)")
+        _draw_lines(gradient, gradients, colours)
+        _scale(gradient, gradients, "gradient norm\n(before the clip)")
         if "clip_norm" in record:
-            clip_norm = finite_number("record['clip_norm']", record["clip_norm"])
-            gradient.axhline(clip_norm, **LEVEL | {"color": INK}, zorder=2.5)
-            low, high = gradient.get_ylim()
-            log_axis(gradient, "y", min(low, clip_norm / 1.6), max(high, clip_norm * 1.6))
-            gradient.set_title(
-                f"dashed: the clip at {plain_number(clip_norm)}",
-                loc="right",
-                fontsize=8,
-                color=GREY,
-            )
-        loss.set_xlim(*step_limits(curves["over_constant"]))
-        legend_above(loss, [*loss.get_legend_handles_labels()[0], band_key()], width=WIDTH / 2)
+            _mark_clip(gradient, finite_number("record['clip_norm']", record["clip_norm"]))
+        loss.set_xlim(*step_limits(over_constant))
+        legend_above(loss, [*legend_keys(loss), band_key()], width=WIDTH / 2)
         state_provenance(picture, provenance)
     return picture
 
 
-def state_provenance(picture: Picture, provenance: Mapping | None) -> None:
-    """Where a recorded picture comes from, in small type underneath; nothing where it was not
-    recorded.
-    """
-    if provenance is not None:
-        picture.supxlabel(provenance_line(provenance), fontsize=7, color=GREY, x=0.01, ha="left")
+def _draw_lines(axes: Axes, curves: Curves, colours: Mapping[str, str]) -> None:
+    for name, (steps, values) in curves.items():
+        axes.plot(steps, values, color=colours[name], label=name, linewidth=1.2)
 
 
-def provenance_line(provenance: Mapping) -> str:
-    """The record's origin in at most two lines of small type: device, date, commit, then the
-    command.
-    """
-    words = {"date": "recorded", "device": "on", "commit": "at commit"}
-    origin = ", ".join(
-        f"{word} {provenance[key]}" for key, word in words.items() if provenance.get(key)
-    )
-    lines = [origin or "recorded; where and when is not stated", str(provenance.get("command", ""))]
-    return "\n".join(
-        textwrap.shorten(line, LINE_CHARACTERS, placeholder=" …") for line in lines if line
-    )
+def _scale(axes: Axes, curves: Curves, label: str) -> None:
+    """A log axis around the curves, under its name."""
+    values = np.concatenate([values for _, values in curves.values()])
+    log_axis(axes, "y", *log_limits(values))
+    axes.set(xlabel="training step", ylabel=label)
+
+
+def _mark_clip(axes: Axes, clip_norm: float) -> None:
+    """The norm that gradients are clipped to, with room around it."""
+    axes.axhline(clip_norm, **LEVEL | {"color": INK}, zorder=2.5)
+    low, high = axes.get_ylim()
+    log_axis(axes, "y", min(low, clip_norm / 1.6), max(high, clip_norm * 1.6))
+    note = f"dashed: the clip at {three_digits(clip_norm)}"
+    axes.set_title(note, loc="right", fontsize=8, color=GREY)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import html
 import traceback
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from tts_core.errors import WorkbookError
 from tts_workbook.viz.frontend import load_widgets, under_runner
@@ -44,15 +45,30 @@ class Interactive:
 
     def close(self) -> None:
         """Let go of every widget in it."""
-        if self.box is not None:
-            self.screen.clear()
-            for widget in (
-                *getattr(self.control, "children", ()),
-                self.control,
-                self.screen.box,
-                self.box,
-            ):
-                widget.close()
+        if self.box is None or self.screen is None:
+            return
+        self.screen.clear()
+        inside = getattr(self.control, "children", ())
+        for widget in (*inside, self.control, self.screen.box, self.box):
+            widget.close()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing on a screen: the kind of widget that shows it, and what is shown."""
+
+    kind: Literal["Image", "HTML", "VBox"]
+    content: Any  # PNG bytes, an HTML text, an Interactive
+
+    def widget(self) -> Any:
+        """A widget that shows it."""
+        if self.kind == "VBox":
+            return self.content.box
+        widgets = load_widgets()
+        if self.kind == "HTML":
+            return widgets.HTML(value=self.content)
+        layout = widgets.Layout(max_width="100%", object_fit="contain")
+        return widgets.Image(value=self.content, format="png", layout=layout)
 
 
 class Screen:
@@ -62,30 +78,20 @@ class Screen:
 
     def __init__(self) -> None:
         self.box = load_widgets().VBox()
-        self._inside: list[Interactive] = []
-
-    @property
-    def error(self) -> str:
-        """The error that is shown, as HTML; empty while all is well."""
-        shown = [
-            child.value
-            for child in self.box.children
-            if isinstance(getattr(child, "value", None), str)
-        ]
-        return "".join(text for text in shown if ERROR_STYLE in text)
+        self.error = ""  # the error that is shown, as HTML; empty while all is well
+        self._parts: list[Part] = []
 
     def show(self, draw: Callable[[Any], Any], value: Any) -> None:
         """Show `draw(value)`; what it raises is raised."""
-        shown = draw(value)
-        parts = [prepared(part) for part in (shown if isinstance(shown, list | tuple) else [shown])]
-        kinds = [kind for kind, _ in parts]
-        if kinds == [type(child).__name__ for child in self.box.children] and "VBox" not in kinds:
-            for child, (_, content) in zip(self.box.children, parts, strict=True):  # no flicker
-                child.value = content
+        parts = parts_of(draw(value))
+        kinds = [part.kind for part in parts]
+        if kinds == [part.kind for part in self._parts] and "VBox" not in kinds:
+            for child, part in zip(self.box.children, parts, strict=True):  # no flicker
+                child.value = part.content
+            self._parts = parts
         else:
-            self.clear()
-            self._inside = [content for kind, content in parts if kind == "VBox"]
-            self.box.children = [made(kind, content) for kind, content in parts]
+            self._put(parts)
+        self.error = ""
 
     def show_or_tell(self, draw: Callable[[Any], Any], value: Any) -> None:
         """`show` for a callback, where a raised error would be lost: it is shown in place of the
@@ -94,48 +100,43 @@ class Screen:
         try:
             self.show(draw, value)
         except Exception as error:  # whatever it is, the reader sees it
-            told = (
-                str(error)
-                if isinstance(error, WorkbookError)
-                else "".join(traceback.format_exception(error))
-            )
-            self.clear()
-            self.box.children = [
-                made("HTML", f'<pre style="{ERROR_STYLE}">{html.escape(told)}</pre>')
-            ]
+            told = str(error)
+            if not isinstance(error, WorkbookError):
+                told = "".join(traceback.format_exception(error))
+            shown = f'<pre style="{ERROR_STYLE}">{html.escape(told)}</pre>'
+            self._put([Part("HTML", shown)])
+            self.error = shown
 
     def clear(self) -> None:
+        """Let go of everything on the screen."""
         children, self.box.children = self.box.children, ()
-        for content in self._inside:
-            content.close()
+        for part in self._parts:
+            if part.kind == "VBox":
+                part.content.close()
         for child in children:
             child.close()
-        self._inside = []
+        self._parts = []
+
+    def _put(self, parts: list[Part]) -> None:
+        """New widgets in place of what is there."""
+        self.clear()
+        self._parts = parts
+        self.box.children = [part.widget() for part in parts]
 
 
-def prepared(part: Any) -> tuple[str, Any]:
-    """The widget class that shows `part`, and its value."""
-    if isinstance(part, Interactive):
-        return "VBox", part
-    if hasattr(part, "png"):
-        return "Image", part.png()
-    if hasattr(part, "_repr_html_"):
-        return "HTML", part._repr_html_()
-    return "HTML", f'<pre style="white-space:pre-wrap">{html.escape(str(part))}</pre>'
+def parts_of(shown: Any) -> list[Part]:
+    """What goes on a screen for what `draw` returned, one thing or a list."""
+    return [_part(one) for one in (shown if isinstance(shown, list | tuple) else [shown])]
 
 
-def made(kind: str, content: Any) -> Any:
-    """A widget of class `kind` that shows `content`."""
-    if kind == "VBox":
-        return content.box
-    widgets = load_widgets()
-    if kind == "Image":
-        return widgets.Image(
-            value=content,
-            format="png",
-            layout=widgets.Layout(max_width="100%", object_fit="contain"),
-        )
-    return widgets.HTML(value=content)
+def _part(one: Any) -> Part:
+    if isinstance(one, Interactive):
+        return Part("VBox", one)
+    if hasattr(one, "png"):
+        return Part("Image", one.png())
+    if hasattr(one, "_repr_html_"):
+        return Part("HTML", one._repr_html_())
+    return Part("HTML", f'<pre style="white-space:pre-wrap">{html.escape(str(one))}</pre>')
 
 
 def steered(
@@ -147,9 +148,7 @@ def steered(
     The control's `value` is what is drawn from then on.
     """
     if under_runner():
-        shown = draw(first)
-        for part in shown if isinstance(shown, list | tuple) else [shown]:
-            prepared(part)
+        parts_of(draw(first))
         return Interactive(None, None, summary)
     widget, screen = control(load_widgets()), Screen()
     screen.show(draw, first)

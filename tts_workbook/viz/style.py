@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
 
 DPI = 110
 WIDTH = 8.2  # inches; 902 pixels, the width of a notebook column
@@ -16,8 +19,8 @@ GREY = "#6e6e6e"
 ALARM = "#b2182b"  # banners and exact zeros
 BAND = "#e8e8e8"  # shaded ranges behind curves
 YARDSTICK = "#9a9a9a"  # bars of what is not a model
-# the dashed line of a baseline or bound
-LEVEL = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (5, 3))}
+# the dashed line of a baseline or bound, as keywords of a matplotlib line
+LEVEL: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (5, 3))}
 
 # What is heard or predicted, then the presets. Orange and vermilion never stand for two things in
 # one figure.
@@ -80,20 +83,20 @@ RC = {
 }
 
 
-def colours_of(names: Iterable[str]) -> dict[str, str]:
+def colours_of(names: Iterable[str], like: Mapping[str, str] | None = None) -> dict[str, str]:
     """A colour per name, in the order given, no two alike.
 
-    A name that begins with a known one ("healthy, seed layout") has its colour, lighter each time
-    it comes again; any other name has the next spare one.
+    A name of `COLOURS` has the colour that stands there, and so has a name that `like` maps to one
+    ("healthy, 1 clip" -> "healthy"): lighter each time the colour comes again. Any other name has
+    the next spare one.
     """
-    spare, uses = 0, Counter()
+    like = like or {}
+    spare = 0
+    uses: Counter[str] = Counter()
     chosen = {}
     for name in names:
-        plain = str(name).replace("_", "-").lower()
-        known = [key for key in COLOURS if plain.startswith(key.replace("_", "-"))]
-        if known:
-            colour = COLOURS[max(known, key=len)]
-        else:
+        colour = _KNOWN.get(_plain(like.get(name, name)))
+        if colour is None:
             colour = SPARE_COLOURS[spare % len(SPARE_COLOURS)]
             spare += 1
         chosen[name] = lighter(colour, uses[colour])
@@ -101,8 +104,22 @@ def colours_of(names: Iterable[str]) -> dict[str, str]:
     return chosen
 
 
+def _plain(name: str) -> str:
+    """The name as it is looked up: "No_norm" and "no-norm" are one."""
+    return str(name).replace("_", "-").lower()
+
+
+_KNOWN = {_plain(name): colour for name, colour in COLOURS.items()}
+
+
 def lighter(colour: str, times: int) -> str:
     """Hex `colour` with `times` thirds of the way to white taken, each of what remains."""
     keep = (2 / 3) ** times
     channels = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
-    return "#" + "".join(f"{round(255 - (255 - channel) * keep):02X}" for channel in channels)
+    mixed = [round(255 - (255 - channel) * keep) for channel in channels]
+    return "#" + "".join(f"{channel:02X}" for channel in mixed)
+
+
+def luminance(colour: tuple[float, float, float]) -> float:
+    """Relative luminance of red, green and blue in [0, 1]: 0 black, 1 white."""
+    return float(np.dot([0.2126, 0.7152, 0.0722], colour))

@@ -7,6 +7,8 @@ L learning rates, W weight decays, S steps.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -18,16 +20,47 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from tts_core.errors import WorkbookError
-from tts_workbook.viz.axes import decade, legend_above, log_axis, log_limits, plain_number
-from tts_workbook.viz.inputs import entry, finite_array, finite_number, named
+from tts_workbook.viz.axes import (
+    decade,
+    legend_above,
+    legend_below,
+    log_axis,
+    log_limits,
+    three_digits,
+    white_box,
+)
+from tts_workbook.viz.constant_line import band_key, draw_constant_band
+from tts_workbook.viz.inputs import entry_of, finite_array, finite_number, named
 from tts_workbook.viz.picture import Picture, new_picture, workbook_style
 from tts_workbook.viz.style import ALARM, GREY, INK, LEVEL, SHARE_COLOURS, colours_of
-from tts_workbook.viz.training_plots import band_key, draw_constant_band
 
 ROW_HEIGHT = 0.27  # inches per learning rate
-BRIGHT = 0.6  # share of the colour scale above which figures are dark
+DARK_FIGURES_ABOVE = 0.6  # share of the colour scale
 LOG_SPAN = 4.0  # a measure that spans more than this factor is coloured on a log scale
-DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.4)), (0, (6, 2, 1, 2)))  # weight decays, in order
+# of weight decays, in order
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.2, 1.4)), (0, (6, 2, 1, 2)))
+FAILED_HATCH = "////"
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """One preset's curve of `plot_lr_range`."""
+
+    rates: np.ndarray  # (S,)
+    losses: np.ndarray  # (S,) mel L1 over the best constant
+    start: float  # the loss before any step
+    steepest: float | None  # the learning rate at which it falls fastest
+    diverged_at: float | None  # the learning rate
+
+    def label(self, name: str) -> str:
+        """What the legend says of it."""
+        falls = "never falls"
+        if self.steepest is not None:
+            falls = f"falls fastest at {three_digits(self.steepest)}"
+        text = f"{name}: {falls}"
+        if self.diverged_at is not None:
+            text += f", diverges at {three_digits(self.diverged_at)}"
+        return text
 
 
 def plot_sweep(
@@ -44,43 +77,39 @@ def plot_sweep(
     `framed[preset]` the (learning rate, weight decay) of the best cell by the measure `best_by`, or
     None. Raises WorkbookError for grids of another shape, and for infinities.
     """
-    rows = {
-        preset: {
-            measure: _grid(
-                f"grids[{preset!r}][{measure!r}]", values, (len(lrs), len(weight_decays))
-            )
-            for measure, values in named(f"grids[{preset!r}]", measures).items()
+    shape = (len(lrs), len(weight_decays))
+    rows: dict[str, dict[str, np.ndarray]] = {}
+    for preset, by_measure in named("grids", grids).items():
+        where = f"grids[{preset!r}]"
+        rows[preset] = {
+            measure: _grid(f"{where}[{measure!r}]", values, shape)
+            for measure, values in named(where, by_measure).items()
         }
-        for preset, measures in named("grids", grids).items()
-    }
     measures = list(next(iter(rows.values())))
     with workbook_style():
         picture = new_picture(0.85 + len(rows) * (0.42 + ROW_HEIGHT * len(lrs)), title)
         panels = picture.subplots(len(rows), len(measures), squeeze=False, sharex=True, sharey=True)
-        for column, measure in enumerate(measures):
-            scale = _scale([entry(f"grids[{preset!r}]", rows[preset], measure) for preset in rows])
-            for panel, preset in zip(panels[:, column], rows, strict=True):
-                _heatmap(panel, rows[preset][measure], scale)
+        for column, measure in zip(panels.T, measures, strict=True):
+            of_measure = [
+                entry_of(f"grids[{preset!r}]", by_measure, measure)
+                for preset, by_measure in rows.items()
+            ]
+            scale = _scale(of_measure)
+            for panel, preset, values in zip(column, rows, of_measure, strict=True):
+                _heatmap(panel, values, scale)
                 _frame(panel, framed.get(preset), lrs, weight_decays)
-                panel.set_title(preset if column == 0 else "", fontsize=9.5, fontweight="bold")
-            _colour_bar(picture, scale, panels[:, column], measure)
+            _colour_bar(picture, scale, list(column), measure)
+        for panel, preset in zip(panels[:, 0], rows, strict=True):
+            panel.set_title(preset, fontsize=9.5, fontweight="bold")
+            panel.set_ylabel("learning rate")
         panels[0, 0].set_yticks(range(len(lrs)), [f"{lr:g}" for lr in lrs])
         panels[0, 0].set_xticks(
             range(len(weight_decays)), [f"{decay:g}" for decay in weight_decays]
         )
-        for panel in panels[:, 0]:
-            panel.set_ylabel("learning rate")
         for panel in panels[-1]:
             panel.set_xlabel("weight decay")
-        keys = [
-            Patch(facecolor="none", edgecolor=ALARM, linewidth=2, label=f"best cell by {best_by}")
-        ]
-        if any(
-            np.isnan(values).any() for grids_of in rows.values() for values in grids_of.values()
-        ):
-            keys.append(
-                Patch(facecolor="white", edgecolor=GREY, hatch="////", label="training failed")
-            )
+        every = [values for by_measure in rows.values() for values in by_measure.values()]
+        keys = _sweep_keys(best_by, any(np.isnan(values).any() for values in every))
         picture.legend(handles=keys, loc="outside upper right", ncols=len(keys))
     return picture
 
@@ -95,10 +124,7 @@ def plot_sweep_curves(curves: Mapping[str, Sequence[Mapping]], title: str = "") 
     """
     named("curves", curves)
     every = [run for runs in curves.values() for run in runs]
-    lrs, decays = (
-        sorted({finite_number(key, entry("curves", run, key)) for run in every})
-        for key in ("lr", "weight_decay")
-    )
+    lrs, decays = _values_of(every, "lr"), _values_of(every, "weight_decay")
     shades = colormaps[SHARE_COLOURS](np.linspace(0.88, 0.0, len(lrs)))
     colours = {lr: to_hex(shade) for lr, shade in zip(lrs, shades, strict=True)}
     dashes = {decay: DASHES[index % len(DASHES)] for index, decay in enumerate(decays)}
@@ -107,22 +133,14 @@ def plot_sweep_curves(curves: Mapping[str, Sequence[Mapping]], title: str = "") 
         panels = picture.subplots(1, len(curves), squeeze=False, sharey=True)[0]
         drawn = [np.ones(1)]  # the best constant, where no training made a step
         for panel, (preset, runs) in zip(panels, curves.items(), strict=True):
-            for run in runs:
-                if len(run["over_constant"]):
-                    drawn.append(
-                        finite_array(f"curves[{preset!r}]", run["over_constant"], dimensions=1)
-                    )
-                    _curve(panel, drawn[-1], run, colours[run["lr"]], dashes[run["weight_decay"]])
-            if none := sum(not len(run["over_constant"]) for run in runs):
-                panel.annotate(
-                    f"{none} failed at the first step",
-                    xy=(0.98, 0.96),
-                    xycoords="axes fraction",
-                    ha="right",
-                    va="top",
-                    fontsize=8.5,
-                    color=ALARM,
-                )
+            begun = [run for run in runs if len(run["over_constant"])]
+            for run in begun:
+                values = finite_array(f"curves[{preset!r}]", run["over_constant"], dimensions=1)
+                look = {"color": colours[run["lr"]], "linestyle": dashes[run["weight_decay"]]}
+                _draw_training(panel, values, bool(run.get("failed")), look)
+                drawn.append(values)
+            if len(begun) < len(runs):
+                _count_failed(panel, len(runs) - len(begun))
             panel.set_title(preset, fontsize=9.5, fontweight="bold")
             panel.set_xlabel("training step")
         for panel in panels:
@@ -133,7 +151,7 @@ def plot_sweep_curves(curves: Mapping[str, Sequence[Mapping]], title: str = "") 
             Line2D([], [], color=GREY, linestyle=dash, label=f"weight decay {decay:g}")
             for decay, dash in dashes.items()
         ]
-        picture.legend(handles=[*keys, band_key()], loc="outside lower center", ncols=5)
+        legend_below(picture, [*keys, band_key()], columns=5)
     return picture
 
 
@@ -145,17 +163,16 @@ def plot_lr_range(curves: Mapping[str, Mapping], title: str = "") -> Picture:
     learning rate or None, "diverged_at": a learning rate or None}. A triangle marks the steepest
     fall, a dotted line where it diverged.
     """
-    found = {
-        name: _range(f"curves[{name!r}]", curve) for name, curve in named("curves", curves).items()
+    tests = {
+        name: _range_test(f"curves[{name!r}]", values)
+        for name, values in named("curves", curves).items()
     }
-    colours = colours_of(found)
-    losses = np.concatenate(
-        [[curves[name]["start"], *values] for name, (_, values) in found.items()]
-    )
+    colours = colours_of(tests)
+    rates = np.concatenate([test.rates for test in tests.values()])
+    losses = np.concatenate([[test.start, *test.losses] for test in tests.values()])
     with workbook_style():
         picture = new_picture(3.2, title)
         axes = picture.subplots()
-        rates = np.concatenate([rates for rates, _ in found.values()])
         log_axis(axes, "x", *log_limits(rates, pad=1.5))
         log_axis(axes, "y", *log_limits(np.append(losses, 1.0), pad=1.25))
         axes.axhline(1, **LEVEL)
@@ -168,38 +185,21 @@ def plot_lr_range(curves: Mapping[str, Mapping], title: str = "") -> Picture:
             textcoords="offset points",
             fontsize=8,
         )
-        for name, (rates, values) in found.items():
-            axes.plot(rates, values, color=colours[name], label=_range_label(name, curves[name]))
-            steepest, diverged = curves[name]["steepest"], curves[name]["diverged_at"]
-            if steepest is not None:
-                axes.plot(
-                    steepest,
-                    np.interp(steepest, rates, values),
-                    color=colours[name],
-                    marker="v",
-                    markersize=9,
-                    linestyle="none",
-                )
-            if diverged is not None:
-                axes.axvline(diverged, color=colours[name], linewidth=1.2, linestyle=(0, (1, 2)))
+        for name, test in tests.items():
+            _draw_range_test(axes, name, test, colours[name])
         axes.set(xlabel="learning rate of the step", ylabel="mel L1 after it / best constant")
         legend_above(axes)
     return picture
 
 
-def _range_label(name: str, curve: Mapping) -> str:
-    steepest, diverged = curve["steepest"], curve["diverged_at"]
-    falls = "never falls" if steepest is None else f"falls fastest at {plain_number(steepest)}"
-    return f"{name}: {falls}" + (
-        "" if diverged is None else f", diverges at {plain_number(diverged)}"
-    )
+def _values_of(runs: Sequence[Mapping], key: str) -> list[float]:
+    """The values of one setting, rising, each once."""
+    return sorted({finite_number(key, entry_of("curves", run, key)) for run in runs})
 
 
-def _range(name: str, curve: Mapping) -> tuple[np.ndarray, np.ndarray]:
-    rates, losses = (
-        finite_array(f"{name}.{key}", entry(name, curve, key), dimensions=1)
-        for key in ("lrs", "losses")
-    )
+def _range_test(name: str, values: Mapping) -> RangeTest:
+    rates = finite_array(f"{name}.lrs", entry_of(name, values, "lrs"), dimensions=1)
+    losses = finite_array(f"{name}.losses", entry_of(name, values, "losses"), dimensions=1)
     if len(rates) != len(losses):
         raise WorkbookError(
             f"{name}: {len(rates)} learning rates but {len(losses)} losses; they must be as many"
@@ -208,7 +208,22 @@ def _range(name: str, curve: Mapping) -> tuple[np.ndarray, np.ndarray]:
         raise WorkbookError(
             f"{name}: learning rates and losses must be above zero, they stand on log axes"
         )
-    return rates, losses
+    return RangeTest(rates, losses, values["start"], values["steepest"], values["diverged_at"])
+
+
+def _draw_range_test(axes: Axes, name: str, test: RangeTest, colour: str) -> None:
+    axes.plot(test.rates, test.losses, color=colour, label=test.label(name))
+    if test.steepest is not None:
+        axes.plot(
+            test.steepest,
+            np.interp(test.steepest, test.rates, test.losses),
+            color=colour,
+            marker="v",
+            markersize=9,
+            linestyle="none",
+        )
+    if test.diverged_at is not None:
+        axes.axvline(test.diverged_at, color=colour, linewidth=1.2, linestyle=(0, (1, 2)))
 
 
 def _grid(name: str, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -241,70 +256,70 @@ def _heatmap(axes: Axes, values: np.ndarray, scale: Normalize) -> None:
     axes.spines[:].set_visible(False)
     for (row, column), number in np.ndenumerate(values):
         if np.isnan(number):
-            axes.add_patch(
-                Rectangle(
-                    (column - 0.5, row - 0.5),
-                    1,
-                    1,
-                    facecolor="white",
-                    edgecolor=GREY,
-                    hatch="////",
-                    linewidth=0,
-                )
-            )
-            axes.text(
-                column,
-                row,
-                "failed",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color=ALARM,
-                gid="failed",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-            )
-        else:
-            axes.text(
-                column,
-                row,
-                plain_number(number),
-                ha="center",
-                va="center",
-                fontsize=8.5,
-                color=INK if scale(number) > BRIGHT else "white",
-            )
+            _draw_failed_cell(axes, column, row)
+            continue
+        bright = scale(number) > DARK_FIGURES_ABOVE
+        axes.text(
+            column,
+            row,
+            three_digits(number),
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            color=INK if bright else "white",
+        )
+
+
+def _draw_failed_cell(axes: Axes, column: int, row: int) -> None:
+    look = {"facecolor": "white", "edgecolor": GREY, "hatch": FAILED_HATCH, "linewidth": 0}
+    axes.add_patch(_cell(column, row, **look))
+    axes.text(
+        column,
+        row,
+        "failed",
+        ha="center",
+        va="center",
+        fontsize=8,
+        color=ALARM,
+        gid="failed",
+        bbox=white_box(pad=1),
+    )
 
 
 def _frame(
     axes: Axes,
-    cell: tuple[float, float] | None,
+    best: tuple[float, float] | None,
     lrs: Sequence[float],
     weight_decays: Sequence[float],
 ) -> None:
-    if cell is not None:
-        row, column = list(lrs).index(cell[0]), list(weight_decays).index(cell[1])
-        axes.add_patch(
-            Rectangle(
-                (column - 0.5, row - 0.5),
-                1,
-                1,
-                facecolor="none",
-                edgecolor=ALARM,
-                linewidth=2.4,
-                zorder=5,
-                clip_on=False,
-                gid="best",
-            )
-        )
+    """A frame around the best cell, given by its learning rate and weight decay."""
+    if best is None:
+        return
+    lr, decay = best
+    row, column = list(lrs).index(lr), list(weight_decays).index(decay)
+    look = {"facecolor": "none", "edgecolor": ALARM, "linewidth": 2.4, "zorder": 5}
+    axes.add_patch(_cell(column, row, clip_on=False, gid="best", **look))
+
+
+def _cell(column: int, row: int, **look: Any) -> Rectangle:
+    return Rectangle((column - 0.5, row - 0.5), 1, 1, **look)
+
+
+def _sweep_keys(best_by: str, some_failed: bool) -> list[Patch]:
+    best = Patch(facecolor="none", edgecolor=ALARM, linewidth=2, label=f"best cell by {best_by}")
+    if not some_failed:
+        return [best]
+    failed = Patch(facecolor="white", edgecolor=GREY, hatch=FAILED_HATCH, label="training failed")
+    return [best, failed]
 
 
 def _colour_bar(picture: Picture, scale: Normalize, panels: Sequence[Axes], label: str) -> None:
     bar = picture.colorbar(
-        ScalarMappable(scale, SHARE_COLOURS), ax=list(panels), location="bottom", aspect=30
+        ScalarMappable(scale, SHARE_COLOURS), ax=panels, location="bottom", aspect=30
     )
+    assert scale.vmin is not None and scale.vmax is not None  # `_scale` sets both
     space = np.geomspace if isinstance(scale, LogNorm) else np.linspace
-    ticks = space(scale.vmin, scale.vmax, 4)
-    bar.ax.xaxis.set_major_locator(FixedLocator(ticks))
+    bar.ax.xaxis.set_major_locator(FixedLocator(list(space(scale.vmin, scale.vmax, 4))))
     bar.ax.xaxis.set_minor_locator(NullLocator())
     bar.ax.xaxis.set_major_formatter(
         FuncFormatter(lambda tick, _: f"{tick:.2g}" if tick < 99 else decade(tick))
@@ -313,17 +328,11 @@ def _colour_bar(picture: Picture, scale: Normalize, panels: Sequence[Axes], labe
     bar.set_label(label, fontsize=8.5)
 
 
-def _curve(axes: Axes, values: np.ndarray, run: Mapping, colour: str, dash) -> None:
+def _draw_training(axes: Axes, values: np.ndarray, failed: bool, look: Mapping[str, Any]) -> None:
+    """The curve of one training, with a cross at its end where it failed."""
     steps = np.arange(1, len(values) + 1)
-    axes.plot(
-        steps,
-        values,
-        color=colour,
-        linestyle=dash,
-        linewidth=1.2,
-        marker="o" if len(steps) == 1 else None,
-    )
-    if run.get("failed"):
+    axes.plot(steps, values, linewidth=1.2, marker="o" if len(steps) == 1 else None, **look)
+    if failed:
         axes.plot(
             steps[-1],
             values[-1],
@@ -334,3 +343,15 @@ def _curve(axes: Axes, values: np.ndarray, run: Mapping, colour: str, dash) -> N
             linestyle="none",
             gid="failed",
         )
+
+
+def _count_failed(axes: Axes, count: int) -> None:
+    axes.annotate(
+        f"{count} failed at the first step",
+        xy=(0.98, 0.96),
+        xycoords="axes fraction",
+        ha="right",
+        va="top",
+        fontsize=8.5,
+        color=ALARM,
+    )

@@ -8,52 +8,52 @@ of its own, beside a cell that may be training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from tts_core.errors import WorkbookError
-from tts_workbook.viz.axes import plain_number
+from tts_workbook.viz.axes import three_digits
 from tts_workbook.viz.frontend import load_widgets, under_runner
 from tts_workbook.viz.inputs import finite_numbers, named
-from tts_workbook.viz.screen import Interactive, Screen, prepared, steered
-from tts_workbook.viz.style import INK, SHARE_COLOURS
+from tts_workbook.viz.screen import Interactive, Screen, parts_of, steered
+from tts_workbook.viz.style import INK, SHARE_COLOURS, luminance
 
 CELL_WIDTH, CELL_HEIGHT = "86px", "34px"
-BRIGHT = 0.55  # a cell of this relative luminance or more carries dark figures
+DARK_FIGURES_FROM = 0.55  # relative luminance of a cell
+BORDER, OPEN_BORDER = "1px solid white", f"3px solid {INK}"
 
 
-def scrub(steps: Sequence[int], draw: Callable[[int], Any], label: str = "step") -> Interactive:
+def scrub(steps: Iterable[int], draw: Callable[[int], Any], label: str = "step") -> Interactive:
     """A slider over the sorted `steps`, the first one shown; `draw(step)` gives a Picture (or
     anything `choose` shows).
 
     Each step is drawn once and remembered. Raises WorkbookError without steps, and whatever the
     first draw raises.
     """
-    steps = sorted(set(steps))
-    if not steps:
+    rising = sorted(set(steps))
+    if not rising:
         raise WorkbookError("scrub: there are no steps to move over")
     drawn: dict[int, Any] = {}
 
     def draw_once(step: int) -> Any:
         if step not in drawn:
-            drawn[step] = frozen(draw(step))
+            drawn[step] = _as_bytes(draw(step))
         return drawn[step]
 
     def control(widgets: Any) -> Any:
-        options = [(f"{step:,}", step) for step in steps]
         return widgets.SelectionSlider(
-            options=options,
-            value=steps[0],
+            options=[(f"{step:,}", step) for step in rising],
+            value=rising[0],
             description=label,
-            layout=wide(widgets),
+            layout=_wide(widgets),
             style={"description_width": "initial"},
         )
 
-    return steered(control, draw_once, steps[0], f"slider over {len(steps)} values of {label}")
+    summary = f"slider over {len(rising)} values of {label}"
+    return steered(control, draw_once, rising[0], summary)
 
 
 def choose(
@@ -64,27 +64,24 @@ def choose(
     `draw(value)` gives a Picture, anything with HTML such as a player, a text, another control, or
     a list of such. Raises WorkbookError without options, and whatever the first draw raises.
     """
-    pairs = (
-        list(options.items())
-        if isinstance(options, Mapping)
-        else [(str(option), option) for option in options]
-    )
-    if not pairs:
+    if isinstance(options, Mapping):
+        texts, values = list(options), list(options.values())
+    else:
+        texts, values = [str(option) for option in options], list(options)
+    if not texts:
         raise WorkbookError("choose: there are no options")
-    values = [value for _, value in pairs]
 
     def control(widgets: Any) -> Any:
         return widgets.Dropdown(
-            options=[(text, index) for index, (text, _) in enumerate(pairs)],
+            options=[(text, index) for index, text in enumerate(texts)],
             value=0,
             description=label,
-            layout=wide(widgets),
+            layout=_wide(widgets),
             style={"description_width": "initial"},
         )
 
-    return steered(
-        control, lambda index: draw(values[index]), 0, f"menu of {len(pairs)} values of {label}"
-    )
+    summary = f"menu of {len(texts)} values of {label}"
+    return steered(control, lambda index: draw(values[index]), 0, summary)
 
 
 def sweep_explorer(
@@ -102,59 +99,28 @@ def sweep_explorer(
     raises.
     """
     keys = list(named("results", results))
-    numbers = finite_numbers(
-        "results", {" / ".join(map(str, key)): value(results[key]) for key in keys}
-    )
-    rows, columns = (list(dict.fromkeys(key[axis] for key in keys)) for axis in (0, 1))
+    by_name = {f"{row} / {column}": value(results[row, column]) for row, column in keys}
+    numbers = list(finite_numbers("results", by_name).values())
     summary = f"grid of {len(keys)} results by {label}"
     if under_runner():
-        prepared(draw(results[keys[0]]))
+        parts_of(draw(results[keys[0]]))
         return Interactive(None, None, summary)
     widgets, screen = load_widgets(), Screen()
     screen.show(draw, results[keys[0]])
     buttons = {
-        key: button(widgets, number, colour, f"{key[0]}, {key[1]}: {label} {number:.4g}")
-        for key, number, colour in zip(
-            keys, numbers.values(), heat(list(numbers.values())), strict=True
-        )
+        (row, column): _button(widgets, number, colours, f"{row}, {column}: {label} {number:.4g}")
+        for (row, column), number, colours in zip(keys, numbers, heat(numbers), strict=True)
     }
 
     def open_result(key: tuple[str, str]) -> None:
-        for other, pressed in buttons.items():
-            pressed.layout.border = f"3px solid {INK}" if other == key else "1px solid white"
+        for other, button in buttons.items():
+            button.layout.border = OPEN_BORDER if other == key else BORDER
         screen.show_or_tell(draw, results[key])
 
-    for key, pressed in buttons.items():
-        pressed.on_click(lambda _, key=key: open_result(key))
-    buttons[keys[0]].layout.border = f"3px solid {INK}"
-    cells = [widgets.Label(label), *(widgets.Label(str(column)) for column in columns)]
-    for row in rows:
-        cells += [
-            widgets.Label(str(row)),
-            *(buttons.get((row, column), widgets.Label("")) for column in columns),
-        ]
-    template = f"max-content repeat({len(columns)}, {CELL_WIDTH})"
-    layout = widgets.Layout(grid_template_columns=template, grid_gap="2px 6px", overflow="auto")
-    return Interactive(widgets.GridBox(cells, layout=layout), screen, summary)
-
-
-def frozen(shown: Any) -> Any:
-    """What `draw` returned, its pictures as bytes: a slider that is moved to and fro draws nothing
-    twice.
-    """
-    if isinstance(shown, list | tuple):
-        return [frozen(part) for part in shown]
-    return Drawn(shown.png()) if hasattr(shown, "png") else shown
-
-
-class Drawn:
-    """A picture that is already a PNG file."""
-
-    def __init__(self, png: bytes) -> None:
-        self._png = png
-
-    def png(self) -> bytes:
-        return self._png
+    for key, button in buttons.items():
+        button.on_click(lambda _, key=key: open_result(key))
+    buttons[keys[0]].layout.border = OPEN_BORDER
+    return Interactive(_grid_of(widgets, buttons, label), screen, summary)
 
 
 def heat(numbers: Sequence[float]) -> list[tuple[str, str]]:
@@ -164,23 +130,56 @@ def heat(numbers: Sequence[float]) -> list[tuple[str, str]]:
     low, high = min(numbers), max(numbers)
     colours = []
     for number in numbers:
-        red, green, blue, _ = colormaps[SHARE_COLOURS](
-            0.0 if high == low else (number - low) / (high - low)
-        )
-        bright = np.dot([0.2126, 0.7152, 0.0722], [red, green, blue]) >= BRIGHT
+        share = 0.0 if high == low else (number - low) / (high - low)
+        red, green, blue, _ = colormaps[SHARE_COLOURS](share)
+        bright = luminance((red, green, blue)) >= DARK_FIGURES_FROM
         colours.append((to_hex((red, green, blue)), INK if bright else "#ffffff"))
     return colours
 
 
-def button(widgets: Any, number: float, colours: tuple[str, str], tooltip: str) -> Any:
+class Drawn:
+    """A picture that is already a PNG file."""
+
+    def __init__(self, png: bytes) -> None:
+        self._png = png
+
+    def png(self) -> bytes:
+        """The file."""
+        return self._png
+
+
+def _as_bytes(shown: Any) -> Any:
+    """What `draw` returned, its pictures as bytes: a slider that is moved to and fro draws nothing
+    twice.
+    """
+    if isinstance(shown, list | tuple):
+        return [_as_bytes(part) for part in shown]
+    return Drawn(shown.png()) if hasattr(shown, "png") else shown
+
+
+def _grid_of(widgets: Any, buttons: Mapping[tuple[str, str], Any], label: str) -> Any:
+    """The buttons in rows and columns, with their names; a place without a button stays empty."""
+    rows = dict.fromkeys(row for row, _ in buttons)
+    columns = dict.fromkeys(column for _, column in buttons)
+    cells = [widgets.Label(label), *(widgets.Label(str(column)) for column in columns)]
+    for row in rows:
+        cells.append(widgets.Label(str(row)))
+        for column in columns:
+            cells.append(buttons.get((row, column)) or widgets.Label(""))
+    template = f"max-content repeat({len(columns)}, {CELL_WIDTH})"
+    layout = widgets.Layout(grid_template_columns=template, grid_gap="2px 6px", overflow="auto")
+    return widgets.GridBox(cells, layout=layout)
+
+
+def _button(widgets: Any, number: float, colours: tuple[str, str], tooltip: str) -> Any:
     background, figures = colours
     return widgets.Button(
-        description=plain_number(number),
+        description=three_digits(number),
         tooltip=tooltip,
         style={"button_color": background, "text_color": figures},
-        layout=widgets.Layout(width=CELL_WIDTH, height=CELL_HEIGHT, border="1px solid white"),
+        layout=widgets.Layout(width=CELL_WIDTH, height=CELL_HEIGHT, border=BORDER),
     )
 
 
-def wide(widgets: Any) -> Any:
+def _wide(widgets: Any) -> Any:
     return widgets.Layout(width="min(560px, 98%)")

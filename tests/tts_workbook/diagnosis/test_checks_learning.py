@@ -51,6 +51,7 @@ def confirmed(bench, cause):
     evidence = found[cause].evidence
     assert evidence["mean TF L1 / best constant before"] - evidence["after"] > learning.MARGIN
     assert found[cause].strength > learning.MARGIN and found[cause].where
+    assert len(found[cause].mended_by) == 1  # what the picture of the courses colours
     return found[cause]
 
 

@@ -35,7 +35,9 @@ def generate(model, batch):
     return history
 
 def shuffle_text(batch, generator):
-    """The model has no positions, so that the order of the text is nothing to it: each clip gets the other's."""
+    """The model has no positions, so that the order of the text is nothing to it: each clip gets
+    the other's.
+    """
     return {**batch, "text": batch["text"].flip(0)}
 
 def vocode(mel):
@@ -63,13 +65,19 @@ class WithHidden(parts.Tiny):
         super().__init__()
         self.hidden = [self._modules.pop("out")]
     def __getattr__(self, name):
-        return self.hidden[0] if name == "out" and "hidden" in vars(self) else super().__getattr__(name)
+        if name == "out" and "hidden" in vars(self):
+            return self.hidden[0]
+        return super().__getattr__(name)
+
+def audio(batch):
+    lengths = batch["lengths"].tolist()
+    return [vocode(mel[:length]) for mel, length in zip(batch["mel"], lengths)]
 
 def full(**changes):
     return replace(parts.subject(), **{**dict(
         generate=generate, continue_from=next_frame, shuffle_text=shuffle_text, vocode=vocode,
-        audio=lambda batch: [vocode(mel[:length]) for mel, length in zip(batch["mel"], batch["lengths"].tolist())],
-        pad=lambda batch, n: {**batch, "mel": F.pad(batch["mel"], (0, 0, 0, n))}), **changes})
+        audio=audio, pad=lambda batch, n: {**batch, "mel": F.pad(batch["mel"], (0, 0, 0, n))}),
+        **changes})
 
 subject = full()
 bare = replace(parts.subject(), duplicate=None)
@@ -79,11 +87,15 @@ spare = full(build_model=WithSpare)
 hidden = full(build_model=WithHidden, make_optimizer=lambda model: torch.optim.SGD(
     [*model.parameters(), *model.hidden[0].parameters()], lr=0.05))
 wrong_layout = full(continue_from=from_one_frame_ago)
-slow = full(make_optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.004, weight_decay=0.01))
+slow = full(make_optimizer=lambda model: torch.optim.SGD(
+    model.parameters(), lr=0.004, weight_decay=0.01))
 diverges = full(make_optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=1e30))
-not_finite = full(losses=lambda model, batch: {name: term * float("nan") for name, term in parts.losses(model, batch).items()})
-breaks_off = full(duplicate=lambda batch, k: batch["nothing"], pad=lambda batch, n: {**batch, "mel": batch["mel"] * float("inf")},
-                  continue_from=lambda model, batch, history: history[:, 99])
+not_finite = full(losses=lambda model, batch: {
+    name: term * float("nan") for name, term in parts.losses(model, batch).items()})
+breaks_off = full(
+    duplicate=lambda batch, k: batch["nothing"],
+    pad=lambda batch, n: {**batch, "mel": batch["mel"] * float("inf")},
+    continue_from=lambda model, batch, history: history[:, 99])
 no_mel = full(predict_mel=lambda model, batch: batch["text"])
 number = 3
 '''

@@ -55,7 +55,7 @@ def test_files_are_absolute_and_modules_stay_through_every_door(tmp_path):
     )
     with pytest.raises(
         WorkbookError,
-        match="subject = 'mine.py', but it must be package.module:name or file.py:name",
+        match=r"subject = 'mine\.py', but it must be package\.module:name or file\.py:name",
     ):
         read_given({"subject": "mine.py"}, {}, tmp_path)
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from tests.tts_workbook.pages.test_run_report import Page
 from tests.tts_workbook.runner.benchmark_rows import full_rows, record_of, row, sound
-from tests.tts_workbook.runner.test_report import Page
 from tts_workbook.pages.benchmark_page import benchmark_page
 from tts_workbook.pages.benchmark_record import NOT_RECORDED, as_benchmark
 
@@ -19,7 +19,8 @@ def page_of(rows, **changes) -> Page:
 
 
 def test_the_whole_record_is_on_the_page():
-    rows = full_rows() + [
+    rows = [
+        *full_rows(),
         sound(40, passed=False),
         sound(41, confirmed=("loop.no_step",), healthy=False),
         row("flipped_bins", first="model.positions", kind="outside"),

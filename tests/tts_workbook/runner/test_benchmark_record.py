@@ -1,4 +1,4 @@
-"""The recorded benchmark: absent, in part, whole; against its bars; and the items that notebook 09
+"""The recorded benchmark: absent, in part, whole; against its bars; and the items that notebook 08
 makes of it.
 """
 

@@ -1,4 +1,4 @@
-"""The adapter that README and notebook 09 show: short, sound, and learnt within the steps that the
+"""The adapter that README and notebook 08 show: short, sound, and learnt within the steps that the
 notebook gives it.
 """
 

@@ -140,7 +140,7 @@ def test_malformed_verdicts_are_refused(book):
         {**verdict, "provenance": None},
     ):
         file.write_text(json.dumps(broken))
-        with pytest.raises(WorkbookError, match="03.json"):
+        with pytest.raises(WorkbookError, match=r"03\.json"):
             read_verdict(file)
 
 
@@ -195,6 +195,9 @@ def test_upstream_names_the_way_out(book, tmp_path):
     assert "there is no" in str(caught.value) and "03.json" in str(caught.value)
     book.verdict("It can.", {"l1": 0.1})
     assert later.upstream("03")["metrics"] == {"l1": 0.1} and list(later.verdicts()) == ["03"]
+    renumbered = Notebook("09", "Can it?", {"out": str(tmp_path / "out")})
+    with pytest.raises(WorkbookError, match="made when this one was number 03"):
+        renumbered.verdicts()
     (book.out / "verdicts" / "03.json").write_text("{")
     with pytest.raises(WorkbookError, match="not JSON"):
         later.upstream("03")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies
 
 from tts_core.errors import WorkbookError
-from tts_workbook.runner import cells, parameters
+from tts_workbook.runner import parameters
 from tts_workbook.runner.parameters import (
     FIELDS,
     PROFILES,
@@ -22,6 +22,7 @@ from tts_workbook.runner.parameters import (
     settle,
     settle_in_notebook,
 )
+from tts_workbook.runner.parameters_cell import parameters_among, read_cell
 
 HERE = Path("/somewhere")
 
@@ -38,7 +39,7 @@ def through_environment(name: str, text: str):
 
 def through_cell(name: str, text: str):
     return getattr(
-        settle({}, cells.read_cell(f"{name} = {text!r}", "cell"), HERE / "out", HERE, "cell"), name
+        settle({}, read_cell(f"{name} = {text!r}", "cell"), HERE / "out", HERE, "cell"), name
     )
 
 
@@ -255,11 +256,11 @@ def test_a_scheduler_goes_with_dask_through_every_door(address):
     assert settle_in_notebook({"executor": "auto"}, environment).scheduler == address
     with pytest.raises(
         WorkbookError,
-        match="scheduler = .* goes with executor = 'dask' alone, but executor is 'auto'",
+        match=r"scheduler = .* goes with executor = 'dask' alone, but executor is 'auto'",
     ):
         settle_in_notebook({"scheduler": address}, {})
     with pytest.raises(
-        WorkbookError, match="command line: scheduler = .* but executor is 'workers'"
+        WorkbookError, match=r"command line: scheduler = .* but executor is 'workers'"
     ):
         settle({**together, "executor": "workers"}, {}, HERE / "out", HERE, "command line")
 
@@ -293,21 +294,21 @@ def test_no_value_is_taken_for_a_learning_rate_that_is_not_one(value):
 )
 def test_a_parameters_cell_holds_nothing_but_literals(source):
     with pytest.raises(WorkbookError, match="must hold only lines like"):
-        cells.read_cell(source, "03.ipynb")
+        read_cell(source, "03.ipynb")
 
 
 def test_parameters_cell_is_read_without_running_it():
     source = '# a comment\nlr = 1e-3   # step size\nsteps: int = 5\nclip = "a"'
-    assert cells.read_cell(source, "x") == {"lr": 0.001, "steps": 5, "clip": "a"}
+    assert read_cell(source, "x") == {"lr": 0.001, "steps": 5, "clip": "a"}
 
 
 def test_a_misspelt_name_in_an_executed_parameters_cell_is_noticed():
     history = ["", "profile = 'quick'\nstpes = 5", "import os"]
     with pytest.raises(WorkbookError, match=r"did you mean steps\?"):
-        cells.parameters_among({"In": history, "profile": "quick", "stpes": 5})
+        parameters_among({"In": history, "profile": "quick", "stpes": 5})
     mended = [*history, "profile = 'quick'\nsteps = 5", "n_bins = 3"]
     values = {"In": mended, "profile": "quick", "steps": 5, "n_bins": 3}
-    assert cells.parameters_among(values) == {"profile": "quick", "steps": 5}
+    assert parameters_among(values) == {"profile": "quick", "steps": 5}
     # a notebook's own variables, when its first cells run again
     again = {**values, "subject": object(), "lr": "a curve"}
-    assert cells.parameters_among(again) == {"profile": "quick", "steps": 5}
+    assert parameters_among(again) == {"profile": "quick", "steps": 5}

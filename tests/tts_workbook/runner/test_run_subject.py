@@ -17,9 +17,11 @@ from tests.tts_workbook.runner.workbook_builders import (
 )
 from tts_core.errors import WorkbookError
 from tts_workbook import cli
-from tts_workbook.runner import plan, runner
+from tts_workbook.pages.run_report import write_report
+from tts_workbook.runner import plan
 from tts_workbook.runner.console import Console
 from tts_workbook.runner.parameters import repository_root
+from tts_workbook.runner.run_notebooks import run_notebooks
 from tts_workbook.runner.verdicts import read_verdict
 
 TAKES = 'profile = "quick"\nout = ""\nseed = 0\nsubject = ""'
@@ -41,7 +43,7 @@ def home(tmp_path, monkeypatch):
     see = "import os\nprint('seen', subject, os.getcwd())\n"
     write_notebook(notebooks, "01_check", verdict_cell("01"))
     write_notebook(notebooks, "02_audit", see + verdict_cell("02"), parameters=TAKES)
-    write_notebook(notebooks, "08_findings", verdict_cell("08"))
+    write_notebook(notebooks, "09_findings", verdict_cell("09"))
     yield tmp_path
     for name in ("mine", "parts"):
         sys.modules.pop(name, None)
@@ -51,8 +53,9 @@ def start(home, *, resume=False, only=None, environment=None, **explicit):
     import io
 
     printed = io.StringIO()
-    result = runner.run(
+    result = run_notebooks(
         {"out": str(home / "out"), **explicit},
+        write_report,
         only=only,
         resume=resume,
         notebooks_dir=home / "notebooks",
@@ -121,7 +124,7 @@ def test_without_a_subject_every_notebook_runs_and_no_key_has_one(home):
     assert result.exit_code == 0 and record_of(result.out)["selection"] == [
         "01",
         "02",
-        "08",
+        "09",
     ], printed
     assert all(
         "subject" not in json.loads(path.read_text())["parts"]
@@ -146,8 +149,8 @@ def test_without_a_subject_every_notebook_runs_and_no_key_has_one(home):
         ),
         (["--subject", "mine.py:subject", "-p", "subject=mine.py:bare"], "contradict each other"),
         (
-            ["--subject", "mine.py:subject", "--only", "08"],
-            "notebook 08 cannot study a model of yours; these can: 02. Name them",
+            ["--subject", "mine.py:subject", "--only", "09"],
+            "notebook 09 cannot study a model of yours; these can: 02. Name them",
         ),
         (["--subject", "mine.py:subject", "-p", "lr=1e-3"], "lr = '1e-3' does not reach a subject"),
         (
@@ -192,8 +195,9 @@ def test_the_notebooks_themselves_on_a_model_of_ones_own(home):
     import io
 
     printed = io.StringIO()
-    result = runner.run(
+    result = run_notebooks(
         {"out": str(home / "out"), "subject": "mine:subject", "profile": "smoke", "threads": "1"},
+        write_report,
         only="03,07",
         console=Console(printed),
         environment={},

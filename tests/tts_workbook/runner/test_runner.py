@@ -21,7 +21,8 @@ from tests.tts_workbook.runner.workbook_builders import (
     write_notebook,
 )
 from tts_core.errors import WorkbookError
-from tts_workbook.runner import runner
+from tts_workbook.pages.run_report import write_report
+from tts_workbook.runner import run_notebooks
 
 START = """
 from tts_workbook.runner.notebook import Item, Notebook
@@ -121,7 +122,7 @@ def test_a_run_from_start_to_report(tmp_path, monkeypatch):
 
     (result.out / "checkpoints" / "healthy.bin").unlink()  # a later loss is noticed
     with pytest.raises(
-        WorkbookError, match="its file checkpoints/healthy.bin is missing"
+        WorkbookError, match=r"its file checkpoints/healthy\.bin is missing"
     ) as caught:
         run_here(tmp_path, explicit={"lr": "1e-3"}, only="07")
     assert "tts-workbook run --only 03,07" in str(caught.value) and f"--out {result.out}" in str(
@@ -163,7 +164,7 @@ def test_resume_reruns_exactly_what_changed(tmp_path, monkeypatch):
         verdict_cell("02") + no_old_report,
         parameters='out = ""\nlr = 0.5\nseed = 1',
     )
-    monkeypatch.setattr(runner, "hash_source", lambda: "one")
+    monkeypatch.setattr(run_notebooks, "hash_source", lambda: "one")
     out = run_here(tmp_path, explicit={"lr": 0.25})[0].out
     first = done_states(out)
     assert sorted(first) == ["01", "02"]
@@ -185,7 +186,7 @@ def test_resume_reruns_exactly_what_changed(tmp_path, monkeypatch):
     )
     assert reruns(explicit={"lr": 0.25, "seed": 7}) == {"01"}
     (tmp_path / "data" / "new.wav").write_bytes(b"RIFF")
-    monkeypatch.setattr(runner, "hash_source", lambda: "two")
+    monkeypatch.setattr(run_notebooks, "hash_source", lambda: "two")
     assert reruns(explicit={"lr": 0.25, "seed": 7}) == {"01", "02"}
     # every replaced result is kept
     assert len(list((out / "superseded").glob("*/verdicts/*.json"))) == 4
@@ -209,7 +210,7 @@ def test_upstream_changes_and_only(tmp_path, monkeypatch):
     with pytest.raises(WorkbookError, match=r"other inputs \(lr None -> 0.5\)"):
         run_here(tmp_path, only="07", explicit={"lr": 0.5})
 
-    monkeypatch.setattr(runner, "hash_source", lambda: "another")
+    monkeypatch.setattr(run_notebooks, "hash_source", lambda: "another")
     result, printed = run_here(tmp_path, only="07")
     assert result.exit_code == 0 and "an earlier state of the source" in printed
     assert done_states(out)["03"] == first["03"] and done_states(out)["07"] != first["07"]
@@ -236,3 +237,39 @@ def test_an_earlier_run_is_kept_and_foreign_folders_are_refused(tmp_path):
     result, printed = run_here(tmp_path, out="latest")
     assert done_states(tmp_path / started) == token and f"kept in {tmp_path / started}" in printed
     assert done_states(result.out) != token and record_of(result.out)["status"] == "complete"
+
+
+def test_results_of_a_notebook_that_had_the_number_before_do_not_count(tmp_path, monkeypatch):
+    """A run folder from before two notebooks exchanged their numbers."""
+    monkeypatch.setattr(run_notebooks, "hash_source", lambda: "one")
+    notebooks = tmp_path / "notebooks"
+    for name in ("01_check", "08_findings", "09_diagnose"):
+        write_notebook(notebooks, name, verdict_cell(name[:2], f"from {name}"))
+    out = run_here(tmp_path)[0].out
+    write_report(out)  # of an old folder, by itself
+    assert title_of(out) == "Overfit Workbook"
+    for old, new in (("08_findings", "09_findings"), ("09_diagnose", "08_diagnose")):
+        (notebooks / f"{old}.ipynb").unlink()
+        write_notebook(notebooks, new, verdict_cell(new[:2], f"from {new}"))
+    write_report(out)
+    assert title_of(out) == "Overfit Workbook"
+    first = done_states(out)
+
+    result, printed = run_here(tmp_path, only="09")  # the findings do not read the old ones
+    assert result.exit_code == 0, printed
+    for new, old in (("08_diagnose", "08_findings"), ("09_findings", "09_diagnose")):
+        note = f"note: {new}: what is there is of {old}, which had the number of {new} when it ran"
+        assert f"{note}; it does not count any more and is kept in superseded/" in printed
+    assert sorted(done_states(out)) == ["01", "09"] and record_of(out)["notebooks"].keys() == {
+        "01",
+        "09",
+    }
+    assert json.loads((out / "state" / "09.json").read_text())["parts"]["upstream"].keys() == {"01"}
+    kept = {path.name for path in (out / "superseded").glob("*/notebooks/*")}
+    assert kept == {"08_findings.ipynb", "09_diagnose.ipynb"}
+
+    result, printed = run_here(tmp_path, resume=True)
+    assert result.exit_code == 0 and title_of(out) == "Overfit Workbook"
+    assert "what it reads" in printed and done_states(out)["01"] == first["01"]
+    verdict = json.loads((out / "verdicts" / "08.json").read_text())
+    assert verdict["answer"] == "from 08_diagnose"

@@ -25,7 +25,7 @@ from tests.tts_workbook.runner.workbook_builders import (
 )
 from tts_core import atomic_files
 from tts_core.errors import WorkbookError
-from tts_workbook.pages import report
+from tts_workbook.pages.run_report import write_report
 
 SLEEP = (
     "import os, pathlib, time\npathlib.Path(out,"
@@ -50,6 +50,8 @@ def sleeping_run(tmp_path):
         str(write_data(tmp_path / "data")),
         "--out",
         str(out),
+        "--jobs",
+        "1",
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_until(
@@ -63,7 +65,7 @@ def sleeping_run(tmp_path):
 def finish(tmp_path, out) -> None:
     """What a reader does next: the cause mended, the same command with --resume."""
     write_notebook(tmp_path / "notebooks", "02_audit", verdict_cell("02"))
-    result, printed = run_here(tmp_path, resume=True)
+    result, _ = run_here(tmp_path, resume=True)
     assert (result.exit_code, result.out, title_of(out)) == (0, out, "Overfit Workbook")
     assert hidden_files(out) == []
 
@@ -103,7 +105,7 @@ def test_sigkill_of_the_runner_leaves_running_and_no_kernel(tmp_path, sleeping_r
         not (out / "state" / "02.json").exists()
         and not (out / "notebooks" / "02_audit.ipynb").exists()
     )
-    report.build(out)
+    write_report(out)
     assert title_of(out) == "INCOMPLETE: killed or still running in 02_audit"
     finish(tmp_path, out)
 
@@ -149,13 +151,13 @@ def test_full_disk(tmp_path):
             FILL if mounted else INJECT,
             SAVE,
         )
-        result, printed = run_here(tmp_path, out="disk/out")
+        result, _ = run_here(tmp_path, out="disk/out")
         assert_failed_honestly(result, "01_check", "No space left on device")
         assert not (result.out / "figures" / "01_curve.png").exists()
 
         (result.out / "ballast").unlink(missing_ok=True)
         write_notebook(tmp_path / "notebooks", "01_check", verdict_cell("01"), SAVE)
-        result, printed = run_here(tmp_path, out="disk/out", resume=True)
+        result, _ = run_here(tmp_path, out="disk/out", resume=True)
         assert result.exit_code == 0 and title_of(result.out) == "Overfit Workbook"
         assert (result.out / "figures" / "01_curve.png").stat().st_size == 100_000
     finally:

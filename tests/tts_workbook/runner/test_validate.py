@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from tts_workbook.runner.process import Outcome
+from tts_workbook.runner.process import ProcessOutcome
 from tts_workbook.runner.validate import WIDGET_STATE, find_fault, signal_name
 
 GOOD = {
@@ -28,7 +28,7 @@ def judge(tmp_path, *cells, widgets=None, verdict=GOOD, **seen) -> str | None:
         }
     nbformat.write(notebook, tmp_path / "01.ipynb")
     (tmp_path / "01.json").write_text(json.dumps(verdict))
-    outcome = Outcome(
+    outcome = ProcessOutcome(
         **{"code": 0, "finished": True, "last_cell": {"index": 1, "first_line": ""}, **seen}
     )
     fault = find_fault(
@@ -118,7 +118,7 @@ def test_the_process_and_the_verdict_bear_witness(tmp_path, seen, cause):
 
 def test_an_executed_notebook_that_cannot_be_read_is_a_fault(tmp_path):
     (tmp_path / "01.ipynb").write_text('{"cells": [')
-    outcome = Outcome(code=0, finished=True, last_cell={"index": 1, "first_line": ""})
+    outcome = ProcessOutcome(code=0, finished=True, last_cell={"index": 1, "first_line": ""})
     fault = find_fault(outcome, tmp_path / "01.ipynb", tmp_path / "01.json", "t", str)
     assert "cannot be read" in fault.cause
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from tts_workbook.pages.run_report import write_report
 from tts_workbook.runner.console import Console
-from tts_workbook.runner.runner import Result, run
+from tts_workbook.runner.run_notebooks import RunResult, run_notebooks
 
 PATIENCE = 60.0  # seconds; only a failing test waits that long
 PARAMETERS = 'profile = "quick"\ndata = ""\nout = ""\nlr = None'
@@ -17,8 +18,9 @@ PARAMETERS = 'profile = "quick"\ndata = ""\nout = ""\nlr = None'
 WRITE_VERDICT = """
 import json, os, pathlib
 context = json.loads(os.environ["TTS_RUNNER"])
+provenance = {{"token": context["token"]}}
 verdict = {{"notebook": "{number}", "question": "?", "answer": "{answer}", "items": [],
-           "metrics": {{"lr": globals().get("lr") or 0}}, "provenance": {{"token": context["token"]}}}}
+           "metrics": {{"lr": globals().get("lr") or 0}}, "provenance": provenance}}
 file = pathlib.Path(context["out"]) / "verdicts" / "{number}.json"
 file.parent.mkdir(exist_ok=True)
 file.write_text(json.dumps(verdict))
@@ -34,7 +36,7 @@ def write_notebook(
     name: str,
     *cells: str,
     parameters: str | None = PARAMETERS,
-    tags: dict[int, list[str]] = {},
+    tags: dict[int, list[str]] | None = None,
 ) -> Path:
     """A title, the parameters cell, then `cells`; `tags` by position in `cells`. In the file,
     cells[0] is cell 3.
@@ -43,7 +45,7 @@ def write_notebook(
     if parameters is not None:
         content.append(new_code_cell(parameters, metadata={"tags": ["parameters"]}))
     content += [
-        new_code_cell(source, metadata={"tags": tags.get(index, [])})
+        new_code_cell(source, metadata={"tags": (tags or {}).get(index, [])})
         for index, source in enumerate(cells)
     ]
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,16 +67,17 @@ def run_here(
     environment: dict | None = None,
     explicit: dict | None = None,
     **options,
-) -> tuple[Result, str]:
-    """`run` on tmp_path/notebooks and tmp_path/data; returns the result and what was printed."""
+) -> tuple[RunResult, str]:
+    """`run_notebooks` on tmp_path/notebooks and tmp_path/data: the result, and what was printed."""
     printed = io.StringIO()
     given = {
         "data": str(write_data(tmp_path / "data")),
         "out": str(tmp_path / out),
         **(explicit or {}),
     }
-    result = run(
+    result = run_notebooks(
         given,
+        write_report,
         notebooks_dir=tmp_path / "notebooks",
         console=Console(printed),
         environment=environment or {},
@@ -97,7 +100,7 @@ def hidden_files(out: Path) -> list[str]:
     return [path.name for path in out.rglob(".*") if path.name != ".lock"]
 
 
-def assert_failed_honestly(result: Result, name: str, cause: str) -> dict:
+def assert_failed_honestly(result: RunResult, name: str, cause: str) -> dict:
     """Exit code, record, report and files of a run in which notebook `name` failed. Returns the
     record.
     """

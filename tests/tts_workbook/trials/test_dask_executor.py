@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
+from tests.tts_workbook.trials.subject_files import write_subject
 from tests.tts_workbook.trials.test_store_and_executors import three_trials
 from tests.tts_workbook.trials.trial_builders import (
     PATIENCE,
@@ -31,6 +32,7 @@ from tts_core.errors import WorkbookError
 from tts_workbook.trials import dask_executor
 from tts_workbook.trials.executors import run_trials
 from tts_workbook.trials.store import Store
+from tts_workbook.trials.subject_trial import make_subject_trial
 
 dask = pytest.importorskip("dask", reason="needs the cluster extra")
 distributed = pytest.importorskip(
@@ -49,7 +51,8 @@ def wait(done, total, result):
     time.sleep(600)
 
 if __name__ == "__main__":
-    run_trials([slow_trial(), three_trials()[0]], Store(sys.argv[1]), executor="dask", scheduler=sys.argv[2], on_result=wait)
+    asked, store = [slow_trial(), three_trials()[0]], Store(sys.argv[1])
+    run_trials(asked, store, executor="dask", scheduler=sys.argv[2], on_result=wait)
 """
 WORKER = "from distributed.cli.dask_worker import main; main()"
 NO_PACKAGE = "import sys; sys.modules['tts_core'] = None; "
@@ -71,7 +74,8 @@ from tts_workbook.trials.trial import trial_from_dict
 
 def run_here(trial, wanted):
     result = obey(trial_from_dict(json.loads(trial)))
-    return json.dumps(dataclasses.replace(result, provenance={"worker": str(get_worker().name)}).to_dict())
+    where = {"worker": str(get_worker().name)}
+    return json.dumps(dataclasses.replace(result, provenance=where).to_dict())
 
 dask_executor.run_here = run_here
 """
@@ -465,8 +469,8 @@ def test_a_local_cluster_has_one_worker_a_device_that_sees_it_alone(visible, wan
             OTHER_VERSION,
             1,
             (
-                "has another version than this process: tts_core f{12} instead of [0-9a-f]{12} .*"
-                " install the same"
+                "has another version than this process: tts_workbook f{12} instead of"
+                " [0-9a-f]{12} .* install the same"
             ),
         ),
         (
@@ -511,6 +515,28 @@ def test_a_folder_that_a_worker_does_not_have_is_named_with_the_worker(cluster, 
             run_trials(
                 [trial], Store(tmp_path), executor="dask", scheduler=cluster.scheduler_address
             )
+
+
+def test_a_subject_is_trained_where_its_files_are_and_elsewhere_the_worker_names_them(
+    cluster, tmp_path
+):
+    address = write_subject(tmp_path / "mine")
+    place = address.rpartition(":")[0]
+    trials = [make_subject_trial(address, 16, seed=seed) for seed in (0, 1)]
+    inline = run_trials(trials, Store(tmp_path / "inline"), executor="inline")
+    ask = {"executor": "dask", "scheduler": cluster.scheduler_address}
+    on_dask = run_trials(trials, Store(tmp_path / "dask"), **ask)
+    assert list(map(numbers, on_dask)) == list(map(numbers, inline))
+    here = trials[0].source
+    another = dataclasses.replace(trials[0], source="f" * 16)
+    gone = dataclasses.replace(trials[0], address="/nowhere/mine.py:subject")
+    for trial, complaint in (
+        (another, f"{place}: .* has the hash {here} instead of {'f' * 16}"),
+        (gone, rf"/nowhere/mine.py: it is not here \(no source instead of {here}\)"),
+    ):
+        worker = r"Dask worker [01] \(tcp://[\d.:]+, on .*\)"
+        with pytest.raises(WorkbookError, match=f"{worker}: {complaint}"):
+            run_trials([trial], Store(tmp_path / "none"), **ask)
 
 
 def test_an_address_where_nothing_answers_is_named(short, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from tts_core.training.losses import losses
 from tts_core.training.state import start_training
 from tts_workbook.trials import lr_range
 from tts_workbook.trials.lr_range import DIVERGED, LrRange, lr_range_test, ramp
-from tts_workbook.trials.overfit import build_arm
+from tts_workbook.trials.preset_arm import build_arm
 
 
 @pytest.fixture

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.stats import permutation_test
 
 from tts_core.errors import WorkbookError
+from tts_workbook.trials.paired_effects import effect
 from tts_workbook.trials.statistics import (
     LeaveTime,
     by_group,
@@ -26,6 +28,8 @@ from tts_workbook.trials.statistics import (
     sign_flip_p,
     sign_test_p,
 )
+from tts_workbook.trials.studies import STUDIES
+from tts_workbook.trials.study_records import read_study_record
 
 # Darwin's fifteen pairs of maize, crossed minus self-fertilised height in eighths of an inch
 # (Fisher 1935, section 21)
@@ -44,7 +48,10 @@ def exact_p(differences, centre=0):
     """The definition, pattern by pattern, in rational numbers."""
     shifted = [Fraction(value) - Fraction(centre) for value in differences]
     patterns = product((1, -1), repeat=len(shifted))
-    sums = [abs(sum(sign * value for sign, value in zip(signs, shifted))) for signs in patterns]
+    sums = [
+        abs(sum(sign * value for sign, value in zip(signs, shifted, strict=True)))
+        for signs in patterns
+    ]
     return Fraction(sum(value >= abs(sum(shifted)) for value in sums), len(sums))
 
 
@@ -55,7 +62,7 @@ def exact_interval(differences, alpha):
     means = {
         Fraction(sum(subset), len(subset))
         for keep in product((0, 1), repeat=len(differences))
-        if (subset := [value for value, kept in zip(differences, keep) if kept])
+        if (subset := [value for value, kept in zip(differences, keep, strict=True) if kept])
     }
     if exact_p(differences, max(means) + 1) > alpha:
         return -math.inf, math.inf
@@ -90,6 +97,43 @@ def test_fishers_own_example():
 )
 def test_known_p_values(differences, p):
     assert sign_flip_p(list(differences)) == p
+
+
+def scipys_p(differences):
+    """The exact sign-flip p-value as scipy computes it."""
+    found = permutation_test(
+        (np.asarray(differences, dtype=float),),
+        lambda values, axis: values.sum(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=np.inf,
+    )
+    return found.pvalue
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(-20, 20), min_size=2, max_size=8))  # it wants two at least
+def test_p_is_that_of_scipys_permutation_test(differences):
+    assert sign_flip_p(differences) == pytest.approx(scipys_p(differences), abs=1e-12)
+
+
+@pytest.mark.parametrize("study", [name for name, one in STUDIES.items() if len(one.arms) > 1])
+def test_the_recorded_studies_have_scipys_p_values(study):
+    """Every arm against the base, by the primary outcome."""
+    results, _ = read_study_record(study)
+    base = STUDIES[study].base
+    for arm in list(STUDIES[study].arms)[1:]:
+        found = effect(results, arm, base).contrast
+        assert found.p == pytest.approx(scipys_p(found.differences), abs=1e-12)
+
+
+def test_the_sign_test_is_the_binomial_sum():
+    for n in range(1, 25):
+        for k in range(n + 1):
+            tail = sum(math.comb(n, i) for i in range(min(k, n - k) + 1)) / 2**n
+            assert sign_test_p([1] * k + [-1] * (n - k)) == pytest.approx(
+                min(1.0, 2 * tail), abs=1e-12
+            )
 
 
 @settings(deadline=None)

@@ -48,7 +48,8 @@ def wait(done, total, result):
     time.sleep(600)
 
 if __name__ == "__main__":
-    run_trials(three_trials(), Store(sys.argv[1]), executor=sys.argv[2], n_workers=2, on_result=wait)
+    store, executor = Store(sys.argv[1]), sys.argv[2]
+    run_trials(three_trials(), store, executor=executor, n_workers=2, on_result=wait)
 """
 
 

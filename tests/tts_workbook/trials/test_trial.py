@@ -19,8 +19,8 @@ from tts_core.config import AudioConfig
 from tts_core.errors import WorkbookError
 from tts_core.speech.dataset import load_corpus
 from tts_core.training.state import start_training
-from tts_workbook.trials.arms import BREAKS, REPAIRS
-from tts_workbook.trials.run import batch_source, build_trial_model
+from tts_workbook.trials.run_preset_trial import batch_source, build_trial_model
+from tts_workbook.trials.study_arms import BREAKS, REPAIRS
 from tts_workbook.trials.trial import ClipReference, load_clips, make_trial, trial_from_dict
 
 OTHERS = ("sorry-youre-having-problems", "confbridge-has-joined", "followme-no-recording")

@@ -12,9 +12,9 @@ from tts_core.config import AudioConfig, preset
 from tts_core.errors import WorkbookError
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import Corpus, load_corpus
-from tts_workbook.trials.arms import change
-from tts_workbook.trials.run import Result
+from tts_workbook.trials.study_arms import change
 from tts_workbook.trials.trial import ClipReference, Trial, make_trial
+from tts_workbook.trials.trial_result import TrialResult
 
 SHORT_CLIP = "queue-thankyou"  # 138 frames
 VOLATILE = ("seconds",)  # measures that the clock decides
@@ -51,14 +51,14 @@ def smoke_trial(
 
 def made_result(
     arm: str, clip: str = "a", seed: int = 0, failed: str = "", **measures: float | None
-) -> Result:
+) -> TrialResult:
     """A result that no training made: arm `arm` on clip `clip`."""
     experiment = preset("healthy", 12, "smoke", steps=100, seed=seed)
     trial = Trial(experiment, (ClipReference("voice", clip, "en", "0" * 12),), ("a", "b"), name=arm)
-    return Result(trial, dict(measures), {"over_constant": [1.0, 0.5]}, failed)
+    return TrialResult(trial, dict(measures), {"over_constant": [1.0, 0.5]}, failed)
 
 
-def numbers(result: Result) -> Result:
+def numbers(result: TrialResult) -> TrialResult:
     """The result without what the clock, the machine and the thread count say."""
     return dataclasses.replace(
         result,
@@ -93,7 +93,7 @@ def told(order: str, seed: int) -> Trial:
     return dataclasses.replace(made_result("", seed=seed).trial, name=order)
 
 
-def obey(trial: Trial) -> Result:
+def obey(trial: Trial) -> TrialResult:
     """What stands for `run_trial` in a worker process; its result is empty."""
     verb, mark = trial.name.split()
     if verb == "fail":
@@ -107,7 +107,7 @@ def obey(trial: Trial) -> Result:
         Path(mark).touch()
         os.kill(os.getpid(), signal.SIGKILL)
     Path(mark).touch()
-    return Result(trial, {}, {})
+    return TrialResult(trial, {}, {})
 
 
 def interrupt_when(path: Path) -> None:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from tests.tts_workbook.viz.readings import texts_of
 from tts_core import WorkbookError
 from tts_workbook.viz import plot_alignment, plot_attention_entropy
 from tts_workbook.viz.picture import UNIFORM_BANNER
@@ -26,10 +27,8 @@ def test_maps_are_means_over_heads_on_one_scale_from_zero():
     assert {image.get_clim() for image in images} == {(0.0, weights.mean(axis=1).max())}
     assert images[0].get_extent() == pytest.approx((0, 0.3, 0, 0.3))
     assert "attention weight" in picture.axes[-1].get_ylabel()
-    assert (
-        picture.get_supxlabel() == "memory frame (s)"
-        and picture.axes[0].get_ylabel() == "decoder frame (s)"
-    )
+    assert picture.get_supxlabel() == "memory frame (s)"
+    assert picture.axes[0].get_ylabel() == "decoder frame (s)"
 
 
 def test_phoneme_boundaries_and_names_stand_where_the_durations_say():
@@ -55,9 +54,7 @@ def test_chosen_layers_keep_their_numbers():
 @pytest.mark.parametrize("alignment", ["forced", "uniform"])
 def test_the_banner_follows_the_alignment(alignment):
     picture = plot_alignment(attention(), DURATIONS, PHONEMES, alignment, 0.01)
-    assert (UNIFORM_BANNER in [text.get_text() for text in picture.texts]) is (
-        alignment == "uniform"
-    )
+    assert (UNIFORM_BANNER in texts_of(picture.texts)) is (alignment == "uniform")
 
 
 def test_logits_are_not_taken_for_weights():
@@ -91,6 +88,6 @@ def test_entropy_bars_stand_beside_the_bound():
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([0.4, 0.6, 0.0])
     assert axes.lines[0].get_ydata()[0] == 1.0
     assert f"{math.log(284):.2f} nats" in axes.get_title(loc="right")
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
+    assert texts_of(axes.get_xticklabels()) == ["0", "1"]
     with pytest.raises(WorkbookError, match="share of ln T"):
         plot_attention_entropy({"healthy": {"decoder.layers.0": 3.2}}, 284)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tts_workbook.viz.axes import decade, plain_number, spread_apart
+from tts_workbook.viz.axes import decade, spread_apart, three_digits
 
 
 def test_numbers_and_ticks_read_as_people_write_them():
@@ -15,7 +15,7 @@ def test_numbers_and_ticks_read_as_people_write_them():
         2.13e-5: "2.1e-05",
         1234.5: "1234",
     }
-    assert {value: plain_number(value) for value in numbers} == numbers
+    assert {value: three_digits(value) for value in numbers} == numbers
     ticks = {
         0.01: "0.01",
         0.5: "0.5",

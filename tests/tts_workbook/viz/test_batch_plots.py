@@ -5,6 +5,7 @@ origins are named.
 import numpy as np
 import pytest
 
+from tests.tts_workbook.viz.readings import texts_of
 from tts_core.errors import WorkbookError
 from tts_workbook.viz import (
     plot_batch_curves,
@@ -45,7 +46,7 @@ def test_bars_reach_their_differences_zeros_are_written_and_the_bar_is_red():
         assert tops[2:] == pytest.approx(
             sorted(values[8] for values in panel["differences"].values()), rel=1e-2
         )
-        assert [text.get_text() for text in axes.texts].count("0") == 2
+        assert texts_of(axes.texts).count("0") == 2
         line = next(line for line in axes.lines if line.get_color() == ALARM)
         assert line.get_ydata()[0] == panel["bar"]
         assert axes.get_ylim()[1] > 7
@@ -78,9 +79,8 @@ def test_curves_stand_over_steps_and_over_frames_and_many_have_their_mean():
     }
     picture = plot_batch_curves(groups, "title", ORIGIN)
     by_steps, by_frames = picture.axes
-    assert by_steps.lines[0].get_xdata()[-1] == 40 and by_frames.lines[0].get_xdata()[
-        -1
-    ] == pytest.approx(4)
+    assert by_steps.lines[0].get_xdata()[-1] == 40
+    assert by_frames.lines[0].get_xdata()[-1] == pytest.approx(4)
     assert by_frames.lines[0].get_ydata() == pytest.approx(by_steps.lines[0].get_ydata())
     mean = by_steps.lines[4]
     assert mean.get_linewidth() > by_steps.lines[0].get_linewidth()
@@ -91,9 +91,9 @@ def test_curves_stand_over_steps_and_over_frames_and_many_have_their_mean():
     low, high = by_frames.get_xlim()
     assert low < 0.1 and high > 20 * 3.2  # thousands
     labels = [text.get_text() for axes in picture.axes for text in axes.get_legend().get_texts()]
-    assert (
-        "single (4 runs)" in labels and "batch" in labels and "corpus, frames not known" in labels
-    )
+    assert "single (4 runs)" in labels
+    assert "batch" in labels
+    assert "corpus, frames not known" in labels
     assert "recorded 2026-11-23, on a toaster, at commit abc123" in picture.get_supxlabel()
     assert picture.png()
 

@@ -5,9 +5,10 @@ drawn as such.
 import pytest
 from matplotlib.colors import to_rgb
 
+from tests.tts_workbook.viz.readings import texts_of
 from tts_core.errors import WorkbookError
 from tts_workbook.viz import plot_alarms, plot_confusion, plot_root_cause
-from tts_workbook.viz.benchmark_plots import MASKED, RIGHT, WRONG, on
+from tts_workbook.viz.benchmark_plots import MASKED, RIGHT, WRONG, ink_on
 
 GROUPS = {
     "alike": {"a.x": {"a.x": 3, "b.y": 1}, "b.y": {"cannot tell": 2}},
@@ -34,7 +35,7 @@ POINTS = {
 
 
 def texts(axes):
-    return [text.get_text() for text in axes.texts]
+    return texts_of(axes.texts)
 
 
 def colours(axes):
@@ -45,8 +46,8 @@ def test_counts_stand_in_the_cells_and_rows_are_shaded_by_their_shares():
     picture = plot_confusion(GROUPS)
     first, second = picture.axes
     assert sorted(texts(first)) == ["1", "2", "3"] and texts(second) == ["1"]
-    assert [label.get_text() for label in first.get_yticklabels()] == ["a.x  1", "b.y  2"]
-    assert [label.get_text() for label in first.get_xticklabels()] == [
+    assert texts_of(first.get_yticklabels()) == ["a.x  1", "b.y  2"]
+    assert texts_of(first.get_xticklabels()) == [
         "1",
         "2",
         "other",
@@ -54,9 +55,8 @@ def test_counts_stand_in_the_cells_and_rows_are_shaded_by_their_shares():
     ]
     shade = colours(first)
     assert shade[0] == pytest.approx([1 - 0.75 * (1 - part) for part in to_rgb(RIGHT)])
-    assert shade[1] == pytest.approx([1 - 0.25 * (1 - part) for part in to_rgb(WRONG)]) and shade[
-        7
-    ] == pytest.approx(to_rgb(WRONG))
+    assert shade[1] == pytest.approx([1 - 0.25 * (1 - part) for part in to_rgb(WRONG)])
+    assert shade[7] == pytest.approx(to_rgb(WRONG))
     assert "n = 6" in first.get_title("left")
 
 
@@ -80,12 +80,10 @@ def test_each_fault_and_architecture_has_its_share_and_its_n():
         "gru: b.y",
         "ours: cannot tell ×2",
     } <= set(shown)
-    assert colours(axes)[0] == pytest.approx(to_rgb(RIGHT)) and colours(axes)[2] == pytest.approx(
-        to_rgb(WRONG)
-    )
-    assert colours(axes)[1] not in (colours(axes)[0], colours(axes)[2]) and colours(axes)[
-        3
-    ] == pytest.approx(to_rgb(MASKED))
+    assert colours(axes)[0] == pytest.approx(to_rgb(RIGHT))
+    assert colours(axes)[2] == pytest.approx(to_rgb(WRONG))
+    assert colours(axes)[1] not in (colours(axes)[0], colours(axes)[2])
+    assert colours(axes)[3] == pytest.approx(to_rgb(MASKED))
     with pytest.raises(WorkbookError, match=r"faults\['a.x'\]\['ours'\]: 3 of 2"):
         plot_root_cause({"a.x": {"ours": {"right": 3, "n": 2, "masked": 0, "instead": {}}}})
 
@@ -98,7 +96,7 @@ def test_every_alarm_has_its_mark_at_its_rates_and_its_counts_in_the_legend():
         if line.get_marker() != "None"
     }
     assert list(marks.values()) == [(0.0, 0.9), (0.1, 0.5)]
-    assert list(marks)[0] == "this diagnosis: notices 90 % of 50, alarms in 0.0 % of 40"
+    assert next(iter(marks)) == "this diagnosis: notices 90 % of 50, alarms in 0.0 % of 40"
     assert axes.get_xlim()[1] >= 0.2
     with pytest.raises(WorkbookError, match="between 0 and 1"):
         plot_alarms(
@@ -107,7 +105,7 @@ def test_every_alarm_has_its_mark_at_its_rates_and_its_counts_in_the_legend():
 
 
 def test_texts_in_cells_can_be_read():
-    assert on(to_rgb(RIGHT)) == "white" and on((1, 1, 1)) != "white"
+    assert ink_on(to_rgb(RIGHT)) == "white" and ink_on((1, 1, 1)) != "white"
 
 
 def test_the_provenance_stands_below():

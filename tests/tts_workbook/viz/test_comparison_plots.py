@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.tts_workbook.viz.readings import texts_of
 from tts_core import WorkbookError
 from tts_workbook.viz import plot_baselines, plot_text_use, plot_tf_fr
 from tts_workbook.viz.style import COLOURS
@@ -10,13 +11,13 @@ from tts_workbook.viz.style import COLOURS
 
 def test_baselines_are_sorted_with_the_best_on_top_and_values_printed():
     axes = plot_baselines({"zeros": 5.297, "best constant": 1.33, "copy previous": 0.394}).axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == [
+    assert texts_of(axes.get_yticklabels()) == [
         "copy previous",
         "best constant",
         "zeros",
     ]
     assert [bar.get_width() for bar in axes.patches] == [0.394, 1.33, 5.297]
-    assert [text.get_text() for text in axes.texts] == ["0.394", "1.330", "5.297"]
+    assert texts_of(axes.texts) == ["0.394", "1.330", "5.297"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1] and axes.get_xlim()[0] == 0
     assert axes.get_xlabel() == "mel L1 (ln units)"
 
@@ -36,9 +37,14 @@ def test_tf_and_fr_share_axes_and_hold_the_errors_and_the_line_of_each_arm():
     }
     picture = plot_tf_fr(errors, 0.01, {"healthy": 1.33, "seed": 1.9})
     healthy, seed = picture.axes
-    assert healthy.get_ylim() == seed.get_ylim() and healthy.get_xlim() == seed.get_xlim() == (
-        0,
-        0.5,
+    assert healthy.get_ylim() == seed.get_ylim()
+    assert (
+        healthy.get_xlim()
+        == seed.get_xlim()
+        == (
+            0,
+            0.5,
+        )
     )
     lines = {line.get_label(): line for line in seed.lines}
     assert lines["free-running"].get_ydata() == pytest.approx(np.linspace(0, 4, 40))
@@ -60,7 +66,7 @@ def test_text_use_bars_ratio_and_lines():
     }
     axes = plot_text_use(arms, best_constant=1.33, copy_previous=0.394).axes[0]
     assert [bar.get_height() for bar in axes.patches] == [0.05, 0.4, 0.12, 0.4, 0.06, 1.66]
-    labels = [label.get_text() for label in axes.get_xticklabels()]
+    labels = texts_of(axes.get_xticklabels())
     assert labels == ["healthy\ntext use 2.40", "no_norm\ntext use 1.00"]
     assert sorted(line.get_ydata()[0] for line in axes.lines) == [0.394, 1.33]
     with pytest.raises(WorkbookError, match=r"arms\['healthy'\]: no 'fr'"):

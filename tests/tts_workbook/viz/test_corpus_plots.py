@@ -4,6 +4,7 @@ text use, where the best was.
 
 import pytest
 
+from tests.tts_workbook.viz.readings import texts_of
 from tts_core.errors import WorkbookError
 from tts_workbook.viz import plot_corpus_training
 
@@ -26,11 +27,9 @@ def test_lines_are_the_validations_and_every_run_names_its_best_step():
     # 0.45 ln units where 1.8 are 1.2 constants
     assert free == pytest.approx([1.2, 0.6]) and forced == pytest.approx([0.3, 0.2])
     assert lower.lines[0].get_ydata() == pytest.approx([1.0, 1.4]) and upper.get_ylim()[0] == 0
-    names = [text.get_text() for text in upper.get_legend().get_texts()]
-    assert (
-        "plain: free-running (best at step 500)" in names
-        and "hidden: free-running (best at step 250)" in names
-    )
+    names = texts_of(upper.get_legend().get_texts())
+    assert "plain: free-running (best at step 500)" in names
+    assert "hidden: free-running (best at step 250)" in names
     assert upper.lines[0].get_color() != upper.lines[2].get_color() and picture.png()
 
 

@@ -1,9 +1,12 @@
 """Word error rates and STOI stand beside the copy-synthesis."""
 
 import pytest
+from matplotlib.colors import to_hex
 
+from tests.tts_workbook.viz.readings import texts_of
 from tts_core import WorkbookError
 from tts_workbook.viz import plot_intelligibility
+from tts_workbook.viz.style import COLOURS
 
 
 def test_intelligibility_draws_means_dots_and_the_copy_synthesis_line():
@@ -32,11 +35,9 @@ def test_intelligibility_needs_its_reference_unless_told_otherwise():
 
 
 def test_without_word_error_rates_stoi_stands_alone():
-    from tts_core.errors import WorkbookError
-
     (axes,) = plot_intelligibility({}, {"healthy": 0.9, "no_norm": 0.3}).axes
     assert [bar.get_width() for bar in axes.patches] == [0.9, 0.3]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["healthy", "no_norm"]
+    assert texts_of(axes.get_yticklabels()) == ["healthy", "no_norm"]
     assert "STOI" in axes.get_xlabel()
     with pytest.raises(WorkbookError, match="stoi"):
         plot_intelligibility({}, {})
@@ -58,7 +59,7 @@ def test_diamonds_stand_at_the_warped_values_and_need_no_bar():
     (alone,) = plot_intelligibility(
         {}, {"copy-synthesis": 1.0}, warped={"full inference": 0.9}
     ).axes
-    assert [label.get_text() for label in alone.get_yticklabels()] == [
+    assert texts_of(alone.get_yticklabels()) == [
         "copy-synthesis",
         "full inference",
     ]
@@ -75,11 +76,12 @@ def test_diamonds_stand_at_the_warped_values_and_need_no_bar():
 def test_a_version_keeps_its_colour_whatever_the_order():
     one = {"copy-synthesis": 0.1, "healthy: a": 0.2, "healthy: b": 0.3}
     other = dict(reversed(one.items()))
+    like = {"healthy: a": "healthy", "healthy: b": "healthy"}
     first, second = (
-        plot_intelligibility(one).axes[0].patches,
-        plot_intelligibility(other).axes[0].patches,
+        plot_intelligibility(versions, like=like).axes[0].patches for versions in (one, other)
     )
     assert [bar.get_facecolor() for bar in first] == [
         bar.get_facecolor() for bar in reversed(list(second))
     ]
+    assert to_hex(first[1].get_facecolor()).upper() == COLOURS["healthy"]
     assert first[1].get_facecolor() != first[2].get_facecolor()

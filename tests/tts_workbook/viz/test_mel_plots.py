@@ -72,11 +72,9 @@ def test_a_clip_has_one_time_axis_in_seconds_and_labelled_units():
         == mel.get_xlim()
         == pytest.approx((0, 100 * HOP / RATE))
     )
-    assert (
-        mel.get_xlabel() == "time (s)"
-        and mel.get_ylabel() == "mel bin"
-        and "full scale" in wave.get_ylabel()
-    )
+    assert mel.get_xlabel() == "time (s)"
+    assert mel.get_ylabel() == "mel bin"
+    assert "full scale" in wave.get_ylabel()
     assert colours.get_ylabel() == "log-mel (ln units)"
 
 
@@ -124,10 +122,8 @@ def test_all_mels_have_the_limits_of_the_first_and_the_bar_points_to_what_lies_b
     assert {image.get_clim() for image in images(picture)[:3]} == {(-11.0, 1.0)}
     assert {axes.get_xlim() for axes in picture.axes[:3]} == {(0, 0.1)}
     assert images(picture)[2].get_extent() == pytest.approx([0, 0.04, 0, 80])
-    assert (
-        picture.axes[0].images[0].colorbar is None
-        and picture.axes[2].images[0].colorbar.extend == "max"
-    )
+    assert picture.axes[0].images[0].colorbar is None
+    assert picture.axes[2].images[0].colorbar.extend == "max"
 
 
 def test_mel_labels_and_notes_are_printed_in_order():
@@ -140,7 +136,7 @@ def test_mel_labels_and_notes_are_printed_in_order():
 def test_mels_that_do_not_belong_together_are_refused():
     with pytest.raises(WorkbookError, match="as many bins"):
         plot_mels({"a": np.zeros((10, 80)), "b": np.zeros((10, 40))}, 0.01)
-    with pytest.raises(WorkbookError, match="notes: .*'c'.* name no mel"):
+    with pytest.raises(WorkbookError, match=r"notes: .*'c'.* name no mel"):
         plot_mels({"a": np.zeros((10, 80))}, 0.01, notes={"c": "?"})
     with pytest.raises(WorkbookError, match="hop_seconds = 0, but it must be positive"):
         plot_mels({"a": np.zeros((10, 80))}, 0)

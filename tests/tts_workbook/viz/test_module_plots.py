@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from tests.tts_workbook.viz.readings import texts_of
 from tts_core import WorkbookError
 from tts_workbook.viz import plot_gradient_norms, plot_module_scales, plot_update_ratios
 from tts_workbook.viz.module_plots import network_order
@@ -22,10 +23,10 @@ def test_dots_stand_at_their_norms_on_a_log_axis_in_network_order():
     picture = plot_gradient_norms({"healthy": HEALTHY, "seed": SEED})
     axes = picture.axes[0]
     assert axes.get_xscale() == "log" and axes.get_xlabel() == "gradient norm"
-    assert [label.get_text() for label in axes.get_yticklabels()] == list(HEALTHY)
+    assert texts_of(axes.get_yticklabels()) == list(HEALTHY)
     bottom, top = axes.get_ylim()
     assert bottom > top  # the first module is at the top
-    healthy, seed, zero = axes.collections
+    healthy, seed, _ = axes.collections
     assert healthy.get_offsets()[:, 0].tolist() == pytest.approx(list(HEALTHY.values()))
     assert np.round(healthy.get_offsets()[:, 1]).tolist() == [0, 1, 2, 3]
     assert seed.get_offsets()[:, 0].tolist() == pytest.approx([30.0, 2.0])
@@ -34,7 +35,7 @@ def test_dots_stand_at_their_norms_on_a_log_axis_in_network_order():
 
 def test_exact_zeros_are_marked_and_counted():
     axes = plot_gradient_norms({"healthy": HEALTHY, "seed": SEED}).axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+    assert texts_of(axes.get_legend().get_texts()) == [
         "healthy",
         "seed",
         "seed: exactly zero in 1",
@@ -48,9 +49,8 @@ def test_exact_zeros_are_marked_and_counted():
 def test_update_ratios_show_the_usual_range():
     axes = plot_update_ratios({"healthy": HEALTHY}).axes[0]
     band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
-    assert (band.x0, band.x1) == pytest.approx(
-        (3e-4, 3e-3)
-    ) and "update : data ratio" in axes.get_xlabel()
+    assert (band.x0, band.x1) == pytest.approx((3e-4, 3e-3))
+    assert "update : data ratio" in axes.get_xlabel()
 
 
 def test_negative_and_non_finite_norms_are_refused_by_module():

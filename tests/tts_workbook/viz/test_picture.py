@@ -54,8 +54,8 @@ def test_drawing_never_imports_pyplot(executed):
 
 def test_importing_the_package_does_not_import_matplotlib():
     code = (
-        "import tts_workbook.viz, sys; assert 'matplotlib' not in sys.modules; assert 'plot_clip' in"
-        " dir(tts_workbook.viz)"
+        "import tts_workbook.viz, sys; assert 'matplotlib' not in sys.modules; "
+        "assert 'plot_clip' in dir(tts_workbook.viz)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -107,11 +107,9 @@ def test_a_title_has_room_of_its_own(title):
     picture = plot_mels({"recording": np.zeros((20, 8))}, 0.01, title=title)
     picture.canvas.draw()
     box = picture.texts[0].get_window_extent()
-    assert (
-        picture.axes[0].get_tightbbox().y1 <= box.y0
-        and box.y1 <= picture.bbox.y1
-        and box.x1 <= picture.bbox.x1
-    )
+    assert picture.axes[0].get_tightbbox().y1 <= box.y0
+    assert box.y1 <= picture.bbox.y1
+    assert box.x1 <= picture.bbox.x1
 
 
 def test_the_banner_on_top_of_any_png_leaves_the_picture_below_as_it_was():

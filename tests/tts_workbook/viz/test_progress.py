@@ -7,8 +7,9 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
+from tts_workbook.number_text import seconds_text
 from tts_workbook.viz import progress as module
-from tts_workbook.viz.progress import Progress, progress_line, seconds_text
+from tts_workbook.viz.progress import Progress, progress_line
 
 
 class Terminal(io.StringIO):
@@ -54,19 +55,39 @@ def test_terminal_line_is_redrawn_and_an_error_is_not_hidden(clock):
     with pytest.raises(ZeroDivisionError), Progress(10, "healthy", stream=stream) as progress:
         clock[0] += 1
         progress.update(5)
-        1 / 0
+        raise ZeroDivisionError
     assert stream.getvalue().count("\n") == 1
     assert stream.getvalue().endswith(
         "\r\x1b[Khealthy 5/10, 1 s, about 1 s left (stopped by ZeroDivisionError)\n"
     )
 
 
+def test_under_the_runner_it_shows_fields_for_the_runner_and_leaves_one_line(
+    clock, monkeypatch, capsys
+):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    with Progress(100, "healthy", under_runner=True) as progress:
+        for step in range(1, 101):
+            clock[0] += 0.0625
+            progress.update(step, f"mel {step}")
+    events = [data[module.PROGRESS_MIME] for data in shown]
+    assert all(list(data) == [module.PROGRESS_MIME] for data in shown)
+    assert [event["step"] for event in events][:2] == [0, 16]
+    assert len(events) == 8  # one a second, and the last
+    last = events[-1]
+    assert (last["label"], last["step"], last["total"]) == ("healthy", 100, 100)
+    assert last["text"] == "mel 100" and last["line"] == "healthy 100/100 mel 100, 6 s"
+    assert capsys.readouterr().out == "healthy 100/100 mel 100, 6 s\n"
+
+
 def test_in_a_kernel_without_a_runner_a_bar_is_shown_and_one_line_of_text_remains(monkeypatch):
     monkeypatch.delenv("TTS_RUNNER", raising=False)
     cell = (
-        "from tts_workbook.viz.progress import Progress\nwith Progress(300, 'healthy') as progress:\n"
+        "from tts_workbook.viz.progress import Progress\n"
+        "with Progress(300, 'healthy') as progress:\n"
         "    for step in range(300):\n        progress.update(step + 1, 'mel 0.5')\n"
-        "        if step == 0:\n            seen = type(progress._show._bar).__name__\nprint(seen)"
+        "        if step == 0:\n            seen = type(progress._view._bar).__name__\nprint(seen)"
     )
     notebook = new_notebook(cells=[new_code_cell(cell)])
     NotebookClient(notebook, kernel_name="python3", timeout=120).execute()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.tts_workbook.viz.readings import horizontal_lines
 from tts_core import WorkbookError
 from tts_workbook.viz import plot_recorded_run
 
@@ -13,10 +14,6 @@ RUN = {
     "time_variance_share": np.linspace(0.02, 0.5, 200),
     "duration_loss": np.linspace(1, 0.01, 200),
 }
-
-
-def horizontal_lines(axes):
-    return sorted(line.get_ydata()[0] for line in axes.lines if len(line.get_ydata()) == 2)
 
 
 def test_a_recorded_run_prints_its_provenance_and_the_clip():

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from tests.tts_workbook.viz.readings import texts_of
 from tts_core.errors import WorkbookError
 from tts_workbook.viz import plot_arm_curves, plot_doses, plot_effects
 
@@ -27,7 +28,7 @@ def test_every_pair_is_a_mark_and_the_interval_a_line():
     points = [line for line in axes.lines if line.get_marker() in ("o", "s")]
     assert sum(len(line.get_xdata()) for line in points) == 6
     assert any(list(line.get_xdata()) == [0.05, 0.35] for line in axes.lines)
-    labels = [label.get_text() for label in axes.get_yticklabels()]
+    labels = texts_of(axes.get_yticklabels())
     assert labels == ["memory_norm  ✔", "dropout  ✘"]
 
 
@@ -59,7 +60,7 @@ def test_every_run_is_a_curve_and_the_provenance_stands_below():
 
 def test_a_run_that_never_left_is_a_triangle_at_the_budget():
     panels = {"lr": {"7e-05": {"leave": [100, None], "plateau": [60, 700], "final": [0.5, 1.0]}}}
-    above, below, last = plot_doses(panels, 800).axes
+    above, below, _ = plot_doses(panels, 800).axes
     marks = {line.get_marker(): float(line.get_ydata()[0]) for line in above.lines}
     assert marks["o"] == 100 and marks["^"] == 800
     assert list(below.lines[0].get_ydata()) == [60, 700]

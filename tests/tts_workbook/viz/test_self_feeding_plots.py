@@ -5,6 +5,7 @@ numbers say.
 import numpy as np
 import pytest
 
+from tests.tts_workbook.viz.readings import texts_of
 from tts_core import WorkbookError
 from tts_workbook.viz import plot_self_feeding
 from tts_workbook.viz.style import COLOURS
@@ -20,10 +21,8 @@ def test_curves_twins_and_yardsticks():
     solid = {
         line.get_label(): line for line in axes.lines if line.get_label() in ("healthy", "no_norm")
     }
-    assert (
-        solid["no_norm"].get_xdata().tolist() == LAST
-        and solid["no_norm"].get_ydata().tolist() == LOST["error"]
-    )
+    assert solid["no_norm"].get_xdata().tolist() == LAST
+    assert solid["no_norm"].get_ydata().tolist() == LOST["error"]
     assert solid["healthy"].get_color() == COLOURS["healthy"]
     dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
     assert sorted(line.get_ydata()[0] for line in dotted) == [0.06, 0.5]
@@ -31,7 +30,7 @@ def test_curves_twins_and_yardsticks():
         line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"
     }
     assert axes.get_xscale() == "log" and axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 1.5
-    assert [label.get_text() for label in axes.get_xticklabels()] == [
+    assert texts_of(axes.get_xticklabels()) == [
         "1",
         "2",
         "3–4",

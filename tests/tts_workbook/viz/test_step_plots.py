@@ -5,6 +5,7 @@ refused.
 import numpy as np
 import pytest
 
+from tests.tts_workbook.viz.readings import texts_of
 from tts_core import WorkbookError
 from tts_workbook.viz import (
     plot_loss_shares,
@@ -33,14 +34,12 @@ def test_shares_are_stacked_to_one_and_cosines_stand_at_their_values():
     # the last loss ends at 1
     ends = {round(bar.get_x() + bar.get_width(), 6) for bar in shares.patches[-2:]}
     assert ends == {1.0} and [bar.get_width() for bar in shares.patches[:2]] == [0.1, 0.6]
-    assert [label.get_text() for label in shares.get_yticklabels()] == [
+    assert texts_of(shares.get_yticklabels()) == [
         "text_embedding",
         "mel_projection_in",
     ]
-    assert (
-        cosines.collections[1].get_offsets().tolist() == [[0.5, 0], [-1.0, 1]]
-        and cosines.get_xlabel() == "cosine"
-    )
+    assert cosines.collections[1].get_offsets().tolist() == [[0.5, 0], [-1.0, 1]]
+    assert cosines.get_xlabel() == "cosine"
     assert len(plot_loss_shares(ARMS, modules=["mel_projection_in"]).axes[0].patches) == 3
 
 
@@ -59,16 +58,14 @@ def test_losses_of_another_model_have_looks_of_their_own():
     cosine = {("mel", "gate"): {"encoder": 0.1}, ("gate", "attention"): {"encoder": 0.2}}
     picture = plot_loss_shares({"mine": {"share": share, "cosine": cosine}})
     colours = [bar.get_facecolor() for bar in picture.axes[0].patches]
-    assert (
-        len(set(colours)) == 3
-        and len(set(loss_looks(share)[1].values()) - set(LOSS_MARKERS.values())) == 2
-    )
+    assert len(set(colours)) == 3
+    assert len(set(loss_looks(share)[1].values()) - set(LOSS_MARKERS.values())) == 2
     # gate, in both panels
     assert picture.axes[1].collections[0].get_edgecolor()[0].tolist() == list(colours[1])
 
 
 def test_shares_that_do_not_add_up_and_impossible_cosines_are_refused():
-    with pytest.raises(WorkbookError, match="shares of text_embedding in healthy add up to 1.1"):
+    with pytest.raises(WorkbookError, match=r"shares of text_embedding in healthy add up to 1\.1"):
         plot_loss_shares(
             {
                 "healthy": {
@@ -81,7 +78,7 @@ def test_shares_that_do_not_add_up_and_impossible_cosines_are_refused():
         plot_loss_shares(
             {"healthy": {"share": SHARE, "cosine": {("mel", "stop"): {"text_embedding": 1.2}}}}
         )
-    with pytest.raises(WorkbookError, match="modules: decoder.norm not among"):
+    with pytest.raises(WorkbookError, match=r"modules: decoder\.norm not among"):
         plot_loss_shares(ARMS, modules=["decoder.norm"])
 
 
@@ -106,16 +103,18 @@ def test_updates_without_each_loss_and_the_clip():
 
 def test_precision_and_its_floor_are_told_apart():
     axes = plot_precision(
-        {"healthy": {"bf16": {"a": 0.03, "b": 0.0}, "bf16 floor": {"a": 0.02, "b": 0.01}}}
+        {"healthy": {"bf16": {"a": 0.03, "b": 0.0}}}, {"healthy": {"bf16": {"a": 0.02, "b": 0.01}}}
     ).axes[0]
     step, floor = axes.collections
-    assert step.get_offsets().tolist() == [[0.03, 0]] and floor.get_offsets().tolist() == [
+    assert [step.get_label(), floor.get_label()] == ["bf16", "bf16 floor"]
+    assert step.get_offsets().tolist() == [[0.03, 0]]
+    assert floor.get_offsets().tolist() == [
         [0.02, 0],
         [0.01, 1],
     ]
-    assert (
-        len(step.get_facecolor()) and not len(floor.get_facecolor()) and axes.get_xscale() == "log"
-    )
+    assert len(step.get_facecolor())
+    assert not len(floor.get_facecolor())
+    assert axes.get_xscale() == "log"
     with pytest.raises(WorkbookError, match="all are zero"):
         plot_precision({"healthy": {"bf16": {"a": 0.0}}})
 
@@ -129,9 +128,8 @@ def test_short_runs_are_drawn_step_by_step_in_one_style_per_run():
             [2.0, 1.0, 0.5],
             [2.0, 1.1, 0.7],
         ]
-        assert [line.get_linestyle() for line in axes.lines] == ["-", "--"] and axes.lines[
-            0
-        ].get_xdata()[0] == 1
+        assert [line.get_linestyle() for line in axes.lines] == ["-", "--"]
+        assert axes.lines[0].get_xdata()[0] == 1
 
 
 def memory_curves(**changes):
@@ -154,14 +152,13 @@ def test_memory_scale_marks_the_model_as_it_is():
     )
     entropy = next(axes for axes in picture.axes if "entropy" in axes.get_title(loc="left"))
     curve, own = entropy.lines[2:4]
-    assert curve.get_ydata().tolist() == [0.6, 0.5, 0.4] and (
+    assert curve.get_ydata().tolist() == [0.6, 0.5, 0.4]
+    assert (
         own.get_xdata().tolist(),
         own.get_ydata().tolist(),
     ) == ([14.0], [0.5])
-    assert (
-        entropy.get_ylim() == (0, 1)
-        and picture.axes[0].get_yscale() == picture.axes[0].get_xscale() == "log"
-    )
+    assert entropy.get_ylim() == (0, 1)
+    assert picture.axes[0].get_yscale() == picture.axes[0].get_xscale() == "log"
     assert {"queries" in axes.get_title(loc="left") for axes in picture.axes} == {True, False}
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import LogNorm
 
+from tests.tts_workbook.viz.readings import texts_of
 from tts_core import WorkbookError
 from tts_workbook.viz import plot_lr_range, plot_sweep, plot_sweep_curves
 from tts_workbook.viz.style import COLOURS
@@ -38,16 +39,15 @@ def test_numbers_stand_where_their_rate_and_decay_are():
         (0, 2): "0.310",
         (1, 2): "0.320",
     }
-    assert [label.get_text() for label in upper.get_yticklabels()] == ["7e-05", "0.0004", "0.001"]
-    assert [label.get_text() for label in lower.get_xticklabels()] == ["0", "0.01"]
+    assert texts_of(upper.get_yticklabels()) == ["7e-05", "0.0004", "0.001"]
+    assert texts_of(lower.get_xticklabels()) == ["0", "0.01"]
     assert upper.get_ylim()[0] < upper.get_ylim()[1] and upper.get_title(loc="left") == "healthy"
 
 
 def test_a_measure_has_one_colour_scale_over_the_presets():
     upper, _, lower, _ = heatmaps(plot_sweep(grids(), LRS, DECAYS, {}))
-    assert upper.images[0].norm is lower.images[0].norm and isinstance(
-        upper.images[0].norm, LogNorm
-    )
+    assert upper.images[0].norm is lower.images[0].norm
+    assert isinstance(upper.images[0].norm, LogNorm)
     assert (upper.images[0].norm.vmin, upper.images[0].norm.vmax) == (0.11, 3.2)
 
 
@@ -64,7 +64,7 @@ def test_a_failed_cell_is_hatched_says_so_and_stays_out_of_the_scale():
     assert seed.images[0].norm.vmax == 3.1
     frames = [patch for patch in healthy.patches if patch.get_gid() == "best"]
     assert [frame.get_xy() for frame in frames] == [(-0.5, 1.5)]
-    keys = [text.get_text() for text in picture.legends[0].get_texts()]
+    keys = texts_of(picture.legends[0].get_texts())
     assert keys == ["best cell by free-running error", "training failed"]
     assert picture.png()
 
@@ -122,7 +122,7 @@ def test_trainings_that_never_made_a_step_are_counted_not_dropped():
     picture = plot_sweep_curves(
         {"seed": [{"lr": 1e-3, "weight_decay": 0.0, "over_constant": [], "failed": True}] * 2}
     )
-    assert [text.get_text() for text in picture.axes[0].texts] == ["2 failed at the first step"]
+    assert texts_of(picture.axes[0].texts) == ["2 failed at the first step"]
     assert picture.png()
 
 
@@ -149,7 +149,7 @@ def test_the_range_test_is_a_curve_with_its_steepest_fall_and_its_divergence():
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in triangles] == [(1e-3, 0.6)] * 2
     of_seed = [line.get_xdata() for line in axes.lines if line.get_color() == COLOURS["seed"]]
     assert [places[0] for places in of_seed if len(places) == 2] == [1e-2]
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    labels = texts_of(axes.get_legend().get_texts())
     assert labels == [
         "healthy: falls fastest at 0.00100",
         "seed: falls fastest at 0.00100, diverges at 0.0100",

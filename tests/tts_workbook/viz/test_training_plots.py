@@ -2,20 +2,24 @@
 where it is one.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from matplotlib.text import Text
 
+from tests.tts_workbook.viz.readings import horizontal_lines, texts_of
 from tts_core import WorkbookError
-from tts_workbook.viz import plot_collapse, plot_loss_curves, plot_loss_over_constant
+from tts_workbook.measure.trajectory import (
+    COLLAPSE_SHARE,
+    PLATEAU_BAND,
+    PLATEAU_MIN_STEPS,
+    plateaus,
+)
+from tts_workbook.viz import constant_line, plot_collapse, plot_loss_curves, plot_loss_over_constant
 from tts_workbook.viz.style import COLOURS
-from tts_workbook.viz.training_plots import plateau_mask
 
 STEPS = np.arange(1, 201)
-
-
-def horizontal_lines(axes):
-    return sorted(line.get_ydata()[0] for line in axes.lines if len(line.get_ydata()) == 2)
 
 
 def run(**changes):
@@ -45,9 +49,7 @@ def test_loss_curves_and_baselines_stand_at_their_values(scale):
     assert axes.lines[0].get_color() == COLOURS["healthy"]
     assert axes.get_ylabel() == "mel L1 (ln units)" and axes.get_xlabel() == "training step"
     assert {text.get_text() for text in axes.texts} == {"best constant 1.33", "copy previous 0.394"}
-    assert "healthy: 0.0600 at step 200" in [
-        text.get_text() for text in axes.get_legend().get_texts()
-    ]
+    assert "healthy: 0.0600 at step 200" in texts_of(axes.get_legend().get_texts())
 
 
 def test_everything_drawn_lies_within_the_axes():
@@ -65,7 +67,7 @@ def test_labels_of_close_baselines_do_not_touch_each_other():
     # the text alone, without its leader line
     boxes = [Text.get_window_extent(label) for label in labels]
     # pixels
-    assert all(lower.y1 <= upper.y0 + 2 for lower, upper in zip(boxes, boxes[1:], strict=False))
+    assert all(lower.y1 <= upper.y0 + 2 for lower, upper in pairwise(boxes))
 
 
 def test_loss_over_constant_draws_the_line_at_one_and_the_plateau_band():
@@ -75,20 +77,26 @@ def test_loss_over_constant_draws_the_line_at_one_and_the_plateau_band():
     assert (band.y0, band.y1) == pytest.approx((0.95, 1.05))
 
 
+def test_what_is_drawn_of_plateau_and_collapse_is_what_is_measured():
+    assert constant_line.DRAWN_BAND == (1 - PLATEAU_BAND, 1 + PLATEAU_BAND)
+    assert constant_line.DRAWN_PLATEAU_STEPS == PLATEAU_MIN_STEPS
+    assert constant_line.DRAWN_COLLAPSE == 100 * COLLAPSE_SHARE
+
+
 def test_a_plateau_is_fifty_steps_on_end():
     over = np.full(200, 2.0)
     over[20:69] = 1.04  # 49 steps
     over[100:150] = 0.96  # 50 steps
-    assert np.flatnonzero(plateau_mask(STEPS, over)).tolist() == list(range(100, 150))
+    assert plateaus(over, STEPS) == [slice(100, 150)]
     sparse = np.array([1, 20, 40, 60, 80])
-    assert plateau_mask(sparse, np.array([2.0, 1, 1, 1, 2])).tolist() == [False] * 5
-    assert plateau_mask(sparse, np.array([2.0, 1, 1, 1, 1])).tolist() == [
-        False,
-        True,
-        True,
-        True,
-        True,
-    ]
+    assert plateaus(np.array([2.0, 1, 1, 1, 2]), sparse) == []
+    assert plateaus(np.array([2.0, 1, 1, 1, 1]), sparse) == [slice(1, 5)]
+
+
+def collapse(**runs):
+    """The picture of the runs with their plateaus."""
+    found = {name: plateaus(one["over_constant"], one["steps"]) for name, one in runs.items()}
+    return plot_collapse(runs, found)
 
 
 def shaded(picture):
@@ -104,18 +112,20 @@ def test_collapse_is_shaded_only_where_plateau_and_low_share_coincide():
         (False, True): (falling, still),
     }
     for (on_line, no_motion), (over, share) in pairs.items():
-        picture = plot_collapse({"seed": run(over_constant=over, time_variance_share=share)})
+        picture = collapse(seed=run(over_constant=over, time_variance_share=share))
         assert (shaded(picture) > 0) is (on_line and no_motion)
     assert 10.0 in horizontal_lines(picture.axes[1]) and "%" in picture.axes[1].get_ylabel()
 
 
 def test_a_share_may_be_measured_at_fewer_steps_but_must_be_a_share():
-    picture = plot_collapse(
-        {"seed": run(time_variance_share=[0.02, 0.3], time_variance_share_steps=[1, 200])}
+    picture = collapse(
+        seed=run(time_variance_share=[0.02, 0.3], time_variance_share_steps=[1, 200])
     )
     assert picture.axes[1].lines[0].get_ydata() == pytest.approx([2, 30])
     with pytest.raises(WorkbookError, match="it is a share"):
-        plot_collapse({"seed": run(time_variance_share=np.full(200, 44.0))})
+        collapse(seed=run(time_variance_share=np.full(200, 44.0)))
+    with pytest.raises(WorkbookError, match="plateaus: no 'seed'"):
+        plot_collapse({"seed": run()}, {"healthy": []})
 
 
 def test_a_diverged_run_is_refused_by_name():
@@ -134,4 +144,4 @@ def test_a_diverged_run_is_refused_by_name():
 def test_one_step_is_drawn_too():
     one = {key: np.asarray(value)[:1] for key, value in run().items()}
     assert plot_loss_curves({"healthy": one}, {"best constant": 1.3}).png()
-    assert plot_collapse({"healthy": one}).png()
+    assert collapse(healthy=one).png()

@@ -8,8 +8,8 @@ import ipywidgets
 import pytest
 
 from tts_core import WorkbookError
+from tts_workbook.kernel_protocol import RUNNER_VARIABLE
 from tts_workbook.viz import choose, clip_card, play, plot_baselines, scrub, sweep_explorer
-from tts_workbook.viz.frontend import RUNNER_VARIABLE
 
 
 def picture(number):
@@ -28,7 +28,8 @@ def test_the_scrubber_shows_the_first_step_and_then_the_one_it_is_moved_to():
         1,
         7,
         40,
-    ] and slider.control.value == 1
+    ]
+    assert slider.control.value == 1
     ((kind, first),) = shown(slider)
     assert kind == "Image" and first == picture(1).png()
     slider.control.value = 40
@@ -69,12 +70,12 @@ def test_a_control_inside_a_control_works_and_is_closed_with_it():
     menu = choose(
         {"plus": 1, "minus": -1}, lambda sign: scrub([1, 2], lambda step: f"{sign * step}")
     )
-    (inner,) = menu.screen._inside
+    (inner,) = [part.content for part in menu.screen._parts]
     inner.control.value = 2
     assert "2</pre>" in inner.screen.box.children[0].value
     alive = inner.control.comm
     menu.control.value = 1
-    (other,) = menu.screen._inside
+    (other,) = [part.content for part in menu.screen._parts]
     assert other is not inner and "-1</pre>" in other.screen.box.children[0].value
     assert alive is not None and inner.control.comm is None
 
@@ -88,9 +89,8 @@ def test_the_first_draw_raises_and_a_later_error_stands_where_the_picture_was():
     slider.control.value = 2
     assert "ZeroDivisionError" in slider.screen.error and "Traceback" in slider.screen.error
     slider.control.value = 3
-    assert (
-        "there is nothing to draw" in slider.screen.error and "Traceback" not in slider.screen.error
-    )
+    assert "there is nothing to draw" in slider.screen.error
+    assert "Traceback" not in slider.screen.error
     slider.control.value = 4
     assert slider.screen.error == "" and shown(slider) == [("Image", picture(4).png())]
 
@@ -105,10 +105,8 @@ def test_the_sweep_explorer_opens_the_result_behind_a_cell():
     # with a header row and an empty pair
     assert len(grid.control.children) == 3 * 3
     assert len({button.style.button_color for button in buttons}) == 3  # a heatmap
-    assert (
-        "trial 0.5" in shown(grid)[0][1]
-        and buttons[0].layout.border_top != buttons[1].layout.border_top
-    )
+    assert "trial 0.5" in shown(grid)[0][1]
+    assert buttons[0].layout.border_top != buttons[1].layout.border_top
     buttons[2].click()
     assert "trial 0.25" in shown(grid)[0][1] and buttons[2].layout.border_top.startswith("3px")
     with pytest.raises(WorkbookError, match="not finite"):
@@ -132,10 +130,8 @@ def test_under_the_runner_the_first_state_is_drawn_and_one_line_stands_for_the_w
     interactive = make(lambda value: calls.append(value) or picture(value))
     assert calls == [1]
     bundle = interactive._repr_mimebundle_()
-    assert (
-        list(bundle) == ["text/plain"]
-        and "open this notebook in JupyterLab" in bundle["text/plain"]
-    )
+    assert list(bundle) == ["text/plain"]
+    assert "open this notebook in JupyterLab" in bundle["text/plain"]
     with pytest.raises(ZeroDivisionError):
         make(lambda value: 1 / 0)
 

@@ -156,6 +156,7 @@ def units_that_never_fire(lab: Lab) -> Iterable[Finding]:
         evidence,
         source,
         max(0.1, gain),
+        mended_by=(change.name,),
     )
 
 

@@ -206,6 +206,7 @@ def _late(lab: Lab, decays: list[Suspect], found: set[str]) -> Finding | None:
         },
         decay.where,
         long.final - twin.final,
+        mended_by=(decay.change.name,),
     )
 
 
@@ -226,6 +227,7 @@ def _confirmed(
         },
         suspect.where,
         gain,
+        mended_by=(suspect.change.name,),
     )
 
 

@@ -103,10 +103,8 @@ def _switched_off(lab: Lab, names: list[str], evidence: dict) -> Iterable[Findin
             if name in names:
                 parameter.requires_grad_(True)
 
-    before, after = (
-        lab.course(),
-        lab.course(Change("parameters without requires_grad trained too", model=train)),
-    )
+    change = Change("parameters without requires_grad trained too", model=train)
+    before, after = lab.course(), lab.course(change)
     gain = before.outcome - after.outcome
     evidence |= {"mean TF L1 / best constant before": before.outcome, "after": after.outcome}
     if gain > GAIN:
@@ -117,6 +115,7 @@ def _switched_off(lab: Lab, names: list[str], evidence: dict) -> Iterable[Findin
             evidence,
             common_path(names),
             gain,
+            mended_by=(change.name,),
         )
     else:
         yield Finding(

@@ -97,6 +97,7 @@ def weights_keep_updates(lab: Lab) -> Iterable[Finding]:
             evidence,
             where,
             max(own.outcome - twin.outcome, 1.0 - own.moved / twin.moved),
+            mended_by=(change.name,),
         )
     elif own.learnt:
         yield Finding(
@@ -142,6 +143,7 @@ def _in_the_long_run(
             evidence,
             where,
             max(gain, 1.0 - kept),
+            mended_by=(change.name,),
         )
     return Finding(
         "precision.low_precision_weights",

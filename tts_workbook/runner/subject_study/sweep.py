@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tts_workbook.lab.lab import AS_IT_IS
 from tts_workbook.lab.run_changes import lr_times, no_weight_decay
 from tts_workbook.lab.short_run import Change, Course
 from tts_workbook.measure.headline import generated, text_use
 from tts_workbook.measure.observed_steps import observe_steps
 from tts_workbook.runner.subject_study.study import Study, Verdict
-from tts_workbook.trials.rulings import MARGINS
+from tts_workbook.trials.paired_effects import MARGINS
 from tts_workbook.viz import plot_courses, plot_sweep
 
 REASON = "it sweeps our presets; your model's own sweep is above"
@@ -147,9 +148,9 @@ def _draw(
     curves = {
         name: list(zip(course.steps, course.tf)) for name, course in study.lab.courses.items()
     }
-    changed = [name for name in curves if name != "as it is"]
+    changed = [name for name in curves if name != AS_IT_IS]
     study.book.save_figure(
-        plot_courses(curves, changed, f"{study.name}: every training of the sweep"),
+        plot_courses(curves, AS_IT_IS, changed, f"{study.name}: every training of the sweep"),
         "subject_sweep_curves",
         "Teacher-forced L1 over the best constant by step; in black the subject as it is.",
     )
