@@ -27,16 +27,18 @@ from benchmarks.timing import provenance
 from tts_core.atomic_files import read_json, write_bytes, write_json
 from tts_core.errors import WorkbookError
 from tts_core.metrics.free_running import measure_gap
+from tts_core.metrics.full_inference import attempt_full_inference
 from tts_core.model.tts import TTSModel
 from tts_core.speech.dataset import load_corpus
 from tts_core.training.checkpoint import load_model
+from tts_core.training.corpus.continuation import BEST
 from tts_core.training.corpus.feature_cache import FeatureCache
 from tts_core.training.corpus.options import TrainConfig
 from tts_core.training.corpus.prepared_corpus import TrainingCorpus, open_corpus
 from tts_core.training.corpus.sampler import BatchPlan
-from tts_core.training.corpus.train_corpus import BEST
 from tts_core.training.corpus.validation import validate
-from tts_workbook.measure.full_inference import attempt_full_inference
+from tts_workbook.corpus.espeak import ESPEAK
+from tts_workbook.corpus.forced_alignment import POCKETSPHINX
 from tts_workbook.measure.listening import Judge
 from tts_workbook.viz.corpus_plots import plot_corpus_training
 
@@ -132,7 +134,7 @@ def judge_run(out: Path, cache: Path) -> dict:
     corpus = open_corpus(
         run["data"],
         loaded.experiment.audio,
-        FeatureCache(cache),
+        FeatureCache(cache, POCKETSPHINX, ESPEAK),  # as the training had it
         held_out_clips=run["held_out_clips"],
     )
     if corpus.content_hash != loaded.notes["content_hash"]:

@@ -35,8 +35,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.planted.cells import N_CLEAN, build, cells, setting_of
 from benchmarks.timing import processor
 from tts_core import atomic_files
+from tts_core.environment import git_commit, versions
 from tts_workbook.diagnosis.benchmark_scores import Cell, Row, score
-from tts_workbook.runner.environment import git_commit, versions
 
 STORE = ROOT / "runs" / "diagnosis"
 RESULT = ROOT / "benchmarks" / "results" / "diagnosis.json"

@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # a script has its own folder there, not the repository
 
 from benchmarks.timing import processor
+from tts_core.environment import git_commit, versions
 from tts_core.errors import WorkbookError
-from tts_workbook.runner.environment import git_commit, versions
 from tts_workbook.trials.executors import EXECUTORS, processors, run_trials
 from tts_workbook.trials.store import Store
 from tts_workbook.trials.studies import MIN_CORPUS, STUDIES, batch_trials, study_trials

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # a script has its own folder there, not the repository
 
 from benchmarks.timing import provenance
-from tests.tts_core.training_on_corpus.tiny_corpus import make_tiny_corpus
+from tests.tts_core.training.corpus.tiny_corpus import make_tiny_corpus
 from tts_core.atomic_files import write_json
 from tts_core.config import AudioConfig
 from tts_core.training.corpus.feature_cache import FeatureCache

@@ -23,15 +23,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # a script has its own folder there, not the repository
 
 from benchmarks.timing import provenance
-from tests.tts_core.training_on_corpus.tiny_corpus import make_tiny_corpus
+from tests.tts_core.training.corpus.tiny_corpus import make_tiny_corpus
 from tts_core.atomic_files import write_json
 from tts_core.config import AudioConfig
 from tts_core.speech.batch import Batch
+from tts_core.training.corpus.continuation import start_or_continue
 from tts_core.training.corpus.feature_cache import FeatureCache
 from tts_core.training.corpus.options import RunConfig, TrainConfig
 from tts_core.training.corpus.prepared_corpus import TrainingCorpus, load_ahead, open_corpus
 from tts_core.training.corpus.sampler import BatchPlan
-from tts_core.training.corpus.train_corpus import start_or_continue
 from tts_core.training.precision import choose_precision, training_device
 from tts_core.training.state import Training
 from tts_core.training.step import train_step

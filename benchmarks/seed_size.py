@@ -33,9 +33,9 @@ from tts_core.config import (
     from_dict,
     preset,
 )
+from tts_core.environment import git_commit, versions
 from tts_core.speech.dataset import load_corpus
 from tts_core.training.step import StepReport
-from tts_workbook.runner.environment import git_commit, versions
 from tts_workbook.trials.preset_arm import build_arm, judge_arm, train_arm
 
 RESULT = ROOT / "benchmarks" / "results" / "seed_size.json"

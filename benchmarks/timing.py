@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from tts_workbook.runner.environment import device_name, git_commit, versions
+from tts_core.environment import device_name, git_commit, versions
 from tts_workbook.trials.executors import processors
 
 ROOT = Path(__file__).resolve().parents[1]

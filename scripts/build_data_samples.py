@@ -28,10 +28,11 @@ from pathlib import Path
 import numpy as np
 
 from tts_core.errors import WorkbookError
-from tts_core.speech.alignment import align_folder, read_textgrid
+from tts_core.speech.alignment import read_textgrid
 from tts_core.speech.audio import load_wav, wav_info
-from tts_core.speech.recogniser import RATE
 from tts_workbook.corpus.data_report import recogniser_word_error_rate
+from tts_workbook.corpus.forced_alignment import align_folder
+from tts_workbook.corpus.recogniser import RATE
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRIVOX = "pocketsphinx-testdata"

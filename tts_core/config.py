@@ -13,9 +13,11 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from tts_core.errors import WorkbookError
+
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]  # auto: the device's own
 
 
 def _require(ok: bool, field_name: str, seen: Any, wanted: str) -> None:
@@ -23,14 +25,16 @@ def _require(ok: bool, field_name: str, seen: Any, wanted: str) -> None:
         raise WorkbookError(f"configuration: {field_name} = {seen!r}, but it must be {wanted}")
 
 
-def _require_choice(config: Any, field_name: str, choices: tuple) -> None:
+def _require_choice(config: Any, field_name: str, choices: tuple[str, ...]) -> None:
     seen = getattr(config, field_name)
-    _require(
-        seen in choices,
-        f"{type(config).__name__}.{field_name}",
-        seen,
-        "one of " + ", ".join(map(repr, choices)),
-    )
+    wanted = "one of " + ", ".join(map(repr, choices))
+    _require(seen in choices, f"{type(config).__name__}.{field_name}", seen, wanted)
+
+
+def _require_positive(config: Any, *field_names: str) -> None:
+    for name in field_names:
+        seen = getattr(config, name)
+        _require(seen > 0, f"{type(config).__name__}.{name}", seen, "positive")
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,7 @@ class AudioConfig:
     log_ceiling: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels"):
-            _require(
-                getattr(self, name) > 0, f"AudioConfig.{name}", getattr(self, name), "positive"
-            )
+        _require_positive(self, "sample_rate", "n_fft", "win_length", "hop_length", "n_mels")
         _require(
             self.win_length <= self.n_fft,
             "AudioConfig.win_length",
@@ -71,7 +72,7 @@ class AudioConfig:
             f"above f_min = {self.f_min} and at most half the sample rate,"
             f" {self.sample_rate / 2} Hz",
         )
-        _require(self.log_floor > 0, "AudioConfig.log_floor", self.log_floor, "positive")
+        _require_positive(self, "log_floor")
         _require(
             self.power in (1.0, 2.0),
             "AudioConfig.power",
@@ -140,7 +141,8 @@ class ModelConfig:
     generation_layout: Literal["train", "seed"] = "train"
 
     def __post_init__(self) -> None:
-        for name in (
+        _require_positive(
+            self,
             "vocab_size",
             "mel_dim",
             "hidden_dim",
@@ -149,16 +151,13 @@ class ModelConfig:
             "n_decoder_layers",
             "encoder_ff_dim",
             "decoder_ff_dim",
-        ):
-            _require(
-                getattr(self, name) > 0, f"ModelConfig.{name}", getattr(self, name), "positive"
-            )
+        )
+        nearest = self.n_heads * max(1, round(self.hidden_dim / self.n_heads))
         _require(
             self.hidden_dim % self.n_heads == 0,
             "ModelConfig.hidden_dim",
             self.hidden_dim,
-            f"divisible by n_heads = {self.n_heads}; "
-            f"try {self.n_heads * max(1, round(self.hidden_dim / self.n_heads))}",
+            f"divisible by n_heads = {self.n_heads}; try {nearest}",
         )
         _require(
             self.hidden_dim % 2 == 0,
@@ -178,7 +177,7 @@ class ModelConfig:
             self.history_dropout,
             "in [0, 1]",
         )
-        _require(self.memory_scale > 0, "ModelConfig.memory_scale", self.memory_scale, "positive")
+        _require_positive(self, "memory_scale")
         _require_choice(self, "embedding_scale", ("sqrt_dim", "unit"))
         _require_choice(self, "mel_input", ("linear", "prenet"))
         _require_choice(self, "go_frame", ("zero", "silence"))
@@ -195,11 +194,14 @@ class ModelConfig:
         """The failing case of the findings at its own size; `changes` may give another size or
         repair a switch.
         """
-        return cls(vocab_size=vocab_size, **{**PROFILE_SIZES["seed"], **SEED_SWITCHES, **changes})
+        settings = {**PROFILE_SIZES["seed"], **SEED_SWITCHES, **changes}
+        return cls(vocab_size=vocab_size, **settings)
 
 
 @dataclass(frozen=True)
 class LossConfig:
+    """How the terms of the loss are weighed against the mel L1."""
+
     duration_weight: float = 1.0  # times the masked MSE of log1p durations
     stop_weight: float = 0.1  # times the masked stop-token BCE
     stop_positive_weight: float = 1.0  # BCE weight of the one positive frame; 1.0 as in the seed
@@ -212,12 +214,7 @@ class LossConfig:
                 getattr(self, name),
                 "zero or positive",
             )
-        _require(
-            self.stop_positive_weight > 0,
-            "LossConfig.stop_positive_weight",
-            self.stop_positive_weight,
-            "positive",
-        )
+        _require_positive(self, "stop_positive_weight")
 
 
 @dataclass(frozen=True)
@@ -249,7 +246,7 @@ class OptimizerConfig:
             self.betas,
             "two numbers in [0, 1)",
         )
-        _require(self.eps > 0, "OptimizerConfig.eps", self.eps, "positive")
+        _require_positive(self, "eps")
         _require(
             self.clip_norm is None or self.clip_norm > 0,
             "OptimizerConfig.clip_norm",
@@ -260,13 +257,15 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
+    """How long, from which seed and in which precision."""
+
     steps: int = 400
     seed: int = 0  # of weights, dropout and data order
     # auto: the seed's choice for the device
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: PrecisionName = "auto"
 
     def __post_init__(self) -> None:
-        _require(self.steps > 0, "FitConfig.steps", self.steps, "positive")
+        _require_positive(self, "steps")
         _require_choice(self, "precision", ("auto", "fp32", "bf16", "fp16"))
 
 
@@ -290,48 +289,56 @@ class ExperimentConfig:
             f"AudioConfig.n_mels = {self.audio.n_mels}",
         )
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, from which `from_dict` builds it again."""
         return dataclasses.asdict(self)
 
     @property
     def digest(self) -> str:
         """Hash of the whole configuration, 12 hex digits."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+NESTED: dict[str, type] = {
+    "model": ModelConfig,
+    "audio": AudioConfig,
+    "loss": LossConfig,
+    "optimizer": OptimizerConfig,
+    "fit": FitConfig,
+}
 
 
 def from_dict(cls: type, values: dict[str, Any], where: str = "configuration") -> Any:
     """Build a config dataclass from plain values (JSON); unknown keys raise, nested configs are
     built too.
     """
-    fields = {f.name: f for f in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise WorkbookError(
             f"{where}: unknown key {', '.join(unknown)} for {cls.__name__}; "
             f"known keys are {', '.join(fields)}"
         )
-    nested = {
-        "model": ModelConfig,
-        "audio": AudioConfig,
-        "loss": LossConfig,
-        "optimizer": OptimizerConfig,
-        "fit": FitConfig,
-    }
-    built = {}
-    for name, value in values.items():
-        if cls is ExperimentConfig:
-            value = from_dict(nested[name], value, f"{where}.{name}")
-        built[name] = tuple(value) if isinstance(value, list) else value
     missing = [
-        name
-        for name, f in fields.items()
-        if name not in built
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
+        name for name, field in fields.items() if name not in values and not _has_default(field)
     ]
     if missing:
         raise WorkbookError(f"{where}: {cls.__name__} needs {', '.join(missing)}")
+    built = {}
+    for name, value in values.items():
+        if cls is ExperimentConfig:
+            value = from_dict(NESTED[name], value, f"{where}.{name}")
+        elif isinstance(value, list):  # JSON knows no tuples
+            value = tuple(value)
+        built[name] = value
     return cls(**built)
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return (
+        field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    )
 
 
 # --- presets --------------------------------------------------------------------------------------
@@ -390,7 +397,12 @@ PROFILE_STEPS = {"smoke": 20, "quick": 400, "seed": 800}
 # used 7e-5.
 PROFILE_LR = {"smoke": 2e-3, "quick": 1e-3, "seed": 7e-5}
 SEED_LR = 7e-5
-PRESETS = ("healthy", "no_norm", "seed")
+PRESET_SWITCHES: dict[str, dict[str, Any]] = {
+    "healthy": {},
+    "no_norm": {"memory_norm": False},
+    "seed": SEED_SWITCHES,
+}
+PRESETS = tuple(PRESET_SWITCHES)
 
 
 def preset(
@@ -411,13 +423,13 @@ def preset(
     """
     _require(name in PRESETS, "preset", name, "one of " + ", ".join(PRESETS))
     _require(profile in PROFILE_SIZES, "profile", profile, "one of " + ", ".join(PROFILE_SIZES))
-    switches = {"healthy": {}, "no_norm": {"memory_norm": False}, "seed": SEED_SWITCHES}[name]
-    default_lr = SEED_LR if name == "seed" else PROFILE_LR[profile]
+    if steps is None:
+        steps = PROFILE_STEPS[profile]
+    if lr is None:
+        lr = SEED_LR if name == "seed" else PROFILE_LR[profile]
     return ExperimentConfig(
-        model=ModelConfig(vocab_size=vocab_size, **PROFILE_SIZES[profile], **switches),
+        model=ModelConfig(vocab_size=vocab_size, **PROFILE_SIZES[profile], **PRESET_SWITCHES[name]),
         audio=AudioConfig.seed() if name == "seed" else AudioConfig(),
-        optimizer=OptimizerConfig(lr=default_lr if lr is None else lr),
-        fit=FitConfig(
-            steps=PROFILE_STEPS[profile] if steps is None else steps, seed=seed, precision=precision
-        ),
+        optimizer=OptimizerConfig(lr=lr),
+        fit=FitConfig(steps=steps, seed=seed, precision=cast(PrecisionName, precision)),
     )

@@ -13,14 +13,13 @@ PACKAGE = Path(__file__).resolve().parent
 
 def hash_package(root: Path = PACKAGE) -> str:
     """Hash of the source of `tts_core`: every .py and every template."""
-    return hash_files(
-        root, (path for path in visible_files(root) if path.suffix in (".py", ".j2"))
-    )["hash"]
+    source = [path for path in visible_files(root) if path.suffix in (".py", ".j2")]
+    return str(hash_files(root, source)["hash"])
 
 
 def visible_files(root: Path) -> Iterator[Path]:
     """Visible files below `root`, through linked folders too, each folder once."""
-    seen = set()
+    seen: set[str] = set()
     for folder, names, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
@@ -28,7 +27,9 @@ def visible_files(root: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         names[:] = [name for name in names if not name.startswith(".") and name != "__pycache__"]
-        yield from (Path(folder, name) for name in files if not name.startswith("."))
+        for name in files:
+            if not name.startswith("."):
+                yield Path(folder, name)
 
 
 def hash_files(root: Path, paths: Iterable[Path]) -> dict[str, Any]:
@@ -39,8 +40,7 @@ def hash_files(root: Path, paths: Iterable[Path]) -> dict[str, Any]:
     for path in files:
         with open(path, "rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(
-            f"{path.relative_to(root).as_posix()}\0{content}\n".encode("utf-8", "backslashreplace")
-        )
+        line = f"{path.relative_to(root).as_posix()}\0{content}\n"
+        total.update(line.encode("utf-8", "backslashreplace"))
         size += path.stat().st_size
     return {"hash": total.hexdigest(), "files": len(files), "bytes": size}

@@ -278,7 +278,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _align(options: argparse.Namespace) -> int:
-    from tts_core.speech.alignment import align_folder
+    from tts_workbook.corpus.forced_alignment import align_folder
 
     results = align_folder(options.folder, overwrite=options.overwrite)
     for result in results:

@@ -17,7 +17,8 @@ import numpy as np
 from tts_core.config import AudioConfig
 from tts_core.speech.audio import log_mel
 from tts_core.speech.bundled import bundled_voice
-from tts_core.speech.dataset import Clip, load_corpus
+from tts_core.speech.dataset import Clip
+from tts_workbook.corpus.reading import read_corpus
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.subject.subject import Subject
 
@@ -61,7 +62,7 @@ def short_clips(
     frames = math.floor(max_seconds / audio.hop_seconds) - 1
     pieces = []
     for voice in ("librivox", "allison"):
-        for clip in load_corpus(bundled_voice(voice), audio).clips:
+        for clip in read_corpus(bundled_voice(voice), audio).clips:
             start = 0
             while start < len(clip.durations):
                 piece = cut(clip, start, frames, audio)

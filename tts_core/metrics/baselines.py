@@ -18,7 +18,8 @@ def best_constant_l1(mel: Tensor) -> float:
     """L1 of the best prediction that ignores its input: one constant per bin, the median over the
     frames of (T, M).
     """
-    return float((mel - mel.quantile(0.5, dim=0)).abs().mean())
+    constant = mel.quantile(0.5, dim=0)
+    return float((mel - constant).abs().mean())
 
 
 def copy_previous_l1(mel: Tensor) -> float:
@@ -39,24 +40,26 @@ class LinearAutoregression:
         """Least squares, each bin by itself, over all clips (T, M); the first frame repeats
         backwards.
         """
-        # (frames, order, M)
-        rows = torch.cat([_history(mel, order) for mel in mels])
-        # (M, frames, order + 1)
-        rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1).permute(2, 0, 1)
-        target = torch.cat(mels).T[..., None].double()
-        return cls(torch.linalg.lstsq(rows.double(), target).solution[..., 0].T)
+        past = torch.cat([_history(mel, order) for mel in mels])  # (frames, order, M)
+        ones = torch.ones_like(past[:, :1])
+        rows = torch.cat([past, ones], dim=1).permute(2, 0, 1)  # (M, frames, order + 1)
+        target = torch.cat(mels).T[..., None]  # (M, frames, 1)
+        found = torch.linalg.lstsq(rows.double(), target.double()).solution  # (M, order + 1, 1)
+        return cls(found[..., 0].T)
 
     def teacher_forced(self, mel: Tensor) -> Tensor:
         """(T, M) -> (T, M) each frame predicted from the true frames before it."""
-        rows = _history(mel, len(self.coefficients) - 1).double()
-        return ((rows * self.coefficients[:-1]).sum(dim=1) + self.coefficients[-1]).float()
+        weights, intercept = self.coefficients[:-1], self.coefficients[-1]
+        past = _history(mel, len(weights)).double()  # (T, order, M)
+        return ((past * weights).sum(dim=1) + intercept).float()
 
     def free_running(self, mel: Tensor) -> Tensor:
         """(T, M) -> (T, M) predicted from its own output; only the first frame of `mel` is read."""
-        past = [mel[0].double()] * (len(self.coefficients) - 1)
+        weights, intercept = self.coefficients[:-1], self.coefficients[-1]
+        past = [mel[0].double()] * len(weights)
         frames = []
         for _ in range(len(mel)):
-            frame = (torch.stack(past) * self.coefficients[:-1]).sum(dim=0) + self.coefficients[-1]
+            frame = (torch.stack(past) * weights).sum(dim=0) + intercept
             past = [frame, *past[:-1]]
             frames.append(frame)
         return torch.stack(frames).float()
@@ -67,9 +70,8 @@ def _history(mel: Tensor, order: int) -> Tensor:
     backwards.
     """
     padded = torch.cat([mel[:1].expand(order, -1), mel])
-    return torch.stack(
-        [padded[order - lag : len(padded) - lag] for lag in range(1, order + 1)], dim=1
-    )
+    shifted = [padded[order - lag : len(padded) - lag] for lag in range(1, order + 1)]
+    return torch.stack(shifted, dim=1)
 
 
 def trivial_baselines(mel: Tensor, corpus: list[Tensor] | None = None) -> dict[str, float]:
@@ -82,8 +84,8 @@ def trivial_baselines(mel: Tensor, corpus: list[Tensor] | None = None) -> dict[s
     """
     model = LinearAutoregression.fit(corpus or [mel])
     return {
-        "best_constant": float(best_constant_l1(mel)),
-        "copy_previous": float(copy_previous_l1(mel)),
+        "best_constant": best_constant_l1(mel),
+        "copy_previous": copy_previous_l1(mel),
         "ar3": float((model.teacher_forced(mel) - mel).abs().mean()),
         "ar3_free_running": float((model.free_running(mel) - mel).abs().mean()),
     }

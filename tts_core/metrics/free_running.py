@@ -43,16 +43,17 @@ def measure_gap(model: TTSModel, batch: Batch, layout: str | None = None) -> Gap
         tf_mel = model(batch).mel
     fr_mel = free_run(model, batch, layout=layout).mel
     return Gap(
-        mel_l1(tf_mel, batch),
-        mel_l1(fr_mel, batch),
-        tf_mel.cpu(),
-        fr_mel.cpu(),
-        _per_frame(tf_mel, batch).cpu(),
-        _per_frame(fr_mel, batch).cpu(),
+        tf_l1=mel_l1(tf_mel, batch),
+        fr_l1=mel_l1(fr_mel, batch),
+        tf_mel=tf_mel.cpu(),
+        fr_mel=fr_mel.cpu(),
+        tf_error_per_frame=_per_frame(tf_mel, batch).cpu(),
+        fr_error_per_frame=_per_frame(fr_mel, batch).cpu(),
     )
 
 
 def _per_frame(mel: Tensor, batch: Batch) -> Tensor:
+    """(B, T, M) -> (T,): mean over bins and over the clips that have the frame."""
     mask = batch.mel_mask
     error = (mel - batch.mel).abs().mean(dim=2).masked_fill(~mask, 0.0)
     return error.sum(dim=0) / mask.sum(dim=0).clamp(min=1)

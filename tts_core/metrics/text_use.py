@@ -16,6 +16,8 @@ N_PERMUTATIONS = 8
 
 @dataclass(frozen=True)
 class TextUse:
+    """How much worse the model does on the wrong text."""
+
     tf_l1: float  # teacher-forced L1 with the right text, ln units
     shuffled_tf_l1: float  # mean over the permutations
     ratio: float  # shuffled over right
@@ -30,14 +32,12 @@ def measure_text_use(
     Durations stay in place; the permutations are seeded 0 … n-1, so the number is a function of
     model and batch.
     """
+    wrong = []
     with evaluating(model):
         right = mel_l1(model(batch).mel, batch)
-        wrong = [
-            mel_l1(
-                model(permute_phonemes(batch, pause_id, torch.Generator().manual_seed(seed))).mel,
-                batch,
-            )
-            for seed in range(n_permutations)
-        ]
+        for seed in range(n_permutations):
+            generator = torch.Generator().manual_seed(seed)
+            misread = permute_phonemes(batch, pause_id, generator)
+            wrong.append(mel_l1(model(misread).mel, batch))
     mean = sum(wrong) / len(wrong)
     return TextUse(right, mean, mean / right)

@@ -67,7 +67,9 @@ class MultiHeadAttention(nn.Module):
         self.weights: Tensor | None = None
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        """(B, S, D) -> (B, H, S, D/H)."""
+        batch, length, width = x.shape
+        return x.view(batch, length, self.n_heads, width // self.n_heads).transpose(1, 2)
 
     def project(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """(B, K, D) -> keys and values (B, H, K, D/H), to be computed once where the memory does
@@ -88,12 +90,14 @@ class MultiHeadAttention(nn.Module):
             mask = mask.to(query.dtype)
         if self.record:
             attended = self._attend_recorded(query, keys, values, mask, dropout)
-        else:
-            causal = isinstance(mask, str)
+        elif isinstance(mask, str):
             attended = F.scaled_dot_product_attention(
-                query, keys, values, None if causal else mask, dropout, is_causal=causal
+                query, keys, values, None, dropout, is_causal=True
             )
-        return self.output(attended.transpose(1, 2).flatten(2))
+        else:
+            attended = F.scaled_dot_product_attention(query, keys, values, mask, dropout)
+        output: Tensor = self.output(attended.transpose(1, 2).flatten(2))
+        return output
 
     def _attend_recorded(
         self, query: Tensor, keys: Tensor, values: Tensor, mask: Mask, dropout: float
@@ -101,10 +105,10 @@ class MultiHeadAttention(nn.Module):
         logits = query @ keys.transpose(-2, -1) / math.sqrt(query.shape[-1])
         if isinstance(mask, str):
             mask = causal_mask(query.shape[2], keys.shape[2], query.device)
-        if mask is not None:
-            logits = (
-                logits + mask if mask.is_floating_point() else logits.masked_fill(~mask, -math.inf)
-            )
+        if mask is not None and mask.is_floating_point():
+            logits = logits + mask
+        elif mask is not None:
+            logits = logits.masked_fill(~mask, -math.inf)
         weights = logits.softmax(dim=-1)
         self.logits, self.weights = logits.detach(), weights.detach()
         return F.dropout(weights, dropout) @ values

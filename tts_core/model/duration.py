@@ -36,11 +36,13 @@ class DurationPredictor(nn.Module):
     def forward(self, encoded: Tensor, mask: Tensor) -> Tensor:
         """encoded (B, N, D), mask (B, N) True = phoneme -> (B, N) log1p frames, 0 in padding."""
         x = encoded
-        for convolution, norm in zip(self.convolutions, self.norms):
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             # what pads the batch equals what pads the convolution
             x = x.masked_fill(~mask[..., None], 0.0)
-            x = self.dropout(norm(convolution(x.transpose(1, 2)).relu().transpose(1, 2)))
-        return self.output(x).squeeze(-1).masked_fill(~mask, 0.0)
+            convolved = convolution(x.transpose(1, 2)).relu().transpose(1, 2)
+            x = self.dropout(norm(convolved))
+        log_durations: Tensor = self.output(x).squeeze(-1)
+        return log_durations.masked_fill(~mask, 0.0)
 
 
 def to_frames(log_durations: Tensor, mask: Tensor) -> Tensor:
@@ -51,8 +53,8 @@ def to_frames(log_durations: Tensor, mask: Tensor) -> Tensor:
     """
     if torch.isnan(log_durations[mask]).any():
         raise WorkbookError(
-            "predicted durations hold NaN: the duration predictor is broken; look for the first "
-            "non-finite loss of its training"
+            "predicted durations hold NaN: the duration predictor is broken; look for the first"
+            " non-finite loss of its training"
         )
     frames = log_durations.float().expm1().round().clamp(min=1, max=MAX_FRAMES)
     return frames.long().masked_fill(~mask, 0)

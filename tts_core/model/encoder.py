@@ -7,12 +7,16 @@ Shapes: B batch, N phonemes, D width.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from tts_core.config import ModelConfig
 from tts_core.model.attention import MultiHeadAttention
+
+# how a layer is called on its inputs: `run_layer(layer, *inputs)` may checkpoint
+RunLayer = Callable[..., Tensor]
 
 
 def sinusoidal_positions(n_positions: int, hidden_dim: int) -> Tensor:
@@ -27,11 +31,12 @@ def sinusoidal_positions(n_positions: int, hidden_dim: int) -> Tensor:
 class Positions(nn.Module):
     """Adds sinusoidal positions; the table grows on demand and is never part of a checkpoint."""
 
+    table: Tensor  # (n_positions, hidden_dim)
+
     def __init__(self, hidden_dim: int, n_positions: int = 1024) -> None:
         super().__init__()
-        self.register_buffer(
-            "table", sinusoidal_positions(n_positions, hidden_dim), persistent=False
-        )
+        table = sinusoidal_positions(n_positions, hidden_dim)
+        self.register_buffer("table", table, persistent=False)
 
     def forward(self, x: Tensor, offset: int = 0) -> Tensor:
         """x (B, S, D), the first of them at position `offset` -> (B, S, D)."""
@@ -42,12 +47,12 @@ class Positions(nn.Module):
 
 
 def feed_forward(hidden_dim: int, ff_dim: int, dropout: float) -> nn.Sequential:
-    layers = nn.Sequential(
-        nn.Linear(hidden_dim, ff_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ff_dim, hidden_dim)
-    )
-    nn.init.xavier_uniform_(layers[0].weight)
-    nn.init.xavier_uniform_(layers[3].weight)
-    return layers
+    """Two linear maps with a ReLU between them: (..., hidden_dim) -> (..., hidden_dim)."""
+    widen = nn.Linear(hidden_dim, ff_dim)
+    narrow = nn.Linear(ff_dim, hidden_dim)
+    nn.init.xavier_uniform_(widen.weight)
+    nn.init.xavier_uniform_(narrow.weight)
+    return nn.Sequential(widen, nn.ReLU(), nn.Dropout(dropout), narrow)
 
 
 class EncoderLayer(nn.Module):
@@ -66,13 +71,16 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, N, D), mask (B, 1, 1, N) True = phoneme -> (B, N, D)."""
         normed = self.self_attention_norm(x)
-        x = x + self.dropout(
-            self.self_attention(normed, *self.self_attention.project(normed), mask)
-        )
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        keys, values = self.self_attention.project(normed)
+        attended = self.self_attention(normed, keys, values, mask)
+        x = x + self.dropout(attended)
+        x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return x
 
 
 class Encoder(nn.Module):
+    """Positions, transformer layers, and the memory norm as a switch."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.positions = Positions(config.hidden_dim)
@@ -80,13 +88,14 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_encoder_layers))
         # The repair of the seed's model: without it the memory keeps the scale of the embedding,
         # sqrt(hidden_dim).
-        self.memory_norm = nn.LayerNorm(config.hidden_dim) if config.memory_norm else nn.Identity()
+        self.memory_norm: nn.Module = nn.Identity()
+        if config.memory_norm:
+            self.memory_norm = nn.LayerNorm(config.hidden_dim)
 
-    def forward(self, x: Tensor, mask: Tensor, run_layer) -> Tensor:
-        """Embedded phonemes (B, N, D), mask (B, N) True = phoneme -> (B, N, D); `run_layer(layer,
-        *inputs)` may checkpoint.
-        """
+    def forward(self, x: Tensor, mask: Tensor, run_layer: RunLayer) -> Tensor:
+        """Embedded phonemes (B, N, D), mask (B, N) True = phoneme -> (B, N, D)."""
         x = self.dropout(self.positions(x))
         for layer in self.layers:
             x = run_layer(layer, x, mask[:, None, None, :])
-        return self.memory_norm(x)
+        x = self.memory_norm(x)
+        return x

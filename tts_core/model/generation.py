@@ -35,7 +35,8 @@ def history_frames(past: Tensor, go_frame: Tensor, layout: str) -> Tensor:
     from the go frame.
     """
     if layout == "train" or past.shape[1] == 0:
-        return torch.cat([go_frame.to(past).expand(len(past), 1, -1), past], dim=1)
+        first = go_frame.to(past).expand(len(past), 1, -1)
+        return torch.cat([first, past], dim=1)
     return torch.cat([past, past[:, -1:]], dim=1)
 
 
@@ -63,34 +64,39 @@ def decode_frames(
             f"generation layout {layout!r} is unknown; use one of {', '.join(LAYOUTS)}"
         )
     n_frames = memory.shape[1]
+    shape = (len(memory), n_frames, model.config.mel_dim)
+    own = memory.new_zeros(shape)  # what was predicted, model units
+    heard = memory.new_zeros(shape)  # what was fed back, model units
     truth = None if true_history is None else model.normaliser.normalise(true_history)
     # once, not at every frame
     mask = torch.zeros_like(memory_mask, dtype=memory.dtype).masked_fill(~memory_mask, -torch.inf)
     caches = model.decoder.start(memory, capacity=n_frames + 1)
-    own, heard = (memory.new_zeros(len(memory), n_frames, model.config.mel_dim) for _ in range(2))
     stops = []
     for t in range(n_frames):
-        # frames of the history that are already cached
-        kept = caches[0].past.length
-        history = history_frames(heard[:, max(kept - 1, 0) : t], model.go_frame, layout)[
-            :, kept - t - 1 :
-        ]
-        decoded = model.decoder.advance(
-            model.decoder_input(history, memory[:, kept : t + 1]), mask, caches
-        )
+        n_cached = caches[0].past.length  # frames of the history that need not be fed again
+        recent = heard[:, max(n_cached - 1, 0) : t]
+        fed = history_frames(recent, model.go_frame, layout)[:, n_cached - t - 1 :]
+        fed = model.decoder_input(fed, memory[:, n_cached : t + 1])
+        decoded = model.decoder.advance(fed, mask, caches)
         if layout == "seed":
             for cache in caches:
                 # the repeated frame (or go) gives way to the next one
                 cache.past.length -= 1
         own[:, t] = model.mel_projection_out(decoded[:, -1])
-        if truth is None:
-            heard[:, t] = own[:, t]
-        elif own_from is None:
-            heard[:, t] = truth[:, t]
-        else:
-            heard[:, t] = torch.where((own_from <= t)[:, None], own[:, t], truth[:, t])
+        heard[:, t] = _next_heard(own[:, t], truth, own_from, t)
         stops.append(model.stop_token_predictor(decoded[:, -1]))
     return model.normaliser.denormalise(own), torch.cat(stops, dim=1)
+
+
+def _next_heard(own: Tensor, truth: Tensor | None, own_from: Tensor | None, t: int) -> Tensor:
+    """What is fed back as frame t, (B, M): the model's `own` frame, or that of `truth` (B, T, M)
+    before the frame `own_from` (B,) of its row.
+    """
+    if truth is None:
+        return own
+    if own_from is None:
+        return truth[:, t]
+    return torch.where((own_from <= t)[:, None], own, truth[:, t])
 
 
 def free_run(
@@ -100,9 +106,8 @@ def free_run(
     ignored.
     """
     with evaluating(model):
-        memory = model.expand(
-            model.encode(batch.phonemes, batch.phoneme_mask), batch.durations, batch.mel.shape[1]
-        )
+        encoded = model.encode(batch.phonemes, batch.phoneme_mask)
+        memory = model.expand(encoded, batch.durations, batch.mel.shape[1])
         mel, stop_logits = decode_frames(
             model,
             memory,
@@ -139,10 +144,9 @@ def infer(
                 f" max_frames = {max_frames}; is the duration predictor trained, and in the log1p"
                 " domain?"
             )
+        memory = model.expand(encoded, durations, n_frames)
         memory_mask = lengths_to_mask(totals, n_frames)
-        mel, stop_logits = decode_frames(
-            model, model.expand(encoded, durations, n_frames), memory_mask, layout=layout
-        )
+        mel, stop_logits = decode_frames(model, memory, memory_mask, layout=layout)
     stopped = (stop_logits > 0) & memory_mask
     first_stop = torch.where(stopped.any(dim=1), stopped.int().argmax(dim=1) + 1, totals)
     return Generated(mel, torch.minimum(first_stop, totals), stop_logits)

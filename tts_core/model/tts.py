@@ -8,7 +8,9 @@ they are standardised per bin (or not, see `ModelConfig.standardise_targets`).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tts_core.config import AudioConfig, ModelConfig
 from tts_core.errors import WorkbookError
-from tts_core.model.decoder import Decoder, shift_right
+from tts_core.model.decoder import Decoder, DecoderLayer, shift_right
 from tts_core.model.duration import DurationPredictor, regulate_length
 from tts_core.model.encoder import Encoder, Positions
 from tts_core.speech.batch import Batch
@@ -37,6 +39,9 @@ class Output:
 class Normaliser(nn.Module):
     """Per-bin standardisation with statistics as buffers; the identity until statistics are set."""
 
+    mean: Tensor  # (M,) ln units
+    std: Tensor  # (M,) ln units
+
     def __init__(self, mel_dim: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(mel_dim))
@@ -55,6 +60,8 @@ class Normaliser(nn.Module):
 
 class TTSModel(nn.Module):
     """The architecture of the findings, with each suspect a named switch of `ModelConfig`."""
+
+    raw_go_frame: Tensor  # (M,) first decoder input, ln units
 
     def __init__(self, config: ModelConfig, audio: AudioConfig) -> None:
         super().__init__()
@@ -93,21 +100,27 @@ class TTSModel(nn.Module):
             self.normaliser.std.copy_(std.clamp(min=0.1))
 
     def _run_layer(self, layer: nn.Module, *inputs: Tensor) -> Tensor:
+        output: Tensor
         if self.config.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(layer, *inputs, use_reentrant=False)
-        return layer(*inputs)
+            output = checkpoint(layer, *inputs, use_reentrant=False)
+        else:
+            output = layer(*inputs)
+        return output
 
     def encode(self, phonemes: Tensor, mask: Tensor) -> Tensor:
         """Phoneme ids (B, N), mask (B, N) True = phoneme -> (B, N, D)."""
         embedded = self.text_embedding(phonemes) * self.embedding_gain
-        return self.encoder(embedded, mask, self._run_layer) * self.config.memory_scale
+        encoded: Tensor = self.encoder(embedded, mask, self._run_layer)
+        return encoded * self.config.memory_scale
 
     def expand(self, encoded: Tensor, durations: Tensor, n_frames: int) -> Tensor:
         """Memory (B, n_frames, D): each phoneme repeated for its frames, plus sinusoidal frame
         positions.
         """
         memory = regulate_length(encoded, durations, n_frames)
-        return self.memory_positions(memory) if self.config.memory_positions else memory
+        if self.config.memory_positions:
+            memory = self.memory_positions(memory)
+        return memory
 
     def attended(
         self, encoded: Tensor, memory: Tensor, durations: Tensor, mel_mask: Tensor
@@ -121,7 +134,8 @@ class TTSModel(nn.Module):
         """
         dropped = self.training and self.config.dropout > 0.0
         # probes want a weight per frame
-        recorded = any(layer.cross_attention.record for layer in self.decoder.layers)
+        layers = cast(Iterable[DecoderLayer], self.decoder.layers)
+        recorded = any(layer.cross_attention.record for layer in layers)
         if self.config.memory_positions or dropped or recorded:
             return memory, mel_mask
         return encoded, durations.to(encoded.dtype).log()
@@ -130,8 +144,10 @@ class TTSModel(nn.Module):
         """Previous frames (B, S, M) in model units and the memory at the frames to predict (B, S,
         D) -> (B, S, D).
         """
-        projected = self.mel_projection_in(history) * self.config.mel_input_scale
-        return projected + memory if self.config.decoder_adds_memory else projected
+        projected: Tensor = self.mel_projection_in(history) * self.config.mel_input_scale
+        if self.config.decoder_adds_memory:
+            projected = projected + memory
+        return projected
 
     def _hide_frames(self, history: Tensor) -> Tensor:
         """History (B, S, M) with each frame zeroed with probability `history_dropout`; unchanged in
@@ -147,13 +163,11 @@ class TTSModel(nn.Module):
 
         Causality: `mel[:, t]` depends on `batch.mel[:, :t]` only; padding changes no valid number.
         """
-        mel_mask = batch.mel_mask
         encoded = self.encode(batch.phonemes, batch.phoneme_mask)
         memory = self.expand(encoded, batch.durations, batch.mel.shape[1])
-        history = self._hide_frames(
-            shift_right(self.normaliser.normalise(batch.mel), self.go_frame)
-        )
-        read, mask = self.attended(encoded, memory, batch.durations, mel_mask)
+        history = shift_right(self.normaliser.normalise(batch.mel), self.go_frame)
+        history = self._hide_frames(history)
+        read, mask = self.attended(encoded, memory, batch.durations, batch.mel_mask)
         decoded = self.decoder(self.decoder_input(history, memory), read, mask, self._run_layer)
         model_mel = self.mel_projection_out(decoded)
         return Output(
@@ -167,12 +181,14 @@ class TTSModel(nn.Module):
 
 
 def _mel_projection_in(config: ModelConfig) -> nn.Module:
+    """(B, S, M) -> (B, S, D): linear, or a pre-net as in Tacotron (Wang et al. 2017), with dropout
+    in training mode only.
+    """
     # drawn in either case: what comes after it starts alike
     linear = nn.Linear(config.mel_dim, config.hidden_dim)
     if config.mel_input == "linear":
         return linear
     with torch.random.fork_rng():
-        # pre-net as in Tacotron (Wang et al. 2017), with dropout in training mode only
         return nn.Sequential(
             nn.Linear(config.mel_dim, config.hidden_dim),
             nn.ReLU(),

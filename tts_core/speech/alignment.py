@@ -1,19 +1,17 @@
-"""When each phoneme is spoken: TextGrids in and out, forced alignment, seconds to frames. N
-phonemes, L samples.
-"""
+"""When each phoneme is spoken: TextGrids in and out, seconds to frames. N phonemes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from praatio import textgrid
 
 from tts_core.errors import WorkbookError
-from tts_core.speech.audio import atomic_path, read_wav
-from tts_core.speech.folder import scan_folder
-from tts_core.speech.phonemes import NO_WORDS, PAUSE, Dictionary, symbol_of_label
+from tts_core.speech.audio import atomic_path
+from tts_core.speech.phonemes import PAUSE, symbol_of_label
 
 LENGTH_TOLERANCE = 0.05  # s; a TextGrid further off belongs to another recording
 GAP_TOLERANCE = 1e-3  # s between intervals; rounding by other tools
@@ -32,13 +30,6 @@ class Alignment(NamedTuple):
     end: float  # s, length of the audio
 
 
-class AlignmentResult(NamedTuple):
-    id: str
-    path: Path
-    status: Literal["written", "kept", "failed"]
-    reason: str  # '' unless failed
-
-
 # --- seconds to frames ----------------------------------------------------------------------------
 
 
@@ -50,9 +41,8 @@ def frames_from_intervals(
     The *boundaries* are rounded, round(t * sample_rate / hop_length), not the durations: errors
     cannot add up.
     """
-    ends = np.rint([interval.end * sample_rate / hop_length for interval in intervals]).astype(
-        np.int64
-    )
+    exact = [interval.end * sample_rate / hop_length for interval in intervals]
+    ends = np.rint(exact).astype(np.int64)
     ends = np.minimum(ends, n_frames)
     ends[-1] = n_frames
     return np.diff(ends, prepend=0)
@@ -62,7 +52,8 @@ def uniform_durations(n_phonemes: int, n_frames: int) -> np.ndarray:
     """Durations (N,) int64 that share n_frames equally, for clips of which nothing says when a
     phoneme is spoken.
     """
-    return np.diff(np.rint(np.linspace(0, n_frames, n_phonemes + 1)).astype(np.int64))
+    boundaries = np.rint(np.linspace(0, n_frames, n_phonemes + 1)).astype(np.int64)
+    return np.diff(boundaries)
 
 
 def symbols_and_intervals(
@@ -84,9 +75,9 @@ def symbols_and_intervals(
 # --- TextGrids ------------------------------------------------------------------------------------
 
 
-def _contiguous(intervals: Sequence[Interval], end: float, name: str) -> tuple[Interval, ...]:
+def fill_gaps(intervals: Sequence[Interval], end: float, name: str) -> tuple[Interval, ...]:
     """Check that intervals follow each other, and fill the gaps with pauses, so that they run from
-    0 to `end`.
+    0 to `end`. Raises WorkbookError that names `name`.
     """
     filled: list[Interval] = []
     now = 0.0
@@ -110,17 +101,16 @@ def _contiguous(intervals: Sequence[Interval], end: float, name: str) -> tuple[I
     return tuple(filled)
 
 
-def _intervals(grid, kind: str) -> list[Interval] | None:
+def _intervals(grid: textgrid.Textgrid, kind: str) -> list[Interval] | None:
     """The interval tier `phones` or `words`, or as MFA names it for a speaker, `Ann - phones`; None
     without one.
     """
     for name in grid.tierNames:
-        if name.lower() == kind or name.lower().endswith(f" - {kind}"):
-            entries = grid.getTier(name).entries
-            if all(len(entry) == 3 for entry in entries):  # points have two fields
-                return [
-                    Interval(float(start), float(end), str(label)) for start, end, label in entries
-                ]
+        if name.lower() != kind and not name.lower().endswith(f" - {kind}"):
+            continue
+        entries = grid.getTier(name).entries
+        if all(len(entry) == 3 for entry in entries):  # points have two fields
+            return [Interval(float(start), float(end), str(label)) for start, end, label in entries]
     return None
 
 
@@ -130,8 +120,6 @@ def read_textgrid(path: Path | str, seconds: float | None = None) -> Alignment:
     `seconds` is the length of the audio; a TextGrid more than 0.05 s longer or shorter is refused.
     Every fault of the file is a WorkbookError that names it.
     """
-    from praatio import textgrid
-
     path = Path(path)
     if not path.is_file() or path.stat().st_size > MAX_TEXTGRID_BYTES:
         raise WorkbookError(
@@ -140,11 +128,9 @@ def read_textgrid(path: Path | str, seconds: float | None = None) -> Alignment:
         )
     try:
         grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True, reportingMode="silence")
-        words, phones, end = (
-            _intervals(grid, "words"),
-            _intervals(grid, "phones"),
-            float(grid.maxTimestamp),
-        )
+        words = _intervals(grid, "words")
+        phones = _intervals(grid, "phones")
+        end = float(grid.maxTimestamp)
     except Exception as error:  # praatio's failures on broken files have no common type
         raise WorkbookError(
             f"{path}: not a readable TextGrid ({type(error).__name__}: {error}); align again, or"
@@ -163,78 +149,14 @@ def read_textgrid(path: Path | str, seconds: float | None = None) -> Alignment:
             " s; the TextGrid belongs to another recording: align again"
         )
     spoken = tuple(word for word in words or () if word.label.strip())
-    return Alignment(spoken, _contiguous(phones, end_wanted, str(path)), end_wanted)
+    return Alignment(spoken, fill_gaps(phones, end_wanted, str(path)), end_wanted)
 
 
 def write_textgrid(path: Path | str, alignment: Alignment) -> None:
     """Write the tiers `words` and `phones` in Praat's long text format, atomically."""
-    from praatio import textgrid
-
     grid = textgrid.Textgrid(0.0, alignment.end)
     for name, intervals in (("words", alignment.words), ("phones", alignment.phones)):
-        entries = [tuple(interval) for interval in intervals if interval.label]
+        entries: list[Any] = [tuple(interval) for interval in intervals if interval.label]
         grid.addTier(textgrid.IntervalTier(name, entries, 0.0, alignment.end))
     with atomic_path(path) as temporary:
         grid.save(str(temporary), format="long_textgrid", includeBlankSpaces=True)
-
-
-# --- forced alignment -----------------------------------------------------------------------------
-
-
-def align_english(
-    samples: np.ndarray, sample_rate: int, text: str, user: Dictionary = NO_WORDS
-) -> Alignment:
-    """Force-align samples (L,) with an English text (pocketsphinx, 10 ms frames). Raises
-    WorkbookError.
-    """
-    from tts_core.speech.recogniser import align_words_and_phones, boundary_seconds
-
-    end = len(samples) / sample_rate
-    words, phones = [], []
-    for word, spans in align_words_and_phones(samples, sample_rate, text, user):
-        for intervals, (label, first, last) in [(words, word), *((phones, span) for span in spans)]:
-            label = "" if label == PAUSE else label
-            intervals.append(
-                Interval(min(boundary_seconds(first), end), min(boundary_seconds(last), end), label)
-            )
-    # the recogniser drops the last, incomplete acoustic frame
-    phones[-1] = phones[-1]._replace(end=end)
-    return Alignment(
-        tuple(word for word in words if word.label),
-        _contiguous(phones, end, "forced alignment"),
-        end,
-    )
-
-
-def align_folder(
-    root: Path | str, overwrite: bool = False, language: str = "auto"
-) -> list[AlignmentResult]:
-    """Write alignments/ID.TextGrid for every clip of an English corpus; existing ones are kept
-    unless `overwrite`.
-
-    One result per clip; a clip that fails is reported with its reason and does not stop the others.
-    Raises WorkbookError for a folder that is no corpus, or not English.
-    """
-    folder = scan_folder(root, language)
-    if folder.language != "en":
-        raise WorkbookError(
-            f"{root}: language {folder.language!r}, but only English can be aligned here; put "
-            f"TextGrids of the Montreal Forced Aligner into {folder.root / 'alignments'}"
-        )
-    results = [
-        AlignmentResult(left_out.id, left_out.path, "failed", left_out.reason)
-        for left_out in folder.rejected
-    ]
-    for entry in folder.entries:
-        status, reason = "kept", ""
-        if overwrite or not entry.textgrid.is_file():
-            try:
-                write_textgrid(
-                    entry.textgrid,
-                    align_english(*read_wav(entry.wav), entry.text, folder.dictionary),
-                )
-                status = "written"
-            except (WorkbookError, OSError) as error:
-                status, reason = "failed", str(error)
-        results.append(AlignmentResult(entry.id, entry.textgrid, status, reason))
-    return results

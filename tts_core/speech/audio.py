@@ -25,7 +25,7 @@ from torch import Tensor
 from tts_core.config import AudioConfig
 from tts_core.errors import WorkbookError
 
-MIN_SECONDS, MAX_SECONDS = 0.2, 60.0
+MIN_SECONDS, MAX_SECONDS = 0.2, 60.0  # of a clip
 MIN_RATE, MAX_RATE = 8_000, 192_000  # Hz
 # Hz; the rates of recorders (11,025 22,050 44,100 48,000 ...) are its multiples
 RATE_STEP = 25
@@ -60,6 +60,7 @@ def _audio_bytes(path: Path) -> tuple[int, int]:
     chunks.
     """
     size = path.stat().st_size
+    found: tuple[int, int] | None = None
     with path.open("rb") as file:
         head = file.read(12)
         _require(
@@ -68,7 +69,6 @@ def _audio_bytes(path: Path) -> tuple[int, int]:
             f"not a WAV file (it begins with {head!r}); convert it with `ffmpeg -i IN -c:a"
             " pcm_s16le OUT.wav`",
         )
-        audio = None
         for _ in range(MAX_CHUNKS):
             chunk = file.read(8)
             if len(chunk) < 8:
@@ -77,20 +77,19 @@ def _audio_bytes(path: Path) -> tuple[int, int]:
             held = min(declared, size - file.tell())
             plausible = held == declared and name.isascii() and name.decode().isprintable()
             _require(
-                audio is None or plausible,
+                found is None or plausible,
                 path,
                 "the header lies about the length: what follows the audio is no "
                 "chunk; export the file again, or mend the header with `ffmpeg -i IN.wav OUT.wav`",
             )
-            if name == b"data":
-                audio = audio or (declared, held)
+            if name == b"data" and found is None:
+                found = (declared, held)
             file.seek(declared + declared % 2, os.SEEK_CUR)
-    _require(
-        audio is not None,
-        path,
-        "a WAV header without audio (no data chunk); truncated, export it again",
-    )
-    return audio
+    if found is None:
+        raise WorkbookError(
+            f"{path}: a WAV header without audio (no data chunk); truncated, export it again"
+        )
+    return found
 
 
 def wav_info(path: Path | str) -> WavInfo:
@@ -195,7 +194,8 @@ def load_wav(path: Path | str, sample_rate: int = 22_050) -> np.ndarray:
     """Mono float32 samples (L,) at `sample_rate` Hz, full scale 1.0. The only door for audio;
     raises WorkbookError.
     """
-    return resample(*read_wav(path), sample_rate)
+    samples, rate = read_wav(path)
+    return resample(samples, rate, sample_rate)
 
 
 def clipped_share(samples: np.ndarray) -> float:
@@ -209,7 +209,9 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     """
     if from_rate == to_rate:
         return samples
-    return torchaudio.functional.resample(torch.from_numpy(samples), from_rate, to_rate).numpy()
+    recorded = torch.from_numpy(samples)
+    resampled: Tensor = torchaudio.functional.resample(recorded, from_rate, to_rate)
+    return resampled.numpy()
 
 
 @contextlib.contextmanager
@@ -281,8 +283,11 @@ def log_mel(samples: np.ndarray | Tensor, config: AudioConfig) -> Tensor:
         f"samples of shape {tuple(samples.shape)}, but it needs (L,) with L > n_fft / 2 ="
         f" {config.n_fft // 2}",
     )
-    mel = _mel_transform(config)(samples).T.clamp(min=config.log_floor).log()
-    return mel if config.log_ceiling is None else mel.clamp(max=config.log_ceiling)
+    energies: Tensor = _mel_transform(config)(samples).T
+    mel = energies.clamp(min=config.log_floor).log()
+    if config.log_ceiling is not None:
+        mel = mel.clamp(max=config.log_ceiling)
+    return mel
 
 
 def mel_to_magnitude(log_mel: Tensor, config: AudioConfig, n_iterations: int = 100) -> Tensor:
@@ -292,8 +297,9 @@ def mel_to_magnitude(log_mel: Tensor, config: AudioConfig, n_iterations: int = 1
     Non-negative least squares by multiplicative updates (Lee and Seung 2001), started from the
     transposed filterbank. What the recipe's floor and ceiling cut off is lost.
     """
-    filters = _mel_transform(config).mel_scale.fb  # (F, M)
-    target = filters @ log_mel.detach().float().cpu().exp().T  # (F, T)
+    filters: Tensor = _mel_transform(config).mel_scale.fb  # (F, M)
+    energies = log_mel.detach().float().cpu().exp().T  # (M, T)
+    target = filters @ energies  # (F, T)
     estimate = target.clamp(min=1e-10)
     for _ in range(n_iterations):
         estimate = estimate * target / (filters @ (filters.T @ estimate) + 1e-12)
@@ -324,7 +330,7 @@ def griffin_lim(
     magnitude = mel_to_magnitude(log_mel, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(phase_seed)
-        return torchaudio.functional.griffinlim(
+        samples: Tensor = torchaudio.functional.griffinlim(
             magnitude,
             window=torch.hann_window(config.win_length),
             n_fft=config.n_fft,
@@ -335,4 +341,5 @@ def griffin_lim(
             momentum=momentum,
             length=length,
             rand_init=True,
-        ).numpy()
+        )
+    return samples.numpy()

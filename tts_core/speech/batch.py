@@ -4,10 +4,11 @@ from values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -16,18 +17,39 @@ from torch.nn.utils.rnn import pad_sequence
 from tts_core.config import AudioConfig
 from tts_core.errors import WorkbookError
 
-if TYPE_CHECKING:
-    from tts_core.speech.dataset import Clip
+SILENCE = AudioConfig().silence  # ln units, of the default recipe
+
+
+class AlignedClip(Protocol):
+    """What a batch needs of a clip. Σ durations = T."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def phoneme_ids(self) -> np.ndarray:
+        """(N,) int64"""
+
+    @property
+    def durations(self) -> np.ndarray:
+        """(N,) int64 frames"""
+
+    @property
+    def mel(self) -> Tensor:
+        """(T, M) float32, ln units"""
 
 
 def lengths_to_mask(lengths: Tensor, max_length: int | None = None) -> Tensor:
     """(B,) lengths -> (B, L) bool, True where valid. The one place where masks are built."""
-    max_length = int(lengths.max()) if max_length is None else max_length
-    return torch.arange(max_length, device=lengths.device)[None, :] < lengths[:, None]
+    if max_length is None:
+        max_length = int(lengths.max())
+    positions = torch.arange(max_length, device=lengths.device)
+    return positions[None, :] < lengths[:, None]
 
 
 @dataclass(frozen=True)
 class Batch:
+    """B clips, padded on the right to the longest of them."""
+
     phonemes: Tensor  # (B, N) int64, padded with 0
     phoneme_lengths: Tensor  # (B,) int64
     # (B, N) int64 frames, 0 in the padding; each row sums to its mel length
@@ -38,12 +60,19 @@ class Batch:
     pad_value: float  # log-mel of silence, what `mel` is padded with
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = {
-            name: value.to(device)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
+        """The same batch with its tensors on `device`."""
+        return self._with_tensors(lambda tensor: tensor.to(device))
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with `change` made to each of its tensors."""
+        return replace(
+            self,
+            phonemes=change(self.phonemes),
+            phoneme_lengths=change(self.phoneme_lengths),
+            durations=change(self.durations),
+            mel=change(self.mel),
+            mel_lengths=change(self.mel_lengths),
+        )
 
     @property
     def phoneme_mask(self) -> Tensor:
@@ -61,7 +90,7 @@ class Batch:
         return int(self.mel_lengths.sum())
 
 
-def collate(clips: Sequence[Clip], pad_value: float = AudioConfig().silence) -> Batch:
+def collate(clips: Sequence[AlignedClip], pad_value: float = SILENCE) -> Batch:
     """Clips -> Batch, padded on the right. Raises WorkbookError for no clips and for durations that
     miss the frames.
     """
@@ -74,15 +103,14 @@ def collate(clips: Sequence[Clip], pad_value: float = AudioConfig().silence) -> 
                 f" phonemes sum to {clip.durations.sum()}, not to the {len(clip.mel)} frames; use"
                 " load_corpus"
             )
+    phonemes = [torch.from_numpy(clip.phoneme_ids) for clip in clips]
+    durations = [torch.from_numpy(clip.durations) for clip in clips]
+    mels = [clip.mel for clip in clips]
     return Batch(
-        phonemes=pad_sequence(
-            [torch.from_numpy(clip.phoneme_ids) for clip in clips], batch_first=True
-        ),
+        phonemes=pad_sequence(phonemes, batch_first=True),
         phoneme_lengths=torch.tensor([len(clip.phoneme_ids) for clip in clips]),
-        durations=pad_sequence(
-            [torch.from_numpy(clip.durations) for clip in clips], batch_first=True
-        ),
-        mel=pad_sequence([clip.mel for clip in clips], batch_first=True, padding_value=pad_value),
+        durations=pad_sequence(durations, batch_first=True),
+        mel=pad_sequence(mels, batch_first=True, padding_value=pad_value),
         mel_lengths=torch.tensor([len(clip.mel) for clip in clips]),
         ids=tuple(clip.id for clip in clips),
         pad_value=pad_value,
@@ -93,12 +121,8 @@ def duplicate(batch: Batch, k: int) -> Batch:
     """Every clip k times, the whole batch one after another: (B, ...) -> (k * B, ...)."""
     if k < 1:
         raise WorkbookError(f"duplicate: k = {k}, but it must be 1 or more")
-    repeated = {
-        name: torch.cat([value] * k)
-        for name, value in vars(batch).items()
-        if isinstance(value, Tensor)
-    }
-    return replace(batch, ids=batch.ids * k, **repeated)
+    repeated = batch._with_tensors(lambda tensor: torch.cat([tensor] * k))
+    return replace(repeated, ids=batch.ids * k)
 
 
 def pad_frames(batch: Batch, n: int) -> Batch:

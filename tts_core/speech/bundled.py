@@ -6,13 +6,13 @@ from pathlib import Path
 
 from tts_core.errors import WorkbookError
 
-FOLDER = Path(__file__).resolve().parents[2] / "data_samples"
+DATA_SAMPLES = Path(__file__).resolve().parents[2] / "data_samples"
 VOICES = ("librivox", "allison", "russian")
 
 
 def bundled_voice(name: str = "librivox") -> Path:
     """Folder of a bundled voice, in LJSpeech layout. Raises WorkbookError where it is not there."""
-    folder = FOLDER / name
+    folder = DATA_SAMPLES / name
     if name not in VOICES or not folder.is_dir():
         raise WorkbookError(
             f"there is no bundled voice {name!r} at {folder}; {', '.join(VOICES)} come with the"

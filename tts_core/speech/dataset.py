@@ -6,10 +6,11 @@ A broken clip never stops a corpus: it is listed in `Corpus.rejected` with its r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 from tts_core.config import AudioConfig
 from tts_core.errors import CacheError, WorkbookError
 from tts_core.speech.alignment import (
-    align_english,
+    Alignment,
     frames_from_intervals,
     read_textgrid,
     symbols_and_intervals,
@@ -25,7 +26,10 @@ from tts_core.speech.alignment import (
 )
 from tts_core.speech.audio import log_mel, read_wav, resample
 from tts_core.speech.folder import Entry, Folder, Rejection, match_id, scan_folder
-from tts_core.speech.phonemes import Vocabulary, espeak_phonemes
+from tts_core.speech.phonemes import Dictionary, Vocabulary
+
+AlignmentSource = Literal["textgrid", "forced", "uniform"]  # where the durations come from
+Helper = TypeVar("Helper")
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,13 @@ class Clip:
     path: Path  # of the wav file
     # 12 hex digits over the recording and its rate: the same under any name, on any machine
     sound: str
-    alignment: Literal["textgrid", "forced", "uniform"]  # where the durations come from
+    alignment: AlignmentSource
 
 
 @dataclass(frozen=True)
 class Corpus:
+    """The clips of a folder, the ones left out, and what they share."""
+
     name: str
     root: Path
     language: str
@@ -72,25 +78,62 @@ class Corpus:
         return next((clip for clip in self.clips if clip.id == self.default_id), self.clips[0])
 
 
-def read_clip(entry: Entry, folder: Folder, audio: AudioConfig) -> Clip:
+class Aligner(Protocol):
+    """Says when each phoneme of an English recording is spoken, where no TextGrid does."""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The distributions whose versions decide what it finds."""
+
+    def align(
+        self, samples: np.ndarray, sample_rate: int, text: str, dictionary: Dictionary
+    ) -> Alignment:
+        """The words and ARPAbet phones of samples (L,); raises WorkbookError where there are none.
+
+        `dictionary` holds the user's own pronunciations.
+        """
+
+
+class Phonemizer(Protocol):
+    """Turns a text of another language into phonemes, where no TextGrid gives them."""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The distributions whose versions decide what it says."""
+
+    def phonemes(self, text: str, language: str) -> tuple[str, ...]:
+        """(N,) symbols with a pause at both ends; raises WorkbookError where there are none."""
+
+
+def read_clip(
+    entry: Entry,
+    folder: Folder,
+    audio: AudioConfig,
+    aligner: Aligner | None = None,
+    phonemizer: Phonemizer | None = None,
+) -> Clip:
     """The clip without its ids, which need the vocabulary of the corpus. Raises WorkbookError.
 
-    Durations come from the TextGrid, else from forced alignment (English), else they are uniform.
+    Durations come from the TextGrid, else from the `aligner` (English), else they are uniform over
+    what the `phonemizer` gives.
     """
     recorded, rate = read_wav(entry.wav)
     samples = resample(recorded, rate, audio.sample_rate)
     mel = log_mel(samples, audio)
+    source: AlignmentSource
     if entry.textgrid.is_file():
-        source, alignment = "textgrid", read_textgrid(entry.textgrid, len(recorded) / rate)
+        source = "textgrid"
+        alignment = read_textgrid(entry.textgrid, len(recorded) / rate)
+        symbols, durations = _spoken_frames(alignment, folder.language, len(mel), audio)
     elif folder.language == "en":
-        source, alignment = "forced", align_english(recorded, rate, entry.text, folder.dictionary)
+        source = "forced"
+        aligner = _required(aligner, "an aligner", entry, folder)
+        alignment = aligner.align(recorded, rate, entry.text, folder.dictionary)
+        symbols, durations = _spoken_frames(alignment, folder.language, len(mel), audio)
     else:
-        source, alignment = "uniform", None
-    if alignment:
-        symbols, intervals = symbols_and_intervals(alignment.phones, folder.language)
-        durations = frames_from_intervals(intervals, len(mel), audio.sample_rate, audio.hop_length)
-    else:
-        symbols = espeak_phonemes(entry.text, folder.language)
+        source = "uniform"
+        phonemizer = _required(phonemizer, "a phonemizer", entry, folder)
+        symbols = phonemizer.phonemes(entry.text, folder.language)
         durations = uniform_durations(len(symbols), len(mel))
     return Clip(
         id=entry.id,
@@ -108,6 +151,28 @@ def read_clip(entry: Entry, folder: Folder, audio: AudioConfig) -> Clip:
     )
 
 
+def _spoken_frames(
+    alignment: Alignment, language: str, n_frames: int, audio: AudioConfig
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """(N,) symbols and (N,) frames of an alignment."""
+    symbols, intervals = symbols_and_intervals(alignment.phones, language)
+    durations = frames_from_intervals(intervals, n_frames, audio.sample_rate, audio.hop_length)
+    return symbols, durations
+
+
+def _required(helper: Helper | None, kind: str, entry: Entry, folder: Folder) -> Helper:
+    """`helper`, or a WorkbookError that says why it is needed and how to do without."""
+    if helper is not None:
+        return helper
+    raise WorkbookError(
+        f"{entry.textgrid}: there is no such TextGrid, and without one a clip in language"
+        f" {folder.language!r} needs {kind}, which nobody handed over;"
+        " tts_workbook.corpus.reading.read_corpus has one in place, and so have the commands after"
+        " `pip install tts-overfit-workbook`. Or put TextGrids of the Montreal Forced Aligner into"
+        f" {folder.root / 'alignments'}"
+    )
+
+
 def sound_digest(recorded: np.ndarray, rate: int) -> str:
     """12 hex digits over a recording (L,) as its file holds it, and its rate in Hz.
 
@@ -116,7 +181,7 @@ def sound_digest(recorded: np.ndarray, rate: int) -> str:
     return hashlib.sha256(f"{rate} Hz ".encode() + recorded.tobytes()).hexdigest()[:12]
 
 
-# read_clip, or the `read` of a feature cache
+# `read_clip` with its helpers, or the `read` of a feature cache
 ClipReader = Callable[[Entry, Folder, AudioConfig], Clip]
 
 
@@ -135,43 +200,51 @@ def iterate_clips(
             # not the clip's fault: it must not be missing from the corpus
             raise
         except (WorkbookError, OSError) as error:
-            reason = (
-                str(error) if str(error).startswith(str(folder.root)) else f"{entry.wav}: {error}"
-            )
-            rejected.append(Rejection(entry.id, entry.wav, reason))
+            rejected.append(rejection_of(entry, folder, error))
+
+
+def rejection_of(entry: Entry, folder: Folder, error: Exception) -> Rejection:
+    """The clip of `entry`, left out for `error`; the reason begins with the file."""
+    reason = str(error)
+    if not reason.startswith(str(folder.root)):
+        reason = f"{entry.wav}: {reason}"
+    return Rejection(entry.id, entry.wav, reason)
 
 
 def _content_hash(folder: Folder, clips: Sequence[Clip]) -> str:
     """sha256 of everything that the clips were made from."""
     used = {clip.id for clip in clips}
+    entries = [entry for entry in folder.entries if entry.id in used]
     digest = hashlib.sha256(f"{folder.language} {sorted(folder.dictionary.items())}\n".encode())
-    for entry in sorted(
-        (entry for entry in folder.entries if entry.id in used), key=lambda entry: entry.id
-    ):
+    for entry in sorted(entries, key=lambda entry: entry.id):
         digest.update(f"{entry.id}|{entry.text}\n".encode())
         for path in (entry.wav, entry.textgrid):
-            digest.update(
-                hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"absent"
-            )
+            content = hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"absent"
+            digest.update(content)
     return digest.hexdigest()
 
 
-def _select(folder: Folder, ids: Sequence[str] | None, rejected: list[Rejection]) -> list[Entry]:
-    """The entries in the order of `ids` (None: all); ids that metadata.csv does not have are
-    appended to `rejected`.
+def _select(folder: Folder, ids: Sequence[str], rejected: list[Rejection]) -> list[Entry]:
+    """The entries in the order of `ids`; ids that metadata.csv does not have are appended to
+    `rejected`.
     """
     by_id = {entry.id: entry for entry in folder.entries}
-    known = by_id.keys() | {rejection.id for rejection in rejected}
-    rejected += [
+    rejected += unknown_ids(folder, ids)
+    return [by_id[name] for name in ids if name in by_id]
+
+
+def unknown_ids(folder: Folder, ids: Sequence[str]) -> list[Rejection]:
+    """Those of `ids` that metadata.csv does not name, as rejections."""
+    known = {entry.id for entry in folder.entries} | {left_out.id for left_out in folder.rejected}
+    return [
         Rejection(
             name,
             folder.root,
             f"{folder.root}: the list of ids names {name!r}, metadata.csv does not",
         )
-        for name in ids or ()
+        for name in ids
         if name not in known
     ]
-    return [by_id[name] for name in (by_id if ids is None else ids) if name in by_id]
 
 
 def load_corpus(
@@ -181,12 +254,17 @@ def load_corpus(
     only: str | None = None,
     ids: Sequence[str] | None = None,
     limit: int | None = None,
-    read: ClipReader = read_clip,
+    *,
+    aligner: Aligner | None = None,
+    phonemizer: Phonemizer | None = None,
+    read: ClipReader | None = None,
 ) -> Corpus:
     """Load a corpus folder (layout: folder.py): all clips, `only` one (a unique ending will do),
     `ids`, or `limit`.
 
-    English has the ARPAbet vocabulary, other languages the symbols of the clips loaded. Broken
+    Clips without a TextGrid need an `aligner` (English) or a `phonemizer` (other languages): see
+    `read_clip`. `read` reads a clip in its place, for example `FeatureCache.read`, which has its
+    own. English has the ARPAbet vocabulary, other languages the symbols of the clips loaded. Broken
     clips go to `.rejected`. Raises WorkbookError if the folder is missing or empty, or when no clip
     is usable.
     """
@@ -194,45 +272,56 @@ def load_corpus(
     rejected = list(folder.rejected)
     if only is not None:
         ids = [match_id(only, [entry.id for entry in folder.entries], rejected, folder.root)]
-    entries = _select(folder, ids, rejected)[:limit]
-    clips = list(iterate_clips(folder, entries, audio, rejected, read))
+    entries = folder.entries if ids is None else _select(folder, ids, rejected)
+    if read is None:
+        read = partial(read_clip, aligner=aligner, phonemizer=phonemizer)
+    clips = list(iterate_clips(folder, entries[:limit], audio, rejected, read))
     if not clips:
         raise WorkbookError(
             f"{root}: no usable clip; " + "; ".join(rejection.reason for rejection in rejected[-5:])
         )
-    vocabulary = (
-        Vocabulary.arpabet()
-        if folder.language == "en"
-        else Vocabulary.from_symbols(symbol for clip in clips for symbol in clip.phonemes)
-    )
+    spoken: set[str] = set()
+    for clip in clips:
+        spoken.update(clip.phonemes)
+    vocabulary = vocabulary_of(folder, spoken)
     clips = [replace(clip, phoneme_ids=vocabulary.encode(clip.phonemes)) for clip in clips]
-    warnings = corpus_warnings(
-        folder, len(clips), sum(clip.alignment == "uniform" for clip in clips), len(rejected)
-    )
+    n_uniform = sum(clip.alignment == "uniform" for clip in clips)
     return Corpus(
         name=folder.root.resolve().name,
         root=folder.root,
         language=folder.language,
         clips=clips,
         rejected=rejected,
-        warnings=folder.warnings + warnings,
+        warnings=folder.warnings + corpus_warnings(folder, len(clips), n_uniform, len(rejected)),
         vocabulary=vocabulary,
         content_hash=_content_hash(folder, clips),
         default_id=folder.default_id,
     )
 
 
+def vocabulary_of(folder: Folder, spoken: Iterable[str]) -> Vocabulary:
+    """ARPAbet for English, else the symbols that are `spoken` in the clips."""
+    if folder.language == "en":
+        return Vocabulary.arpabet()
+    return Vocabulary.from_symbols(spoken)
+
+
 def corpus_warnings(folder: Folder, n_clips: int, n_uniform: int, n_rejected: int) -> list[str]:
     """What must be said about a corpus wherever it is used."""
-    uniform = (
-        f"UNIFORM DURATIONS in {n_uniform} of {n_clips} clips ({folder.language}): without"
-        " TextGrids every phoneme gets the same length, so nothing that depends on timing can be"
-        f" trusted. Put TextGrids of the Montreal Forced Aligner into {folder.root / 'alignments'}."
-    )
-    left_out = (
-        f"{n_rejected} clips were left out; `tts-workbook check {folder.root}` lists the reasons"
-    )
-    return [warning for warning, n in ((uniform, n_uniform), (left_out, n_rejected)) if n]
+    warnings = []
+    if n_uniform:
+        warnings.append(
+            f"UNIFORM DURATIONS in {n_uniform} of {n_clips} clips ({folder.language}): without"
+            " TextGrids every phoneme gets the same length, so nothing that depends on timing can"
+            " be trusted. Put TextGrids of the Montreal Forced Aligner into"
+            f" {folder.root / 'alignments'}."
+        )
+    if n_rejected:
+        warnings.append(
+            f"{n_rejected} clips were left out; `tts-workbook check {folder.root}` lists the"
+            " reasons"
+        )
+    return warnings
 
 
 def with_recipe(clip: Clip, audio: AudioConfig) -> Clip:

@@ -53,8 +53,10 @@ def _read_text(path: Path) -> str:
     """The stripped text of an optional file; '' if there is none. Raises WorkbookError unless it is
     UTF-8.
     """
+    if not path.is_file():
+        return ""
     try:
-        return path.read_text(encoding="utf-8-sig").strip() if path.is_file() else ""
+        return path.read_text(encoding="utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise WorkbookError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
 
@@ -75,20 +77,19 @@ def match_id(wanted: str, ids: Sequence[str], rejected: Sequence[Rejection], roo
     """The id that equals `wanted`, or the only one that ends so. Raises WorkbookError that lists
     what there is.
     """
-    found = [name for name in ids if name == wanted] or [
-        name for name in ids if name.endswith(wanted)
-    ]
-    if len(found) != 1:
-        reasons = [rejection.reason for rejection in rejected if rejection.id.endswith(wanted)]
-        raise WorkbookError(
-            f"{root}: {len(found) or 'no'} clips have an id like {wanted!r}; "
-            + (
-                f"it was left out: {reasons[0]}"
-                if reasons and not found
-                else f"there are {', '.join((found or ids)[:100])}"
-            )
-        )
-    return found[0]
+    found = [name for name in ids if name == wanted]
+    if not found:
+        found = [name for name in ids if name.endswith(wanted)]
+    if len(found) == 1:
+        return found[0]
+    reasons = [left_out.reason for left_out in rejected if left_out.id.endswith(wanted)]
+    if reasons and not found:
+        explanation = f"it was left out: {reasons[0]}"
+    else:
+        explanation = f"there are {', '.join((found or ids)[:100])}"
+    raise WorkbookError(
+        f"{root}: {len(found) or 'no'} clips have an id like {wanted!r}; {explanation}"
+    )
 
 
 def _parse_row(line: bytes) -> tuple[str, str]:
@@ -112,36 +113,35 @@ def _read_metadata(root: Path) -> tuple[list[Entry], list[Rejection]]:
     path, wavs = root / "metadata.csv", root / "wavs"
     entries: dict[str, Entry] = {}
     rejected: list[Rejection] = []
-    for number, line in enumerate(
-        path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(), start=1
-    ):
+    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         name = line.split(b"|")[0].decode("utf-8", errors="replace").strip() or f"line {number}"
         try:
             name, text = _parse_row(line)
-            entry = Entry(
-                name, text, wavs / f"{name}.wav", root / "alignments" / f"{name}.TextGrid"
-            )
             if name in entries:
                 raise ValueError(
                     f"a second row with the id {name!r}; the first one is used, delete the other"
                 )
-            if not entry.wav.is_file():
-                raise ValueError(f"there is no {entry.wav}; add the recording or delete the row")
-            entries[name] = entry
+            entries[name] = _existing_entry(root, name, text)
         # also UnicodeDecodeError, and a name too long for a file
         except (ValueError, OSError) as error:
             rejected.append(Rejection(name, path, f"{path}, line {number}: {error}"))
     known = entries.keys() | {rejection.id for rejection in rejected}
     for wav in sorted(wavs.iterdir()):
         if wav.suffix.lower() == ".wav" and wav.stem not in known:
-            rejected.append(
-                Rejection(
-                    wav.stem, wav, f"{wav}: no transcript; add a row `{wav.stem}|text` to {path}"
-                )
-            )
+            reason = f"{wav}: no transcript; add a row `{wav.stem}|text` to {path}"
+            rejected.append(Rejection(wav.stem, wav, reason))
     return list(entries.values()), rejected
+
+
+def _existing_entry(root: Path, name: str, text: str) -> Entry:
+    """The entry of a row; a ValueError says that its recording is missing."""
+    wav = root / "wavs" / f"{name}.wav"
+    if not wav.is_file():
+        raise ValueError(f"there is no {wav}; add the recording or delete the row")
+    return Entry(name, text, wav, root / "alignments" / f"{name}.TextGrid")
 
 
 def _choose_language(root: Path, language: str, entries: list[Entry]) -> tuple[str, list[str]]:
@@ -149,11 +149,13 @@ def _choose_language(root: Path, language: str, entries: list[Entry]) -> tuple[s
     chosen = _read_text(root / "language.txt") if language == "auto" else language
     if not chosen:
         guess = guess_language(" ".join(entry.text for entry in entries))
+        if guess == "en":
+            return guess, []
         warning = (
             f"{root}: the letters look like language {guess!r}; write the code into language.txt to"
             " be sure"
         )
-        return guess, [] if guess == "en" else [warning]
+        return guess, [warning]
     if not re.fullmatch(r"[a-z]{2,3}(-[a-z0-9]+)*", chosen):
         raise WorkbookError(
             f"{root}: language {chosen!r} is no language code; give one word such as en, ru, de,"
@@ -185,9 +187,7 @@ def scan_folder(root: Path | str, language: str = "auto") -> Folder:
             f"{root}: metadata.csv and wavs/ are empty; add recordings and their transcripts"
         )
     chosen, warnings = _choose_language(root, language, entries)
-    dictionary = parse_dictionary(
-        _read_text(root / "dictionary.txt").splitlines(), str(root / "dictionary.txt")
-    )
-    return Folder(
-        root, chosen, entries, rejected, warnings, dictionary, _read_text(root / "default_clip.txt")
-    )
+    words = root / "dictionary.txt"
+    dictionary = parse_dictionary(_read_text(words).splitlines(), str(words))
+    default_id = _read_text(root / "default_clip.txt")
+    return Folder(root, chosen, entries, rejected, warnings, dictionary, default_id)

@@ -1,13 +1,12 @@
-"""Text to phonemes to ids and back. English is ARPAbet without stress, other languages have
-espeak-ng's symbols.
+"""Phonemes: symbols to ids and back, labels of TextGrids, the user's own dictionary.
+
+English is ARPAbet without stress; other languages have the symbols of their TextGrids, or
+espeak-ng's. N phonemes.
 """
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -16,49 +15,13 @@ from tts_core.errors import WorkbookError
 
 PAD = "<pad>"  # id 0, fills batches
 PAUSE = "SIL"  # silence is a token like any other
-ARPABET = tuple(
-    [
-        "AA",
-        "AE",
-        "AH",
-        "AO",
-        "AW",
-        "AY",
-        "B",
-        "CH",
-        "D",
-        "DH",
-        "EH",
-        "ER",
-        "EY",
-        "F",
-        "G",
-        "HH",
-        "IH",
-        "IY",
-        "JH",
-        "K",
-        "L",
-        "M",
-        "N",
-        "NG",
-        "OW",
-        "OY",
-        "P",
-        "R",
-        "S",
-        "SH",
-        "T",
-        "TH",
-        "UH",
-        "UW",
-        "V",
-        "W",
-        "Y",
-        "Z",
-        "ZH",
-    ]
+# fmt: off
+ARPABET = (
+    "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY",
+    "F", "G", "HH", "IH", "IY", "JH", "K", "L", "M", "N", "NG", "OW", "OY",
+    "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
 )
+# fmt: on
 # lower case, in the tiers of MFA and Praat
 PAUSE_LABELS = frozenset({"", "sp", "sil", "<sil>", "<eps>", "pau"})
 # MFA: speech for which it had no phonemes
@@ -74,7 +37,7 @@ class Vocabulary:
 
     pad_id, pause_id = 0, 1
 
-    def __init__(self, symbols: Sequence[str]):
+    def __init__(self, symbols: Sequence[str]) -> None:
         self.symbols = tuple(symbols)
         self._ids = {symbol: index for index, symbol in enumerate(self.symbols)}
         if self.symbols[:2] != (PAD, PAUSE) or len(self._ids) != len(self.symbols):
@@ -108,22 +71,20 @@ class Vocabulary:
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """(N,) ids -> (N,) symbols. Raises WorkbookError for an id outside the vocabulary."""
-        ids = [int(index) for index in ids]
-        if not all(0 <= index < len(self.symbols) for index in ids):
+        indices = [int(index) for index in ids]
+        if indices and not 0 <= min(indices) <= max(indices) < len(self.symbols):
             raise WorkbookError(
-                f"phoneme ids {min(ids)} to {max(ids)} go beyond the {len(self.symbols)} symbols"
+                f"phoneme ids {min(indices)} to {max(indices)} go beyond the"
+                f" {len(self.symbols)} symbols"
             )
-        return [self.symbols[index] for index in ids]
+        return [self.symbols[index] for index in indices]
 
 
 def guess_language(text: str) -> str:
     """`ru` for text whose letters are mostly Cyrillic, else `en`."""
     letters = [character for character in text if character.isalpha()]
-    return (
-        "ru"
-        if 2 * sum("\u0400" <= letter <= "\u04ff" for letter in letters) > len(letters)
-        else "en"
-    )
+    cyrillic = [letter for letter in letters if "\u0400" <= letter <= "\u04ff"]
+    return "ru" if 2 * len(cyrillic) > len(letters) else "en"
 
 
 def symbol_of_label(label: str, language: str) -> str:
@@ -140,16 +101,15 @@ def symbol_of_label(label: str, language: str) -> str:
             f"phone {label!r}: the aligner did not know a word; add it to its dictionary, align"
             " again"
         )
-    symbol = label.rstrip("012") if language == "en" else label
-    if language == "en" and symbol not in ARPABET:
+    if language != "en":
+        return label
+    symbol = label.rstrip("012")
+    if symbol not in ARPABET:
         raise WorkbookError(
             f"unknown phoneme {label!r}: English must be ARPAbet (MFA model english_us_arpa); to"
             " use other symbols as they are, write a code such as en-us into language.txt"
         )
     return symbol
-
-
-# --- English --------------------------------------------------------------------------------------
 
 
 def parse_dictionary(lines: Iterable[str], name: str) -> dict[str, tuple[tuple[str, ...], ...]]:
@@ -171,84 +131,3 @@ def parse_dictionary(lines: Iterable[str], name: str) -> dict[str, tuple[tuple[s
         word = word.lower().partition("(")[0]
         found[word] = (*found.get(word, ()), tuple(phones))
     return found
-
-
-@functools.lru_cache(maxsize=1)
-def english_dictionary() -> Dictionary:
-    """The 126,000 words of the dictionary that comes with pocketsphinx (CMUdict without stress)."""
-    from pocketsphinx import get_model_path
-
-    path = Path(get_model_path("en-us/cmudict-en-us.dict"))
-    return parse_dictionary(path.read_text(encoding="utf-8").splitlines(), str(path))
-
-
-def english_pronunciations(word: str, user: Dictionary = NO_WORDS) -> tuple[tuple[str, ...], ...]:
-    """Pronunciations of a lower-case word, the user's first. Raises WorkbookError saying how to add
-    an unknown word.
-    """
-    found = user.get(word) or english_dictionary().get(word)
-    if not found:
-        raise WorkbookError(
-            f"unknown word {word!r}: add a line `{word}  P H O N E S` to dictionary.txt beside "
-            "metadata.csv (ARPAbet, e.g. `speech  S P IY CH`); write numbers out in the transcript"
-        )
-    return found
-
-
-def english_words(text: str, user: Dictionary = NO_WORDS) -> list[str]:
-    """Words of a text as the dictionary spells them, without punctuation. Raises WorkbookError for
-    unknown ones.
-    """
-    words = []
-    for token in re.findall(r"[\w']+", text.lower().replace("\u2019", "'")):
-        word = token if token in user or token in english_dictionary() else token.strip("'")
-        if word and english_pronunciations(word, user):
-            words.append(word)
-    if not words:
-        raise WorkbookError(f"no words in the text {text!r}; write what the recording says")
-    return words
-
-
-# --- other languages ------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=8)
-def _espeak(language: str):
-    try:
-        import espeakng_loader
-        from phonemizer.backend import EspeakBackend
-        from phonemizer.backend.espeak.wrapper import EspeakWrapper
-    except ImportError as error:
-        raise WorkbookError(
-            f"phonemes for language {language!r} need espeak-ng ({error}): "
-            "pip install 'tts-overfit-workbook[phonemes]', or supply TextGrids"
-        ) from error
-    EspeakWrapper.set_library(espeakng_loader.get_library_path())
-    EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
-    try:
-        return EspeakBackend(language, language_switch="remove-flags", with_stress=False)
-    except RuntimeError as error:
-        raise WorkbookError(
-            f"language {language!r}: {error}; its codes are ru, de, fr-fr, en-us ..."
-        ) from error
-
-
-def espeak_phonemes(text: str, language: str) -> tuple[str, ...]:
-    """espeak-ng's symbols for a text, with a pause at both ends and at punctuation. Raises
-    WorkbookError.
-    """
-    backend = _espeak(language)
-    from phonemizer.separator import Separator
-
-    phrases = [phrase for phrase in re.split(r"[^\w\s'\u2019-]+", text) if re.search(r"\w", phrase)]
-    separator = Separator(phone=" ", word="|")
-    spoken = [
-        phones.replace("|", " ").split()
-        for phones in backend.phonemize(phrases, separator=separator)
-    ]
-    if not any(spoken):
-        raise WorkbookError(
-            f"no phonemes in the text {text!r} (language {language!r}); write what the recording"
-            " says"
-        )
-    return (PAUSE, *(symbol for phones in spoken if phones for symbol in (*phones, PAUSE)))

@@ -7,10 +7,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import cast
 
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from tts_core.model.tts import TTSModel
 
 
 def across_processes(model: nn.Module) -> DistributedDataParallel:
@@ -24,16 +27,19 @@ def across_processes(model: nn.Module) -> DistributedDataParallel:
         return DistributedDataParallel(model, broadcast_buffers=False)
 
 
-def bare_model(model: nn.Module) -> nn.Module:
+def bare_model(model: nn.Module) -> TTSModel:
     """What DDP is wrapped around; any other model is itself."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    return cast(TTSModel, inner)  # a compiled one hands on its attributes
 
 
 def n_processes(model: nn.Module) -> int:
     """How many processes train `model` together: DDP leaves the *mean* of their gradients, so each
     loss is multiplied by it.
     """
-    return model.process_group.size() if isinstance(model, DistributedDataParallel) else 1
+    if not isinstance(model, DistributedDataParallel):
+        return 1
+    return model.process_group.size()
 
 
 def summed(values: Sequence[float], model: nn.Module) -> list[float]:
@@ -42,15 +48,16 @@ def summed(values: Sequence[float], model: nn.Module) -> list[float]:
     """
     if not isinstance(model, DistributedDataParallel):
         return list(values)
-    total = torch.tensor(values, dtype=torch.float64, device=next(model.parameters()).device)
+    device = next(model.parameters()).device
+    total = torch.tensor(values, dtype=torch.float64, device=device)
     distributed.all_reduce(total, group=model.process_group)
-    return total.tolist()
+    return cast(list[float], total.tolist())
 
 
-def exchanging(model: nn.Module, last: bool) -> AbstractContextManager:
+def exchanging(model: nn.Module, last: bool) -> AbstractContextManager[None]:
     """Around forward *and* backward of one micro-batch: gradients travel once per step, with the
     last of them.
     """
-    return (
-        nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync()
-    )
+    if last or not isinstance(model, DistributedDataParallel):
+        return nullcontext()
+    return cast(AbstractContextManager[None], model.no_sync())

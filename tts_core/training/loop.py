@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
+from torch import nn
 
 from tts_core.speech.batch import Batch
 from tts_core.training.checkpoint import save_training
@@ -38,34 +40,55 @@ def fit(
     exception. `compiled` runs the model through `torch.compile` (on CUDA as CUDA graphs: with small
     batches the launches, not the work, take the time); last digits differ.
     """
-    experiment, model = training.experiment, training.model
-    device = next(model.parameters()).device
+    experiment = training.experiment
+    last_step = experiment.fit.steps if until is None else until
+    device = next(training.model.parameters()).device
     precision = choose_precision(experiment.fit.precision, device)
-    source = batches if callable(batches) else lambda step: batches
-    model.train()
-    running = torch.compile(model, mode="reduce-overhead", dynamic=False) if compiled else model
-    on_cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_cuda else []):
-        torch.set_rng_state(training.rng_state)
-        if on_cuda:
-            torch.cuda.set_rng_state(training.cuda_rng_state, device)
-        while training.step < (experiment.fit.steps if until is None else until):
-            step_batches = source(training.step)
-            step_batches = [step_batches] if isinstance(step_batches, Batch) else step_batches
+    training.model.train()
+    model = _compiled(training.model) if compiled else training.model
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        _restore_random_state(training, device)
+        while training.step < last_step:
             report = train_step(
-                running,
+                model,
                 training.optimizer,
-                [batch.to(device) for batch in step_batches],
+                _batches_of(batches, training.step, device),
                 experiment.loss,
                 precision,
                 training.scaler,
                 experiment.optimizer.clip_norm,
             )
             training.history.append(report.to_dict())
-            training.rng_state = torch.get_rng_state()
-            training.cuda_rng_state = torch.cuda.get_rng_state(device) if on_cuda else None
+            _keep_random_state(training, device)
             if on_step is not None and on_step(training.step, report):
                 break
     if checkpoint is not None:
         save_training(checkpoint, training)
     return training
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    return cast(nn.Module, torch.compile(model, mode="reduce-overhead", dynamic=False))
+
+
+def _batches_of(source: BatchSource, step: int, device: torch.device) -> list[Batch]:
+    """The micro-batches of the 0-based `step`, on `device`."""
+    batches = source(step) if callable(source) else source
+    if isinstance(batches, Batch):
+        batches = [batches]
+    return [batch.to(device) for batch in batches]
+
+
+def _restore_random_state(training: Training, device: torch.device) -> None:
+    torch.set_rng_state(training.rng_state)
+    if device.type == "cuda" and training.cuda_rng_state is not None:
+        torch.cuda.set_rng_state(training.cuda_rng_state, device)
+
+
+def _keep_random_state(training: Training, device: torch.device) -> None:
+    training.rng_state = torch.get_rng_state()
+    if device.type == "cuda":
+        training.cuda_rng_state = torch.cuda.get_rng_state(device)
+    else:
+        training.cuda_rng_state = None

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from tts_core.config import LossConfig
-from tts_core.model.tts import Output
+from tts_core.model.tts import Output, TTSModel
 from tts_core.speech.batch import Batch, lengths_to_mask
 
 # the count stays on its device too: reading it back would make a GPU wait
@@ -22,7 +22,9 @@ SumCount = tuple[Tensor, Tensor]
 
 def at_least_fp32(x: Tensor) -> Tensor:
     """What autocast left in 16 bits goes to fp32; fp32 and fp64 stay."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    if x.dtype in (torch.bfloat16, torch.float16):
+        return x.float()
+    return x
 
 
 def masked_l1(prediction: Tensor, target: Tensor, lengths: Tensor) -> SumCount:
@@ -30,15 +32,15 @@ def masked_l1(prediction: Tensor, target: Tensor, lengths: Tensor) -> SumCount:
     values; fp32.
     """
     mask = lengths_to_mask(lengths, target.shape[1])[..., None]
-    error = (at_least_fp32(prediction) - at_least_fp32(target)).abs().masked_fill(~mask, 0.0)
-    return error.sum(), lengths.sum() * target.shape[2]
+    error = (at_least_fp32(prediction) - at_least_fp32(target)).abs()
+    return error.masked_fill(~mask, 0.0).sum(), lengths.sum() * target.shape[2]
 
 
 def masked_mse(prediction: Tensor, target: Tensor, lengths: Tensor) -> SumCount:
     """Squared error over valid positions: (B, N) twice, (B,) -> sum, number of values; fp32."""
     mask = lengths_to_mask(lengths, target.shape[1])
-    error = (at_least_fp32(prediction) - at_least_fp32(target)).square().masked_fill(~mask, 0.0)
-    return error.sum(), lengths.sum()
+    error = (at_least_fp32(prediction) - at_least_fp32(target)).square()
+    return error.masked_fill(~mask, 0.0).sum(), lengths.sum()
 
 
 def masked_stop_bce(logits: Tensor, lengths: Tensor, positive_weight: float = 1.0) -> SumCount:
@@ -49,10 +51,11 @@ def masked_stop_bce(logits: Tensor, lengths: Tensor, positive_weight: float = 1.
     """
     frames = torch.arange(logits.shape[1], device=logits.device)
     logits = at_least_fp32(logits)
-    target = (frames == lengths[:, None] - 1).to(logits)
+    is_last = (frames == lengths[:, None] - 1).to(logits)
+    weight = torch.tensor(positive_weight).to(logits)
     with torch.autocast(logits.device.type, enabled=False):
         error = F.binary_cross_entropy_with_logits(
-            logits, target, reduction="none", pos_weight=torch.tensor(positive_weight).to(logits)
+            logits, is_last, reduction="none", pos_weight=weight
         )
     mask = lengths_to_mask(lengths, logits.shape[1])
     return error.masked_fill(~mask, 0.0).sum(), lengths.sum()
@@ -69,11 +72,10 @@ class LossSums:
 
     def total(self, config: LossConfig, counts: Counts) -> Tensor:
         """The optimised quantity: weighted means, with the counts of the whole optimiser step."""
-        return (
-            self.mel[0] / counts.mel
-            + config.duration_weight * self.duration[0] / counts.duration
-            + config.stop_weight * self.stop[0] / counts.stop
-        )
+        mel = self.mel[0] / counts.mel
+        duration = config.duration_weight * self.duration[0] / counts.duration
+        stop = config.stop_weight * self.stop[0] / counts.stop
+        return mel + duration + stop
 
 
 @dataclass(frozen=True)
@@ -91,26 +93,29 @@ class Counts:
         return cls(mel=frames * batches[0].mel.shape[2], duration=phonemes, stop=frames)
 
 
-def loss_sums(output: Output, batch: Batch, model: nn.Module, config: LossConfig) -> LossSums:
+def loss_sums(output: Output, batch: Batch, model: TTSModel, config: LossConfig) -> LossSums:
     """Every term for one batch; the mel target is standardised by the model's own normaliser."""
+    model_mel = model.normaliser.normalise(batch.mel)
+    log_durations = batch.durations.to(batch.mel.dtype).log1p()
     return LossSums(
-        mel=masked_l1(output.model_mel, model.normaliser.normalise(batch.mel), batch.mel_lengths),
+        mel=masked_l1(output.model_mel, model_mel, batch.mel_lengths),
         mel_l1=masked_l1(output.mel.detach(), batch.mel, batch.mel_lengths),
-        duration=masked_mse(
-            output.log_durations, batch.durations.to(batch.mel.dtype).log1p(), batch.phoneme_lengths
-        ),
+        duration=masked_mse(output.log_durations, log_durations, batch.phoneme_lengths),
         stop=masked_stop_bce(output.stop_logits, batch.mel_lengths, config.stop_positive_weight),
     )
 
 
-def losses(model: nn.Module, batch: Batch, config: LossConfig | None = None) -> dict[str, Tensor]:
+def losses(model: TTSModel, batch: Batch, config: LossConfig | None = None) -> dict[str, Tensor]:
     """Mean of each term for one batch, as a mapping: `mel`, `duration`, `stop`, `total`, and
     `mel_l1` in ln units.
     """
-    config = config or LossConfig()
+    if config is None:
+        config = LossConfig()
     sums = loss_sums(model(batch), batch, model, config)
-    means = {
-        name: getattr(sums, name)[0] / getattr(sums, name)[1]
-        for name in ("mel", "duration", "stop", "mel_l1")
+    return {
+        "mel": sums.mel[0] / sums.mel[1],
+        "duration": sums.duration[0] / sums.duration[1],
+        "stop": sums.stop[0] / sums.stop[1],
+        "mel_l1": sums.mel_l1[0] / sums.mel_l1[1],
+        "total": sums.total(config, Counts.of([batch])),
     }
-    return {**means, "total": sums.total(config, Counts.of([batch]))}

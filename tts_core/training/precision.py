@@ -21,7 +21,9 @@ class Precision:
     def autocast(self) -> torch.autocast:
         """Context for the forward pass and the losses; does nothing in fp32."""
         dtype = DTYPES[self.name]
-        return torch.autocast(self.device, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+        if dtype is None:
+            return torch.autocast(self.device, dtype=torch.bfloat16, enabled=False)
+        return torch.autocast(self.device, dtype=dtype)
 
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaler: needed by fp16 alone; a disabled one is a no-op, so there is one code
@@ -47,9 +49,8 @@ def choose_precision(requested: str = "auto", device: str | torch.device = "cpu"
     if requested == "auto":
         if kind != "cuda":
             return Precision("fp32", kind)
-        return Precision(
-            "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16", kind
-        )
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Precision("bf16" if has_bf16 else "fp16", kind)
     if requested not in DTYPES:
         raise WorkbookError(f"precision {requested!r} is unknown; use auto, {', '.join(DTYPES)}")
     if kind == "mps" and requested != "fp32":

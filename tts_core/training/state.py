@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -21,9 +22,11 @@ class Training:
     scaler: torch.amp.GradScaler
     rng_state: torch.Tensor  # of the CPU generator that dropout draws from
     cuda_rng_state: torch.Tensor | None = None
-    history: list[dict] = field(default_factory=list)  # one StepReport per step, as a mapping
+    history: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # one StepReport per step, as a mapping
     # what it was trained on: JSON values, kept in the checkpoint
-    notes: dict = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -42,9 +45,10 @@ def start_training(experiment: ExperimentConfig, model: TTSModel, device: str = 
         eps=options.eps,
         fused=True,
     )
-    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+    on_cuda = device.startswith("cuda")
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
         torch.manual_seed(experiment.fit.seed)
-        cuda_state = torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
         rng_state = torch.get_rng_state()
+        cuda_state = torch.cuda.get_rng_state(device) if on_cuda else None
     scaler = choose_precision(experiment.fit.precision, device).scaler()
     return Training(experiment, model, optimizer, scaler, rng_state, cuda_state)

@@ -1,15 +1,12 @@
-"""Train on a corpus: `torchrun --nproc-per-node N -m tts_core.training.train --data DIR`, or
-`python -m` for one process.
-
-Only the door: the train step is core, while its corpus, validation and logs
-(tts_core/corpus_training) stand above it. They are loaded by name, and when this runs as a program
-only, so that the core imports nothing above itself.
+"""The door to training on a corpus: `python -m tts_core.training.train --data DIR` for one process,
+`torchrun --nproc-per-node N -m tts_core.training.train --data DIR` for several.
 """
 
 from __future__ import annotations
 
-import importlib
 import sys
 
+from tts_core.training.corpus.command import main
+
 if __name__ == "__main__":
-    sys.exit(importlib.import_module("tts_core.training.corpus.command").main())
+    sys.exit(main())

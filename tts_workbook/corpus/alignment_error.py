@@ -34,9 +34,8 @@ def jitter_durations(
     durations = np.asarray(durations, dtype=np.int64)
     total = int(durations.sum())
     draws = np.random.default_rng(seed).standard_normal(len(durations) - 1)
-    moved = np.rint(np.cumsum(durations)[:-1] + draws * sigma_seconds / hop_seconds).astype(
-        np.int64
-    )
+    boundaries = np.cumsum(durations)[:-1]
+    moved = np.rint(boundaries + draws * sigma_seconds / hop_seconds).astype(np.int64)
     ends = np.append(np.sort(moved.clip(0, total)), total)
     return np.diff(ends, prepend=0)
 
@@ -46,7 +45,9 @@ def boundary_error(durations: np.ndarray, true_durations: np.ndarray) -> float:
     phoneme.
     """
     moved, true = np.cumsum(durations)[:-1], np.cumsum(true_durations)[:-1]
-    return float(np.abs(moved - true).mean()) if len(true) else 0.0
+    if not len(true):
+        return 0.0
+    return float(np.abs(moved - true).mean())
 
 
 def with_durations(batch: Batch, durations: np.ndarray) -> Batch:
@@ -54,12 +55,9 @@ def with_durations(batch: Batch, durations: np.ndarray) -> Batch:
     WorkbookError.
     """
     wanted, length = int(batch.mel_lengths[0]), int(batch.phoneme_lengths[0])
-    if (
-        len(batch.mel) != 1
-        or len(durations) != length
-        or durations.sum() != wanted
-        or (durations < 0).any()
-    ):
+    one_clip = len(batch.mel) == 1
+    fits = len(durations) == length and durations.sum() == wanted and (durations >= 0).all()
+    if not one_clip or not fits:
         raise WorkbookError(
             f"with_durations: {len(batch.mel)} clips, {len(durations)} durations that sum to"
             f" {durations.sum()}, wanted one clip and {length} durations, none negative, that sum"
@@ -70,9 +68,8 @@ def with_durations(batch: Batch, durations: np.ndarray) -> Batch:
 
 def with_uniform_durations(clip: Clip) -> Clip:
     """The same clip as if nothing said when its phonemes are spoken; it is marked so."""
-    return replace(
-        clip, durations=uniform_durations(len(clip.durations), len(clip.mel)), alignment="uniform"
-    )
+    durations = uniform_durations(len(clip.durations), len(clip.mel))
+    return replace(clip, durations=durations, alignment="uniform")
 
 
 def wrong_durations(
@@ -82,13 +79,9 @@ def wrong_durations(
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Label -> durations (N,): each jitter, then uniform ones, all with the sum of `durations`."""
-    jittered = {
-        f"boundaries off by {sigma} ms": jitter_durations(
-            durations, hop_seconds, sigma / 1000, seed
-        )
-        for sigma in sigmas_ms
-    }
-    return {
-        **jittered,
-        "uniform durations": uniform_durations(len(durations), int(durations.sum())),
-    }
+    wrong = {}
+    for sigma in sigmas_ms:
+        moved = jitter_durations(durations, hop_seconds, sigma / 1000, seed)
+        wrong[f"boundaries off by {sigma} ms"] = moved
+    wrong["uniform durations"] = uniform_durations(len(durations), int(durations.sum()))
+    return wrong

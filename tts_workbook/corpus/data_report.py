@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +23,9 @@ from tts_core.speech.audio import clipped_share, read_wav, wav_info
 from tts_core.speech.dataset import Clip, corpus_warnings, iterate_clips
 from tts_core.speech.folder import Rejection, scan_folder
 from tts_core.speech.phonemes import ARPABET, PAUSE
+from tts_workbook.corpus.reading import read_any_clip
 
-FRAME_SECONDS = 0.02  # window of the level measurements
+LEVEL_SECONDS = 0.02  # window of the level measurements
 SILENCE_BELOW_SPEECH = 35.0  # dB; a frame is silent if it is this far below the speech level ...
 SILENCE_ABOVE_NOISE = 6.0  # dB; ... or no more than this above the noise level
 MAX_ROBUST_Z = 3.5  # Iglewicz and Hoaglin 1993
@@ -92,77 +94,98 @@ class ClipReport:
     warnings: tuple[str, ...] = ()
 
 
+# columns of the printed table: measurement -> its format
+COLUMNS = {
+    "seconds": ".2f",
+    "rate": "d",
+    "clipped_share": ".2%",
+    "snr_db": ".0f",
+    "silence_start": ".2f",
+    "silence_end": ".2f",
+    "silence_inside": ".2f",
+    "phonemes": "d",
+    "seconds_per_phoneme": ".3f",
+    "frames": "d",
+    "mel_min": ".1f",
+    "mel_max": ".1f",
+    "best_constant_l1": ".3f",
+    "copy_previous_l1": ".3f",
+    "alignment": "",
+}
+
+
 @dataclass(frozen=True)
 class DataReport:
+    """One row for each clip that could be loaded, the clips that could not, and the whole corpus in
+    numbers.
+    """
+
     rows: list[ClipReport]
     rejected: list[Rejection]
-    corpus_summary: dict
+    corpus_summary: dict[str, Any]
     warnings: list[str]
 
-    def to_rows(self) -> list[dict]:
+    def to_rows(self) -> list[dict[str, Any]]:
         return [asdict(row) for row in self.rows]
 
     def to_text(self) -> str:
         """A table with one line per clip, its warnings under it, then rejections and the
         summary.
         """
-        columns = {
-            "seconds": ".2f",
-            "rate": "d",
-            "clipped_share": ".2%",
-            "snr_db": ".0f",
-            "silence_start": ".2f",
-            "silence_end": ".2f",
-            "silence_inside": ".2f",
-            "phonemes": "d",
-            "seconds_per_phoneme": ".3f",
-            "frames": "d",
-            "mel_min": ".1f",
-            "mel_max": ".1f",
-            "best_constant_l1": ".3f",
-            "copy_previous_l1": ".3f",
-            "alignment": "",
-        }
-        table = [["clip", *(name.replace("_", " ") for name in columns)]]
-        table += [
-            [row.id, *(format(getattr(row, name), code) for name, code in columns.items())]
-            for row in self.rows
-        ]
+        header, *table = self._table_lines()
+        lines = [header]
+        for row, line in zip(self.rows, table, strict=True):
+            lines.append(line)
+            lines += [f"    ! {warning}" for warning in row.warnings]
+        for rejection in self.rejected:
+            lines.append(f"REJECTED {rejection.id}: {rejection.reason}")
+        for name, value in self.corpus_summary.items():
+            lines.append(f"{name.replace('_', ' ')}: {value}")
+        lines += [f"WARNING {warning}" for warning in self.warnings]
+        return "\n".join(lines)
+
+    def _table_lines(self) -> list[str]:
+        """The header and one line per clip, with columns of one width."""
+        table = [["clip", *(name.replace("_", " ") for name in COLUMNS)]]
+        for row in self.rows:
+            cells = [format(getattr(row, name), code) for name, code in COLUMNS.items()]
+            table.append([row.id, *cells])
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = []
-        for row, cells in zip([None, *self.rows], table, strict=True):
-            lines.append(
-                "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-            )
-            lines += [f"    ! {warning}" for warning in (row.warnings if row else ())]
-        lines += [f"REJECTED {rejection.id}: {rejection.reason}" for rejection in self.rejected]
-        lines += [
-            f"{name.replace('_', ' ')}: {value}" for name, value in self.corpus_summary.items()
-        ]
-        return "\n".join([*lines, *(f"WARNING {warning}" for warning in self.warnings)])
+        for cells in table:
+            padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+            lines.append("  ".join(padded))
+        return lines
 
 
 # --- measurements ---------------------------------------------------------------------------------
 
 
-def measure_levels(samples: np.ndarray, rate: int) -> dict[str, float]:
-    """SNR estimate in dB, and seconds of silence at the start, the end and (longest) inside, of
-    samples (L,).
-    """
-    window = max(1, round(FRAME_SECONDS * rate))
+@dataclass(frozen=True)
+class Levels:
+    """How loud a recording is over time."""
+
+    snr_db: float  # 95th minus 5th percentile of the frame levels: an estimate
+    silence_start: float  # s
+    silence_end: float  # s
+    silence_inside: float  # s, the longest
+
+
+def measure_levels(samples: np.ndarray, rate: int) -> Levels:
+    """SNR estimate and silences of samples (L,) at `rate` Hz, from the levels of short windows."""
+    window = max(1, round(LEVEL_SECONDS * rate))
     frames = samples[: len(samples) // window * window].reshape(-1, window)
     levels = 10 * np.log10(np.square(frames, dtype=np.float64).mean(axis=1) + 1e-10)
     noise, speech = np.percentile(levels, [5, 95])
-    loud = np.flatnonzero(
-        levels >= min(speech, max(speech - SILENCE_BELOW_SPEECH, noise + SILENCE_ABOVE_NOISE))
-    )
+    threshold = max(speech - SILENCE_BELOW_SPEECH, noise + SILENCE_ABOVE_NOISE)
+    loud = np.flatnonzero(levels >= min(speech, threshold))
     inside = max(np.diff(loud).max(initial=1) - 1, 0)
-    start, end = loud[0], len(levels) - 1 - loud[-1]
-    silence = {"silence_start": start, "silence_end": end, "silence_inside": inside}
-    return {
-        "snr_db": float(speech - noise),
-        **{name: float(n * FRAME_SECONDS) for name, n in silence.items()},
-    }
+    return Levels(
+        snr_db=float(speech - noise),
+        silence_start=float(loud[0] * LEVEL_SECONDS),
+        silence_end=float((len(levels) - 1 - loud[-1]) * LEVEL_SECONDS),
+        silence_inside=float(inside * LEVEL_SECONDS),
+    )
 
 
 def _words(text: str) -> list[str]:
@@ -173,12 +196,12 @@ def word_mismatch(transcript: str, aligned: Sequence[str]) -> float:
     """Share of words in which transcript and TextGrid differ, order apart; 0.0 for a TextGrid
     without words.
     """
-    wanted, seen = Counter(_words(transcript)), Counter(_words(" ".join(aligned)))
-    return (
-        max((wanted - seen).total(), (seen - wanted).total()) / max(wanted.total(), 1)
-        if seen
-        else 0.0
-    )
+    wanted = Counter(_words(transcript))
+    seen = Counter(_words(" ".join(aligned)))
+    if not seen:
+        return 0.0
+    missing, added = (wanted - seen).total(), (seen - wanted).total()
+    return max(missing, added) / max(wanted.total(), 1)
 
 
 def recogniser_word_error_rate(text: str, samples: np.ndarray, rate: int) -> float:
@@ -187,21 +210,22 @@ def recogniser_word_error_rate(text: str, samples: np.ndarray, rate: int) -> flo
     """
     import jiwer
 
-    from tts_core.speech.recogniser import recognise
+    from tts_workbook.corpus.recogniser import recognise
 
-    return float(jiwer.wer(" ".join(_words(text)) or "?", recognise(samples, rate)))
+    said = " ".join(_words(text)) or "?"
+    return float(jiwer.wer(said, recognise(samples, rate)))
 
 
 def _measure_clip(clip: Clip, audio: AudioConfig, recognise: bool) -> ClipReport:
-    info, (recorded, rate) = wav_info(clip.path), read_wav(clip.path)
-    textgrid = clip.path.parents[1] / "alignments" / f"{clip.id}.TextGrid"
-    words = (
-        [word.label for word in read_textgrid(textgrid).words]
-        if clip.alignment == "textgrid"
-        else []
-    )
-    spoken = clip.durations[np.array(clip.phonemes) != PAUSE] * audio.hop_length / clip.sample_rate
+    info = wav_info(clip.path)
+    recorded, rate = read_wav(clip.path)
+    levels = measure_levels(recorded, rate)
+    is_spoken = np.array(clip.phonemes) != PAUSE
+    spoken = clip.durations[is_spoken] * audio.hop_length / clip.sample_rate
     ceiling = np.inf if audio.log_ceiling is None else audio.log_ceiling
+    error_rate = None
+    if recognise and clip.language == "en":
+        error_rate = recogniser_word_error_rate(clip.text, recorded, rate)
     return ClipReport(
         id=clip.id,
         rate=rate,
@@ -209,7 +233,10 @@ def _measure_clip(clip: Clip, audio: AudioConfig, recognise: bool) -> ClipReport
         seconds=info.seconds,
         clipped_share=clipped_share(recorded),
         dc_offset=float(abs(recorded.mean(dtype=np.float64))),
-        **measure_levels(recorded, rate),
+        silence_start=levels.silence_start,
+        silence_end=levels.silence_end,
+        silence_inside=levels.silence_inside,
+        snr_db=levels.snr_db,
         alignment=clip.alignment,
         phonemes=len(spoken),
         seconds_per_phoneme=float(spoken.sum() / max(len(spoken), 1)),
@@ -223,23 +250,30 @@ def _measure_clip(clip: Clip, audio: AudioConfig, recognise: bool) -> ClipReport
         ceiling_share=float((clip.mel >= ceiling).float().mean()),
         best_constant_l1=best_constant_l1(clip.mel),
         copy_previous_l1=copy_previous_l1(clip.mel),
-        word_mismatch=word_mismatch(clip.text, words),
-        recogniser_wer=(
-            recogniser_word_error_rate(clip.text, recorded, rate)
-            if recognise and clip.language == "en"
-            else None
-        ),
+        word_mismatch=word_mismatch(clip.text, _words_of_textgrid(clip)),
+        recogniser_wer=error_rate,
     )
+
+
+def _words_of_textgrid(clip: Clip) -> list[str]:
+    """The words that the clip's TextGrid names; none where its durations come from elsewhere."""
+    if clip.alignment != "textgrid":
+        return []
+    path = clip.path.parents[1] / "alignments" / f"{clip.id}.TextGrid"
+    return [word.label for word in read_textgrid(path).words]
 
 
 def robust_z(values: Sequence[float]) -> np.ndarray:
     """(K,) distances from the median in units of 1.4826 median absolute deviations; 0 for fewer
     than five values.
     """
-    values = np.asarray(values)
-    deviations = values - np.median(values) if len(values) else values
-    spread = 1.4826 * np.median(np.abs(deviations)) if len(values) >= 5 else 0.0
-    return deviations / spread if spread > 0 else np.zeros(len(values))
+    if len(values) < 5:
+        return np.zeros(len(values))
+    deviations = np.asarray(values) - np.median(values)
+    spread = 1.4826 * np.median(np.abs(deviations))
+    if not spread > 0:
+        return np.zeros(len(values))
+    return np.asarray(deviations / spread)
 
 
 def _clip_warnings(
@@ -249,9 +283,8 @@ def _clip_warnings(
     for name, (limit, what, remedy) in WARN.items():
         value = getattr(row, name)
         if value is not None and value > limit:
-            found.append(
-                f"{format(value, '.1%' if what.startswith('of ') else '.3g')} {what}: {remedy}"
-            )
+            seen = f"{value:.1%}" if what.startswith("of ") else f"{value:.3g}"
+            found.append(f"{seen} {what}: {remedy}")
     if row.snr_db < MIN_SNR:
         found.append(f"signal to noise about {row.snr_db:.0f} dB: record in a quieter place")
     if abs(row.pace_z) > MAX_ROBUST_Z:
@@ -277,19 +310,17 @@ def _others(group: Sequence[str], own: str) -> str:
     return ", ".join(named) + (f" and {more} more" if more else "")
 
 
-def _summary(rows: Sequence[ClipReport], counts: Counter, language: str) -> dict:
+def _summary(rows: Sequence[ClipReport], counts: Counter[str], language: str) -> dict[str, Any]:
+    paces = [row.seconds_per_phoneme for row in rows]
+    missing = [symbol for symbol in ARPABET if not counts[symbol]]
     return {
         "clips": len(rows),
         "language": language,
         "minutes": round(sum(row.seconds for row in rows) / 60, 2),
         "phonemes": sum(row.phonemes for row in rows),
         "phoneme_counts": dict(counts.most_common()),
-        "missing_phonemes": (
-            [symbol for symbol in ARPABET if not counts[symbol]] if language == "en" else []
-        ),
-        "median_seconds_per_phoneme": round(
-            float(np.median([row.seconds_per_phoneme for row in rows] or [0])), 4
-        ),
+        "missing_phonemes": missing if language == "en" else [],
+        "median_seconds_per_phoneme": round(float(np.median(paces or [0])), 4),
     }
 
 
@@ -303,23 +334,25 @@ def check_corpus(
     WorkbookError only for a folder that is no corpus.
     """
     folder = scan_folder(root, language)
-    rejected, rows = list(folder.rejected), []
-    counts: Counter = Counter()
-    same_audio, same_text = defaultdict(list), defaultdict(list)  # hash or text -> clip ids
-    keys = {}
-    for clip in iterate_clips(folder, folder.entries, audio, rejected):
+    rejected = list(folder.rejected)
+    rows: list[ClipReport] = []
+    counts: Counter[str] = Counter()
+    twins: dict[bytes, list[str]] = defaultdict(list)  # hash of the audio -> clip ids
+    namesakes: dict[str, list[str]] = defaultdict(list)  # text -> clip ids
+    groups = []  # for each row: the clips of the same audio, and those of the same text
+    for clip in iterate_clips(folder, folder.entries, audio, rejected, read_any_clip):
         rows.append(_measure_clip(clip, audio, recognise))
         counts.update(clip.phonemes)
-        keys[clip.id] = hashlib.sha256(clip.samples.tobytes()).digest(), clip.text.casefold()
-        same_audio[keys[clip.id][0]].append(clip.id)
-        same_text[keys[clip.id][1]].append(clip.id)
+        same_audio = twins[hashlib.sha256(clip.samples.tobytes()).digest()]
+        same_text = namesakes[clip.text.casefold()]
+        same_audio.append(clip.id)
+        same_text.append(clip.id)
+        groups.append((same_audio, same_text))
+    paces = robust_z([row.seconds_per_phoneme for row in rows])
     finished = []
-    for row, z in zip(rows, robust_z([row.seconds_per_phoneme for row in rows]), strict=True):
-        row = replace(row, pace_z=float(z))
-        twins, namesakes = (
-            group[key] for group, key in zip((same_audio, same_text), keys[row.id], strict=True)
-        )
-        finished.append(replace(row, warnings=_clip_warnings(row, twins, namesakes)))
+    for row, pace, (same_audio, same_text) in zip(rows, paces, groups, strict=True):
+        row = replace(row, pace_z=float(pace))
+        finished.append(replace(row, warnings=_clip_warnings(row, same_audio, same_text)))
     n_uniform = sum(row.alignment == "uniform" for row in rows)
     warnings = folder.warnings + corpus_warnings(folder, len(rows), n_uniform, len(rejected))
     return DataReport(finished, rejected, _summary(finished, counts, folder.language), warnings)

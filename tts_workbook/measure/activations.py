@@ -13,28 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tts_core.model.attention import MultiHeadAttention
+from tts_core.metrics.attention_maps import recorded_attention
 from tts_core.model.modes import evaluating
 from tts_core.speech.batch import Batch, lengths_to_mask
-
-
-@contextmanager
-def recorded_attention(model: nn.Module) -> Iterator[dict[str, MultiHeadAttention]]:
-    """While open, every attention keeps the logits and weights of its last call; yields them by
-    module path.
-    """
-    attentions = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, MultiHeadAttention)
-    }
-    for module in attentions.values():
-        module.record = True
-    try:
-        yield attentions
-    finally:
-        for module in attentions.values():
-            module.record, module.logits, module.weights = False, None, None
 
 
 @contextmanager
@@ -128,17 +109,3 @@ def measure_scales(model: nn.Module, batch: Batch) -> Scales:
         for name in places
     }
     return Scales(std, entropy, logit_std, time_variance_share(output.decoded, batch.mel_lengths))
-
-
-def cross_attention_maps(model: nn.Module, batch: Batch) -> Tensor:
-    """Teacher-forced cross-attention of the first clip, averaged over heads: (layers, T, T), rows
-    are decoder frames.
-    """
-    with evaluating(model), recorded_attention(model) as attentions:
-        model(batch)
-        maps = [
-            attentions[f"decoder.layers.{index}.cross_attention"].weights[0].mean(dim=0)
-            for index in range(len(model.decoder.layers))
-        ]
-    length = int(batch.mel_lengths[0])
-    return torch.stack(maps)[:, :length, :length].cpu()

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from tts_core.metrics.attention_maps import cross_attention_maps
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
 from tts_core.training.step import StepReport
-from tts_workbook.measure.activations import cross_attention_maps
 
 
 def record_alignments(

@@ -19,8 +19,8 @@ from tts_core.speech.audio import griffin_lim
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import Clip
 from tts_core.speech.folder import scan_folder
-from tts_core.speech.phonemes import english_dictionary
-from tts_core.speech.recogniser import recognise, recognise_one_of
+from tts_workbook.corpus.pronunciations import english_dictionary
+from tts_workbook.corpus.recogniser import recognise, recognise_one_of
 
 # Griffin-Lim starts from random phases: word error rates are means over fixed seeds
 N_PHASE_SEEDS = 8

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from tts_core.config import ExperimentConfig
+from tts_core.metrics.attention_maps import recorded_attention
 from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
 from tts_core.training.losses import loss_sums
-from tts_workbook.measure.activations import attention_entropy, recorded_attention
+from tts_workbook.measure.activations import attention_entropy
 
 FACTORS = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0)
 PARTS = ("query", "key", "value", "output")

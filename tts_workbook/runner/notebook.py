@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from tts_core import atomic_files
+from tts_core import atomic_files, environment
 from tts_core.errors import WorkbookError
-from tts_workbook.runner import context, display, environment, skipped_cells
+from tts_workbook.runner import context, display, skipped_cells
 from tts_workbook.runner.parameters import Parameters, repository_root, settle_in_notebook
 from tts_workbook.runner.parameters_cell import parameters_among
 from tts_workbook.runner.plan import before

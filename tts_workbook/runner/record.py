@@ -12,8 +12,7 @@ import sys
 import time
 from typing import Any
 
-from tts_core import atomic_files
-from tts_workbook.runner import environment
+from tts_core import atomic_files, environment
 from tts_workbook.runner.parameters import Parameters, repository_root
 from tts_workbook.runner.run_folder import RunFolder, now
 

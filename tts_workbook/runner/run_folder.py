@@ -13,11 +13,9 @@ superseded/      results that were replaced later
 from __future__ import annotations
 
 import datetime
-import fcntl
 import os
 import re
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +23,14 @@ from typing import Any
 
 from tts_core.atomic_files import read_json, sweep
 from tts_core.errors import WorkbookError
+from tts_core.folder_lock import lock_folder
 from tts_workbook.runner.verdicts import read_verdict
 
 # set aside so that a full disk cannot keep the record from saying so
 RESERVE_BYTES = 256 * 1024
 # folders whose files carry a notebook's number
+# what holds a run folder, in the message to the next one
+HOLDER = "tts-workbook run"
 NUMBERED = ("notebooks", "verdicts", "figures", "audio", "metrics", "state")
 _MOMENT = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)")
 
@@ -60,7 +61,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = lock_folder(path)
+        self._lock = lock_folder(path, HOLDER)
         sweep(path)
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir()
@@ -78,7 +79,7 @@ class RunFolder:
         self.free_reserve()
         shutil.rmtree(self.partial, ignore_errors=True)
         sweep(self.path)
-        os.close(self._lock)
+        self._lock.release()
 
     def free_reserve(self) -> None:
         """Give up the bytes that were set aside for the record."""
@@ -212,7 +213,7 @@ def keep_previous(path: Path) -> Path | None:
     record = read_run_record(path)
     if record is None:
         return None
-    lock = lock_folder(path)
+    lock = lock_folder(path, HOLDER)
     try:
         stamp = time_stamp(str(record.get("started", "")))
         name = stamp if path.name == "latest" else f"{path.name}-{stamp}"
@@ -223,7 +224,7 @@ def keep_previous(path: Path) -> Path | None:
             f"the previous run in {path} cannot be moved aside ({error}). Choose another --out."
         ) from None
     finally:
-        os.close(lock)
+        lock.release()
     return kept
 
 
@@ -244,31 +245,3 @@ def unused(path: Path) -> Path:
         count += 1
         candidate = path.with_name(f"{path.name}-{count}")
     return candidate
-
-
-def lock_folder(path: Path, holder: str = "tts-workbook run", patience: float = 0) -> int:
-    """A descriptor: the folder is the caller's until the last copy of it is closed, by hand or
-    because its process ended.
-
-    Processes that the holder forked have copies. Those of a killed holder may outlive it: a
-    DataLoader's workers look for their parent every 5 s. Raises WorkbookError where another process
-    still holds the folder after `patience` seconds.
-    """
-    descriptor, deadline = (
-        os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644),
-        time.monotonic() + patience,
-    )
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except OSError:
-            if time.monotonic() < deadline:
-                time.sleep(0.1)
-                continue
-            os.close(descriptor)
-            pid = (read_run_record(path) or {}).get("pid", "unknown")
-            raise WorkbookError(
-                f"another {holder} (process {pid}) is writing to {path}. Wait for it, or choose "
-                "another --out."
-            ) from None

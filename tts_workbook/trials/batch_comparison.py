@@ -17,8 +17,9 @@ from pathlib import Path
 from tts_core.config import AudioConfig, ExperimentConfig
 from tts_core.errors import WorkbookError
 from tts_core.speech.bundled import VOICES, bundled_voice
-from tts_core.speech.dataset import Clip, load_corpus
+from tts_core.speech.dataset import Clip
 from tts_core.speech.phonemes import Vocabulary
+from tts_workbook.corpus.reading import read_corpus
 from tts_workbook.measure.trajectory import PLATEAU_BAND
 from tts_workbook.trials.paired_effects import MARGINS
 from tts_workbook.trials.run_preset_trial import outcome
@@ -135,7 +136,7 @@ def bundled_frames(results: Iterable[TrialResult]) -> dict[str, int]:
             wanted.setdefault(clip.root, set()).add(clip.id)
     found: dict[str, int] = {}
     for voice, ids in wanted.items():
-        found |= frames_of(load_corpus(bundled_voice(voice), AudioConfig(), ids=sorted(ids)).clips)
+        found |= frames_of(read_corpus(bundled_voice(voice), AudioConfig(), ids=sorted(ids)).clips)
     return found
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from tts_core.config import AudioConfig
 from tts_core.errors import WorkbookError
 from tts_core.speech.bundled import bundled_voice
-from tts_core.speech.dataset import Clip, Corpus, load_corpus
+from tts_core.speech.dataset import Clip, Corpus
 from tts_core.speech.folder import read_id_list, scan_folder
 from tts_core.speech.phonemes import Vocabulary
+from tts_workbook.corpus.reading import read_corpus
 
 
 def open_clip(root: Path | str, clip_id: str = "", language: str = "auto") -> tuple[Corpus, Clip]:
@@ -24,7 +25,7 @@ def open_clip(root: Path | str, clip_id: str = "", language: str = "auto") -> tu
     """
     audio = AudioConfig()
     if clip_id:
-        corpus = load_corpus(root, audio, language, only=clip_id)
+        corpus = read_corpus(root, audio, language, only=clip_id)
         return corpus, corpus.clips[0]
     folder = scan_folder(root, language)
     ids = [entry.id for entry in folder.entries]
@@ -32,7 +33,7 @@ def open_clip(root: Path | str, clip_id: str = "", language: str = "auto") -> tu
     # stable: the default first, then as listed
     for name in sorted(ids, key=lambda name: name != folder.default_id):
         try:
-            corpus = load_corpus(root, audio, language, only=name)
+            corpus = read_corpus(root, audio, language, only=name)
         except WorkbookError as error:
             reasons.append(str(error))
         else:
@@ -60,7 +61,7 @@ def several_clips(
         if len(clips) >= n:
             break
         # some may be broken or known
-        corpus = load_corpus(folder, AudioConfig(), language, ids=ids, limit=2 * n)
+        corpus = read_corpus(folder, AudioConfig(), language, ids=ids, limit=2 * n)
         new = _unlike(clips, corpus.clips)[: n - len(clips)]
         clips = clips + new
         if new:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from tts_core.config import AudioConfig
 from tts_core.speech.bundled import bundled_voice
-from tts_core.speech.dataset import Clip, load_corpus
+from tts_core.speech.dataset import Clip
 from tts_core.speech.folder import read_id_list
 from tts_core.speech.phonemes import Vocabulary
+from tts_workbook.corpus.reading import read_corpus
 from tts_workbook.trials.dose_study import dose_arms
 from tts_workbook.trials.study_arms import BREAKS, REPAIRS, THEORIES, ArmSpec, trial_of
 from tts_workbook.trials.trial import Trial
@@ -117,7 +118,7 @@ def study_trials(study: Study) -> Iterator[tuple[str, Trial]]:
     """(arm, trial) of a study: seed by seed, so that a run cut short leaves whole pairs."""
     for seed in study.seeds:
         for voice, clip_id in study.clips:
-            corpus = load_corpus(bundled_voice(voice), AudioConfig(), only=clip_id)
+            corpus = read_corpus(bundled_voice(voice), AudioConfig(), only=clip_id)
             for arm, spec in study.arms.items():
                 yield arm, trial_of(arm, spec, corpus.clips, corpus.vocabulary, seed)
 
@@ -151,4 +152,4 @@ def batch_trials(corpus_root: Path | None) -> Iterator[tuple[str, Trial]]:
 
 def load_clips_of(root: Path, ids: list[str] | None) -> list[Clip]:
     """The usable clips of a folder in the standard recipe."""
-    return load_corpus(root, AudioConfig(), ids=ids).clips
+    return read_corpus(root, AudioConfig(), ids=ids).clips

@@ -18,9 +18,10 @@ from typing import Any
 
 from tts_core.config import AudioConfig, ExperimentConfig, from_dict
 from tts_core.errors import WorkbookError
-from tts_core.speech.dataset import Clip, load_corpus, with_recipe
+from tts_core.speech.dataset import Clip, with_recipe
 from tts_core.speech.phonemes import Vocabulary
 from tts_core.training.precision import choose_precision, training_device
+from tts_workbook.corpus.reading import read_corpus
 
 
 @dataclass(frozen=True)
@@ -193,4 +194,4 @@ def _differs(reference: ClipReference, clip: Clip | None) -> bool:
 
 @lru_cache(maxsize=4)
 def _load_folder(root: str, language: str, ids: tuple[str, ...]) -> dict[str, Clip]:
-    return {clip.id: clip for clip in load_corpus(root, AudioConfig(), language, ids=ids).clips}
+    return {clip.id: clip for clip in read_corpus(root, AudioConfig(), language, ids=ids).clips}

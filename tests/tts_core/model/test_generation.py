@@ -88,7 +88,7 @@ def test_absurd_predicted_durations_are_an_error_not_an_allocation(batch):
     with torch.no_grad():
         model.duration_predictor.output.bias.fill_(12.0)
     with pytest.raises(
-        WorkbookError, match="predicted durations add up to .* more than max_frames = 4000"
+        WorkbookError, match=r"predicted durations add up to .* more than max_frames = 4000"
     ):
         infer(model, batch.phonemes, batch.phoneme_lengths)
 

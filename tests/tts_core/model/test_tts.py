@@ -112,7 +112,7 @@ def test_memory_norm_brings_the_memory_to_unit_scale():
 
 def test_standardised_model_speaks_ln_units(batch):
     model = make_model(make_experiment(), batch)
-    frames = torch.cat([mel[:n] for mel, n in zip(batch.mel, batch.mel_lengths)])
+    frames = torch.cat([mel[:n] for mel, n in zip(batch.mel, batch.mel_lengths, strict=True)])
     normal = model.normaliser.normalise(frames)
     torch.testing.assert_close(normal.mean(dim=0), torch.zeros(80), atol=1e-4, rtol=0)
     torch.testing.assert_close(model.normaliser.denormalise(normal), frames, atol=1e-4, rtol=1e-4)
@@ -139,7 +139,7 @@ def test_seed_preset_has_the_size_of_the_findings():
 
 def test_mel_dim_of_another_recipe_is_refused():
     experiment = make_experiment()
-    with pytest.raises(WorkbookError, match="mel_dim = 80.*n_mels = 40"):
+    with pytest.raises(WorkbookError, match=r"mel_dim = 80.*n_mels = 40"):
         TTSModel(experiment.model, dataclasses.replace(experiment.audio, n_mels=40))
 
 
@@ -206,7 +206,7 @@ def test_keys_by_phoneme_are_keys_by_frame(decoder_adds_memory):
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
     assert set(n_keys[:2]) == {batch.phonemes.shape[1]} and set(n_keys[2:]) == {batch.mel.shape[1]}
     torch.testing.assert_close(outputs[0], outputs[1])
-    for a, b in zip(*gradients):
+    for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-6)
 
 

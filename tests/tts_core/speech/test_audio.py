@@ -75,7 +75,7 @@ def test_bad_wav_is_refused_with_file_and_remedy(name, tmp_path):
 
 
 def test_missing_file_is_refused(tmp_path):
-    with pytest.raises(WorkbookError, match="nowhere.wav: no such audio file"):
+    with pytest.raises(WorkbookError, match=r"nowhere.wav: no such audio file"):
         load_wav(tmp_path / "nowhere.wav")
 
 
@@ -83,7 +83,7 @@ def test_length_is_refused_from_the_header_without_reading_samples(tmp_path, mon
     path = tmp_path / "long.wav"
     path.write_bytes(wav_bytes(np.tile(int16(tone()), 600)))
     monkeypatch.setattr("soundfile.read", lambda *_, **__: pytest.fail("ten minutes were read"))
-    with pytest.raises(WorkbookError, match="600.00 s"):
+    with pytest.raises(WorkbookError, match=r"600.00 s"):
         load_wav(path)
 
 

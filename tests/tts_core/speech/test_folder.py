@@ -127,10 +127,10 @@ def test_language_that_is_no_code(code, tmp_path):
 def test_dictionary_that_is_wrong_stops_with_its_line(tmp_path):
     root = make_corpus(tmp_path / "c", "one|text\n", "one")
     (root / "dictionary.txt").write_text("speech S P IY CH\nzorblax Q\n")
-    with pytest.raises(WorkbookError, match="dictionary.txt, line 2"):
+    with pytest.raises(WorkbookError, match=r"dictionary.txt, line 2"):
         scan_folder(root)
     (root / "dictionary.txt").write_bytes(b"caf\xe9 K AE F EY\n")
-    with pytest.raises(WorkbookError, match="dictionary.txt: not UTF-8"):
+    with pytest.raises(WorkbookError, match=r"dictionary.txt: not UTF-8"):
         scan_folder(root)
 
 
@@ -142,7 +142,7 @@ def test_id_lists(tmp_path):
         if content:
             path.write_text(content)
         with pytest.raises(
-            WorkbookError, match="none.txt: no such list of clip ids, or it is empty"
+            WorkbookError, match=r"none.txt: no such list of clip ids, or it is empty"
         ):
             read_id_list(path)
 
@@ -151,7 +151,7 @@ def test_ids_match_exactly_or_by_a_unique_ending(tmp_path):
     ids = ["a-30", "b-30", "30"]
     assert match_id("30", ids, [], tmp_path) == "30"
     assert match_id("b-30", ids, [], tmp_path) == match_id("b-30", ids[:2], [], tmp_path) == "b-30"
-    with pytest.raises(WorkbookError, match="2 clips have an id like '30'; there are a-30, b-30$"):
+    with pytest.raises(WorkbookError, match=r"2 clips have an id like '30'; there are a-30, b-30$"):
         match_id("30", ids[:2], [], tmp_path)
     with pytest.raises(
         WorkbookError, match="no clips have an id like 'c'; there are a-30, b-30, 30"

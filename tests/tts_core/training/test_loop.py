@@ -118,7 +118,7 @@ def test_a_checkpoint_from_before_a_switch_has_its_default(batch, tmp_path):
     checkpoint._write(path, tensors, header)
     assert load_training(path, start(experiment, batch)).step == 1
     hidden = make_experiment(steps=1, history_dropout=0.5)
-    with pytest.raises(WorkbookError, match="history_dropout: checkpoint 0.0, wanted 0.5"):
+    with pytest.raises(WorkbookError, match=r"history_dropout: checkpoint 0.0, wanted 0.5"):
         load_training(path, start(hidden, batch))
 
 
@@ -129,7 +129,7 @@ def test_pickled_checkpoint_is_refused_without_being_run(batch, tmp_path):
 
     path = tmp_path / "model.pt"
     torch.save({"weights": Bomb()}, path)
-    with pytest.raises(WorkbookError, match="model.pt.*Pickled checkpoints .* refused"):
+    with pytest.raises(WorkbookError, match=r"model.pt.*Pickled checkpoints .* refused"):
         load_model(path)
     assert not (tmp_path / "exploded").exists()
 
@@ -139,22 +139,20 @@ def test_foreign_truncated_and_missing_checkpoints_are_named(batch, tmp_path):
 
     save_file({"x": torch.zeros(2)}, tmp_path / "foreign.safetensors")
     with pytest.raises(
-        WorkbookError, match="foreign.safetensors.*not a checkpoint of this workbook"
+        WorkbookError, match=r"foreign.safetensors.*not a checkpoint of this workbook"
     ):
         load_model(tmp_path / "foreign.safetensors")
-    with pytest.raises(WorkbookError, match="absent.safetensors.*no such checkpoint"):
+    with pytest.raises(WorkbookError, match=r"absent.safetensors.*no such checkpoint"):
         load_model(tmp_path / "absent.safetensors")
     experiment = make_experiment(steps=1)
     path = tmp_path / "c.safetensors"
     fit(start(experiment, batch), batch, checkpoint=path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(WorkbookError, match="c.safetensors.*not a safetensors file"):
+    with pytest.raises(WorkbookError, match=r"c.safetensors.*not a safetensors file"):
         load_model(path)
 
 
 def test_interrupted_save_keeps_the_previous_checkpoint(batch, tmp_path, monkeypatch):
-    import safetensors.torch
-
     path = tmp_path / "c.safetensors"
     training = fit(start(make_experiment(steps=3), batch), batch, until=1, checkpoint=path)
     saved = path.read_bytes()
@@ -163,7 +161,7 @@ def test_interrupted_save_keeps_the_previous_checkpoint(batch, tmp_path, monkeyp
         filename.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", full_disk)
+    monkeypatch.setattr(checkpoint, "save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         fit(training, batch, checkpoint=path)
     assert path.read_bytes() == saved and [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]

@@ -67,7 +67,8 @@ def test_step_is_autograd_plus_clip_plus_adamw(batch):
     optimizer.step()
     assert report.total == pytest.approx(float(loss.detach()), rel=1e-5)
     assert report.gradient_norm == pytest.approx(float(norm), rel=1e-4) and report.clipped
-    for (name, ours), theirs in zip(training.model.named_parameters(), model.parameters()):
+    pairs = zip(training.model.named_parameters(), model.parameters(), strict=True)
+    for (name, ours), theirs in pairs:
         # no gradient but rounding, which Adam turns into full steps
         if not name.endswith("key.bias"):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, msg=name)

@@ -1,16 +1,12 @@
 """Collapse, entropy and scale probes against constructed cases."""
 
-import math
-
 import pytest
 import torch
 
 from tests.conftest import make_experiment, make_model
 from tts_workbook.measure.activations import (
     attention_entropy,
-    cross_attention_maps,
     measure_scales,
-    recorded_attention,
     time_variance_share,
 )
 
@@ -45,19 +41,6 @@ def test_entropy_is_one_when_uniform_and_zero_when_saturated():
     )
 
 
-def test_recorded_rows_sum_to_one_and_nothing_stays_recorded(batch):
-    model = make_model(make_experiment(), batch)
-    with recorded_attention(model) as attentions:
-        model(batch)
-        for attention in attentions.values():
-            torch.testing.assert_close(
-                attention.weights.sum(dim=-1), torch.ones(attention.weights.shape[:-1])
-            )
-    assert all(
-        attention.weights is None and not attention.record for attention in attentions.values()
-    )
-
-
 def test_a_memory_of_larger_scale_saturates_cross_attention_and_drowns_the_stream(batch):
     scales = {
         factor: measure_scales(
@@ -75,10 +58,3 @@ def test_a_memory_of_larger_scale_saturates_cross_attention_and_drowns_the_strea
         scales[32.0].std[f"{layer}.cross_attention"]
         > 10 * scales[1.0].std[f"{layer}.cross_attention"]
     )
-
-
-def test_maps_are_those_of_the_first_clip_without_padding(batch):
-    maps = cross_attention_maps(make_model(make_experiment(n_decoder_layers=2), batch), batch)
-    assert maps.shape == (2, 9, 9)
-    torch.testing.assert_close(maps.sum(dim=-1), torch.ones(2, 9))
-    assert math.isfinite(float(maps.min())) and float(maps.min()) >= 0

@@ -5,9 +5,9 @@ not notice.
 import torch
 
 from tests.conftest import make_experiment, make_model
+from tts_core.metrics.attention_maps import cross_attention_maps
 from tts_core.training.loop import fit
 from tts_core.training.state import start_training
-from tts_workbook.measure.activations import cross_attention_maps
 from tts_workbook.measure.alignment_record import record_alignments
 
 

@@ -12,6 +12,7 @@ from tests.conftest import ROOT, make_experiment
 from tts_core.config import AudioConfig, preset
 from tts_core.errors import WorkbookError, or_reason
 from tts_core.speech.dataset import load_corpus
+from tts_workbook.corpus.reading import read_corpus
 from tts_workbook.measure.trajectory import PLATEAU_BAND
 from tts_workbook.trials.batch_comparison import (
     BatchRun,
@@ -213,7 +214,7 @@ def test_a_record_is_read_where_there_is_one_and_a_broken_one_is_loud(tmp_path):
 
 
 def test_frames_of_bundled_clips_are_counted_and_others_are_not_guessed():
-    clips = load_corpus(ROOT / "data_samples" / "russian", AudioConfig(), limit=2).clips
+    clips = read_corpus(ROOT / "data_samples" / "russian", AudioConfig(), limit=2).clips
     references = tuple(ClipReference.of(clip) for clip in clips)
     elsewhere = ClipReference("russian", clips[0].id, "ru", "anothersound")
     portable = tuple(dataclasses.replace(reference, root="russian") for reference in references)

@@ -11,9 +11,14 @@ import sys
 from collections.abc import Sequence
 
 from tts_core.errors import WorkbookError
+from tts_core.training.corpus.continuation import CHECKPOINT
 from tts_core.training.corpus.options import read_flags
 from tts_core.training.corpus.processes import joined_processes
-from tts_core.training.corpus.train_corpus import CHECKPOINT, train_on_corpus
+from tts_core.training.corpus.train_corpus import train_on_corpus
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         train, run = read_flags(arguments)
         with joined_processes(run.device) as place:
-            training = train_on_corpus(train, run, place, say=lambda line: print(line, flush=True))
+            training = train_on_corpus(train, run, place, say=_say)
             if place.leads:
                 print(f"trained {training.notes['step']} steps: {run.out / CHECKPOINT}")
         return 0

@@ -25,11 +25,18 @@ from torch import Tensor
 from tts_core.config import AudioConfig
 from tts_core.errors import CacheError, WorkbookError
 from tts_core.speech.audio import atomic_path, read_wav, resample
-from tts_core.speech.dataset import Clip, read_clip, sound_digest
+from tts_core.speech.dataset import (
+    Aligner,
+    AlignmentSource,
+    Clip,
+    Phonemizer,
+    read_clip,
+    sound_digest,
+)
 from tts_core.speech.folder import Entry, Folder
 
 # raise it with every change of what speech/ computes: no entry of an older one is used
-FORMAT = 1
+CACHE_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -39,19 +46,16 @@ class Features:
     phonemes: tuple[str, ...]  # N symbols
     durations: np.ndarray  # (N,) int64 frames
     mel: Tensor  # (T, M) float32, ln units
-    alignment: str  # textgrid, forced or uniform
+    alignment: AlignmentSource
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
-    """Of the packages that decide the numbers; "" for one that is not installed."""
-    found = {}
-    for name in ("torch", "torchaudio", "pocketsphinx", "phonemizer-fork", "espeakng-loader"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = ""
-    return found
+def _version(package: str) -> str:
+    """The installed version of a distribution; "" where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _alignment_source(entry: Entry, folder: Folder) -> Any:
@@ -61,10 +65,8 @@ def _alignment_source(entry: Entry, folder: Folder) -> Any:
     if entry.textgrid.is_file():
         return hashlib.sha256(entry.textgrid.read_bytes()).hexdigest()
     text = entry.text.lower().replace("\u2019", "'")
-    return [
-        entry.text,
-        sorted((word, phones) for word, phones in folder.dictionary.items() if word in text),
-    ]
+    words = sorted((word, phones) for word, phones in folder.dictionary.items() if word in text)
+    return [entry.text, words]
 
 
 # What OSError a clip's own files are to blame for; all others (EMFILE, EIO, ENOMEM ...) would meet
@@ -72,27 +74,57 @@ def _alignment_source(entry: Entry, folder: Folder) -> Any:
 OF_THE_CLIP = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
+# what numpy and zipfile raise where an entry is not there, or its bytes are damaged
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    zlib.error,
+)
+ARRAYS = ("key", "phonemes", "durations", "mel", "alignment")  # arrays of an entry
+
+
 class FeatureCache:
-    """A folder of entries. `read` can stand in for `speech.dataset.read_clip`: `load_corpus(root,
-    audio, read=cache.read)`.
+    """A folder of entries, and what reads the clips that are not there yet.
+
+    `read` can stand in for `speech.dataset.read_clip`: `load_corpus(root, audio, read=cache.read)`.
+    Clips without a TextGrid need an `aligner` or a `phonemizer`, as in `read_clip`.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(
+        self,
+        root: Path | str,
+        aligner: Aligner | None = None,
+        phonemizer: Phonemizer | None = None,
+    ) -> None:
         self.root = Path(root)
+        self.aligner = aligner
+        self.phonemizer = phonemizer
 
     def key(self, entry: Entry, folder: Folder, audio: AudioConfig) -> str:
         """Hash of the wav's bytes, the alignment, the language, the recipe, the packages and the
         format. Raises OSError.
         """
         made_from = [
-            FORMAT,
+            CACHE_FORMAT,
             hashlib.sha256(entry.wav.read_bytes()).hexdigest(),
             _alignment_source(entry, folder),
             folder.language,
             asdict(audio),
-            _versions(),
+            self._versions(),
         ]
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+    def _versions(self) -> dict[str, str]:
+        """Of the packages that decide the numbers."""
+        packages = ["torch", "torchaudio"]
+        for helper in (self.aligner, self.phonemizer):
+            if helper is not None:
+                packages += helper.packages
+        return {name: _version(name) for name in packages}
 
     def path(self, key: str) -> Path:
         return self.root / key[:2] / f"{key}.npz"
@@ -102,28 +134,17 @@ class FeatureCache:
         try:
             # zip: a CRC over every array
             with np.load(self.path(key), allow_pickle=False) as file:
-                found = {
-                    name: file[name]
-                    for name in ("key", "phonemes", "durations", "mel", "alignment")
-                }
-        # what damaged bytes raise
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            EOFError,
-            zipfile.BadZipFile,
-            RuntimeError,
-            zlib.error,
-        ):
+                found = {name: file[name] for name in ARRAYS}
+        except DAMAGE:
             return None
         if str(found["key"]) != key or found["durations"].sum() != len(found["mel"]):
             return None
+        alignment: Any = str(found["alignment"])
         return Features(
-            tuple(map(str, found["phonemes"])),
+            tuple(str(symbol) for symbol in found["phonemes"]),
             found["durations"],
             torch.from_numpy(found["mel"]),
-            str(found["alignment"]),
+            alignment,
         )
 
     def put(self, key: str, features: Features) -> None:
@@ -165,7 +186,7 @@ class FeatureCache:
         key = self.key(entry, folder, audio)
         features = self.get(key)
         if features is None:
-            clip = read_clip(entry, folder, audio)
+            clip = read_clip(entry, folder, audio, self.aligner, self.phonemizer)
             features = Features(clip.phonemes, clip.durations, clip.mel, clip.alignment)
             if self.key(entry, folder, audio) != key:
                 raise WorkbookError(

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from tts_core.config import ExperimentConfig, preset
 from tts_core.errors import WorkbookError
@@ -102,21 +102,17 @@ class TrainConfig:
             seed=self.seed,
             precision=self.precision,
         )
-        changes = {} if self.dropout is None else {"dropout": self.dropout}
         model = replace(
             base.model,
+            dropout=base.model.dropout if self.dropout is None else self.dropout,
             history_dropout=self.history_dropout,
             decoder_adds_memory=self.decoder_adds_memory,
             gradient_checkpointing=self.gradient_checkpointing,
-            **changes,
         )
-        return replace(
-            base,
-            model=model,
-            optimizer=replace(
-                base.optimizer, weight_decay=self.weight_decay, clip_norm=self.clip_norm
-            ),
+        optimizer = replace(
+            base.optimizer, weight_decay=self.weight_decay, clip_norm=self.clip_norm
         )
+        return replace(base, model=model, optimizer=optimizer)
 
 
 @dataclass(frozen=True)
@@ -129,18 +125,18 @@ class RunConfig:
         metadata={"help": "corpus in LJSpeech layout: metadata.csv, wavs/, alignments/"}
     )
     language: str = _flag("auto", "of the transcripts: auto or a code such as en, ru")
-    ids: Path | None = _flag(
+    ids: Path | None = _flag(  # noqa: RUF009  # it makes a dataclasses.field
         None, "file with the ids to train on, one a line; none: train.txt of the data, else all"
     )
-    held_out: Path | None = _flag(
+    held_out: Path | None = _flag(  # noqa: RUF009  # it makes a dataclasses.field
         None, "file with the ids to validate on; none: held_out.txt of the data, else some of all"
     )
     held_out_clips: int = _flag(16, "clips to hold out where no list says which")
-    out: Path = _flag(
+    out: Path = _flag(  # noqa: RUF009  # it makes a dataclasses.field
         Path("runs/train"),
         "folder of checkpoint, logs and samples; a checkpoint there is continued",
     )
-    cache: Path = _flag(
+    cache: Path = _flag(  # noqa: RUF009  # it makes a dataclasses.field
         Path("runs/features"), "folder of computed features, shared by all runs and corpora"
     )
     device: Literal["auto", "cpu", "cuda"] = _flag("auto", "auto: cuda where there is one")
@@ -202,38 +198,39 @@ def _reader(kind: Any) -> Any:
     """What turns the text of a flag into a value of type `kind`; `none` is None where the type has
     it.
     """
-    if isinstance(kind, types.UnionType):
-        inner = next(part for part in typing.get_args(kind) if part is not types.NoneType)
+    if not isinstance(kind, types.UnionType):
+        return kind
+    inner = next(part for part in typing.get_args(kind) if part is not types.NoneType)
 
-        def read(text: str) -> Any:
-            return None if text == "none" else inner(text)
+    def read(text: str) -> Any:
+        return None if text == "none" else inner(text)
 
-        read.__name__ = inner.__name__  # argparse names it in "invalid float value"
-        return read
-    return kind
+    read.__name__ = inner.__name__  # argparse names it in "invalid float value"
+    return read
 
 
-def _add(parser: argparse.ArgumentParser, config: type) -> None:
+def _add_flags(parser: _Parser, config: type) -> None:
+    """One flag for each field of a configuration, with its default, its type and its meaning."""
+    group = parser.add_argument_group(config.__name__, config.__doc__)
     kinds = typing.get_type_hints(config)
     for entry in dataclasses.fields(config):
-        kind, options = (
-            kinds[entry.name],
-            {
-                "default": entry.default,
-                "help": entry.metadata["help"],
-            },
-        )
+        options = {"help": entry.metadata["help"]}
         if entry.default is MISSING:
-            options = {"required": True, "help": entry.metadata["help"]}
-        elif entry.default is not None:
-            options["help"] += f" (default: {entry.default})"
-        if kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        elif typing.get_origin(kind) is Literal:
-            options["choices"] = typing.get_args(kind)
+            options["required"] = True
         else:
-            options |= {"type": _reader(kind), "metavar": "DIR" if kind is Path else "VALUE"}
-        parser.add_argument(f"--{_dashed(entry.name)}", **options)
+            options["default"] = entry.default
+            if entry.default is not None:
+                options["help"] += f" (default: {entry.default})"
+        group.add_argument(f"--{_dashed(entry.name)}", **options, **_typed(kinds[entry.name]))
+
+
+def _typed(kind: Any) -> dict[str, Any]:
+    """How argparse reads a value of type `kind`."""
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if typing.get_origin(kind) is Literal:
+        return {"choices": typing.get_args(kind)}
+    return {"type": _reader(kind), "metavar": "DIR" if kind is Path else "VALUE"}
 
 
 def read_flags(arguments: Sequence[str] | None = None) -> tuple[TrainConfig, RunConfig]:
@@ -248,17 +245,25 @@ def read_flags(arguments: Sequence[str] | None = None) -> tuple[TrainConfig, Run
             " a kill."
         ),
     )
-    for config in (RunConfig, TrainConfig):
-        _add(parser.add_argument_group(config.__name__, config.__doc__), config)
+    _add_flags(parser, RunConfig)
+    _add_flags(parser, TrainConfig)
     values, unknown = parser.parse_known_args(arguments)
     if unknown:
-        flags = [f"--{_dashed(name)}" for name in vars(values)]
-        near = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
-        parser.error(
-            f"there is no flag {unknown[0]!r}" + (f" (did you mean {near[0]}?)" if near else "")
-        )
-    train, run = (
-        {entry.name: getattr(values, entry.name) for entry in dataclasses.fields(config)}
-        for config in (TrainConfig, RunConfig)
-    )
-    return TrainConfig(**train), RunConfig(**run)
+        parser.error(_unknown_flag(unknown[0], list(vars(values))))
+    return _build(TrainConfig, values), _build(RunConfig, values)
+
+
+def _unknown_flag(given: str, names: list[str]) -> str:
+    """The complaint about a flag that there is not, with the one that may have been meant."""
+    flags = [f"--{_dashed(name)}" for name in names]
+    near = difflib.get_close_matches(given.split("=")[0], flags, n=1)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    return f"there is no flag {given!r}{meant}"
+
+
+Config = TypeVar("Config", TrainConfig, RunConfig)
+
+
+def _build(config: type[Config], values: argparse.Namespace) -> Config:
+    given = {entry.name: getattr(values, entry.name) for entry in dataclasses.fields(config)}
+    return config(**given)

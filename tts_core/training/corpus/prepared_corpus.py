@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,21 +20,29 @@ from torch.utils.data import DataLoader, Dataset
 from tts_core.config import AudioConfig
 from tts_core.errors import CacheError, WorkbookError
 from tts_core.speech.batch import Batch, collate
-from tts_core.speech.dataset import corpus_warnings
+from tts_core.speech.dataset import (
+    AlignmentSource,
+    corpus_warnings,
+    rejection_of,
+    unknown_ids,
+    vocabulary_of,
+)
 from tts_core.speech.folder import Entry, Folder, Rejection, read_id_list, scan_folder
 from tts_core.speech.phonemes import Vocabulary
 from tts_core.training.corpus.feature_cache import FeatureCache
-from tts_core.training.corpus.processes import Place
+from tts_core.training.corpus.processes import ALONE, Place
+
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
-class Item:
+class CorpusItem:
     """What is kept of a clip between batches."""
 
     entry: Entry
     key: str  # of its features in the cache
     n_frames: int  # T
-    alignment: str  # textgrid, forced or uniform
+    alignment: AlignmentSource
 
 
 @dataclass(frozen=True)
@@ -45,16 +54,18 @@ class LoadedClip:
     phoneme_ids: np.ndarray  # (N,) int64
     durations: np.ndarray  # (N,) int64 frames
     mel: Tensor  # (T, M) float32, ln units
-    alignment: str
+    alignment: AlignmentSource
 
 
 @dataclass(frozen=True)
 class TrainingCorpus:
+    """Two lists of clips, what is said of those left out, and what all clips share."""
+
     folder: Folder
     audio: AudioConfig
     cache: FeatureCache
-    train: list[Item]
-    held_out: list[Item]
+    train: list[CorpusItem]
+    held_out: list[CorpusItem]
     rejected: list[Rejection]
     warnings: list[str]
     vocabulary: Vocabulary
@@ -62,7 +73,7 @@ class TrainingCorpus:
     mel_std: Tensor  # (M,)
     content_hash: str  # of ids and features of both parts, in order
 
-    def load(self, item: Item) -> LoadedClip:
+    def load(self, item: CorpusItem) -> LoadedClip:
         """The clip, from the cache or, where its entry is gone or damaged, from its files. Raises
         WorkbookError if those changed.
         """
@@ -83,7 +94,7 @@ class TrainingCorpus:
             features.alignment,
         )
 
-    def batch(self, items: Iterable[Item]) -> Batch:
+    def batch(self, items: Iterable[CorpusItem]) -> Batch:
         """The clips side by side, padded with this recipe's silence."""
         return collate([self.load(item) for item in items], self.audio.silence)
 
@@ -93,13 +104,13 @@ class TrainingCorpus:
 
 @dataclass(frozen=True)
 class _Seen:
-    item: Item
+    item: CorpusItem
     symbols: frozenset[str]
     total: np.ndarray  # (M,) fp64 sum of its frames
     squares: np.ndarray  # (M,) fp64 sum of their squares
 
 
-class _Survey(Dataset):
+class _Survey(Dataset[_Seen | Rejection | CacheError]):
     """index -> _Seen, Rejection or CacheError; a Dataset, so that torch's loader workers share the
     work of a cold cache.
     """
@@ -107,7 +118,10 @@ class _Survey(Dataset):
     def __init__(
         self, folder: Folder, entries: Sequence[Entry], audio: AudioConfig, cache: FeatureCache
     ) -> None:
-        self.folder, self.entries, self.audio, self.cache = folder, entries, audio, cache
+        self.folder = folder
+        self.entries = entries
+        self.audio = audio
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -121,22 +135,15 @@ class _Survey(Dataset):
             # for it
             return error
         except (WorkbookError, OSError) as error:
-            reason = (
-                str(error)
-                if str(error).startswith(str(self.folder.root))
-                else f"{entry.wav}: {error}"
-            )
-            return Rejection(entry.id, entry.wav, reason)
+            return rejection_of(entry, self.folder, error)
         mel = features.mel.numpy().astype(np.float64)
-        return _Seen(
-            Item(entry, key, len(mel), features.alignment),
-            frozenset(features.phonemes),
-            mel.sum(axis=0),
-            (mel**2).sum(axis=0),
-        )
+        item = CorpusItem(entry, key, len(mel), features.alignment)
+        squares = (mel**2).sum(axis=0)
+        return _Seen(item, frozenset(features.phonemes), mel.sum(axis=0), squares)
 
 
-def _as_it_is(value):
+def _as_it_is(value: Loaded) -> Loaded:
+    """In place of a loader's own collation; a function with a name, so that workers can have it."""
     return value
 
 
@@ -153,13 +160,14 @@ def _survey(
 
     Raises CacheError, on every process, where one of them met it.
     """
-    mine: list[_Seen | Rejection | CacheError] = []
-    for result in DataLoader(
+    loader = DataLoader(
         _Survey(folder, entries[place.rank :: place.world], audio, cache),
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_it_is,
-    ):
+    )
+    mine: list[_Seen | Rejection | CacheError] = []
+    for result in loader:
         mine.append(result)
         if isinstance(result, CacheError):
             break
@@ -176,20 +184,20 @@ def _hold_out(
     """(ids to use, those of them that are held out): by the lists given, those in the folder, else
     by a hash of the ids.
     """
-    lists = {"train": train, "held_out": held_out}
-    for name, given in lists.items():
-        if given is None and (folder.root / f"{name}.txt").is_file():
-            lists[name] = folder.root / f"{name}.txt"
-    ids = (
-        [entry.id for entry in folder.entries]
-        if lists["train"] is None
-        else read_id_list(lists["train"])
-    )
-    if lists["held_out"] is None:  # a hash, so that most stay held out when clips are added
-        apart = set(sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:n_clips])
-    else:
-        apart = set(read_id_list(lists["held_out"]))
-    return list(dict.fromkeys([*ids, *sorted(apart)])), apart
+    train = train or _list_in(folder, "train.txt")
+    held_out = held_out or _list_in(folder, "held_out.txt")
+    ids = [entry.id for entry in folder.entries] if train is None else read_id_list(train)
+    if held_out is not None:
+        apart = read_id_list(held_out)
+    else:  # by a hash, so that most stay held out when clips are added
+        apart = sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:n_clips]
+    every_id_once = list(dict.fromkeys([*ids, *sorted(set(apart))]))
+    return every_id_once, set(apart)
+
+
+def _list_in(folder: Folder, name: str) -> Path | None:
+    path = folder.root / name
+    return path if path.is_file() else None
 
 
 def open_corpus(
@@ -202,7 +210,7 @@ def open_corpus(
     held_out: Path | None = None,
     held_out_clips: int = 16,
     workers: int = 0,
-    place: Place = Place(),
+    place: Place = ALONE,
 ) -> TrainingCorpus:
     """Look at every clip once, filling the cache, and divide them into training and held-out clips.
 
@@ -214,66 +222,69 @@ def open_corpus(
     folder = scan_folder(root, language)
     wanted, apart = _hold_out(folder, ids, held_out, held_out_clips)
     by_id = {entry.id: entry for entry in folder.entries}
-    rejected = list(folder.rejected)
-    known = by_id.keys() | {rejection.id for rejection in rejected}
-    rejected += [
-        Rejection(
-            name,
-            folder.root,
-            f"{folder.root}: the list of ids names {name!r}, metadata.csv does not",
-        )
-        for name in wanted
-        if name not in known
-    ]
-    seen = _survey(
-        folder, [by_id[name] for name in wanted if name in by_id], audio, cache, workers, place
-    )
+    entries = [by_id[name] for name in wanted if name in by_id]
+    seen = _survey(folder, entries, audio, cache, workers, place)
+
+    rejected = folder.rejected + unknown_ids(folder, wanted)
     rejected += [result for result in seen if isinstance(result, Rejection)]
     usable = [result for result in seen if isinstance(result, _Seen)]
     train = [result for result in usable if result.item.entry.id not in apart]
-    test = [result.item for result in usable if result.item.entry.id in apart]
+    test = [result for result in usable if result.item.entry.id in apart]
     if not train or not test:
+        reasons = "".join(f"; {rejection.reason}" for rejection in rejected[-3:])
         raise WorkbookError(
             f"{root}: {len(train)} usable clips to train on and {len(test)} to validate on; it"
-            " needs both: look at --ids, --held-out and --held-out-clips"
-            + "".join(f"; {rejection.reason}" for rejection in rejected[-3:])
+            f" needs both: look at --ids, --held-out and --held-out-clips{reasons}"
         )
-    vocabulary = (
-        Vocabulary.arpabet()
-        if folder.language == "en"
-        else Vocabulary.from_symbols(symbol for result in usable for symbol in result.symbols)
-    )
-    n_frames = sum(result.item.n_frames for result in train)
-    mean = sum(result.total for result in train) / n_frames
-    variance = sum(result.squares for result in train) / n_frames - mean**2
-    digest = hashlib.sha256(
-        "\n".join(
-            f"{part} {item.entry.id} {item.key}"
-            for part, items in (("train", [result.item for result in train]), ("held out", test))
-            for item in items
-        ).encode()
-    )
+
+    mel_mean, mel_std = _mel_statistics(train)
+    train_items = [result.item for result in train]
+    test_items = [result.item for result in test]
     n_uniform = sum(result.item.alignment == "uniform" for result in usable)
+    warnings = corpus_warnings(folder, len(usable), n_uniform, len(rejected))
+    spoken: set[str] = set()
+    for result in usable:
+        spoken.update(result.symbols)
     return TrainingCorpus(
         folder,
         audio,
         cache,
-        [result.item for result in train],
-        test,
+        train_items,
+        test_items,
         rejected,
-        folder.warnings + corpus_warnings(folder, len(usable), n_uniform, len(rejected)),
-        vocabulary,
-        torch.from_numpy(mean).float(),
-        torch.from_numpy(np.sqrt(variance.clip(min=0))).float(),
-        digest.hexdigest(),
+        folder.warnings + warnings,
+        vocabulary_of(folder, spoken),
+        mel_mean,
+        mel_std,
+        _content_hash(train_items, test_items),
     )
+
+
+def _mel_statistics(clips: Sequence[_Seen]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (M,) over all frames of the clips, ln units."""
+    n_frames = 0
+    total = np.zeros_like(clips[0].total)
+    squares = np.zeros_like(clips[0].squares)
+    for clip in clips:
+        n_frames += clip.item.n_frames
+        total += clip.total
+        squares += clip.squares
+    mean = total / n_frames
+    variance = (squares / n_frames - mean**2).clip(min=0)
+    return torch.from_numpy(mean).float(), torch.from_numpy(np.sqrt(variance)).float()
+
+
+def _content_hash(train: Sequence[CorpusItem], held_out: Sequence[CorpusItem]) -> str:
+    lines = [f"train {item.entry.id} {item.key}" for item in train]
+    lines += [f"held out {item.entry.id} {item.key}" for item in held_out]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 # --- loading ahead --------------------------------------------------------------------------------
 
 
-class _Batches(Dataset):
-    """indices of training clips -> Batch."""
+class _Batches(Dataset[Batch]):
+    """Indices of training clips -> Batch."""
 
     def __init__(self, corpus: TrainingCorpus) -> None:
         self.corpus = corpus
@@ -291,13 +302,12 @@ def load_ahead(
     One pass over all steps of a run: no pause between epochs. Without workers each batch is made
     when it is asked for.
     """
-    return iter(
-        DataLoader(
-            _Batches(corpus),
-            sampler=parts,
-            batch_size=None,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            prefetch_factor=ahead if workers else None,
-        )
+    loader = DataLoader(
+        _Batches(corpus),
+        sampler=parts,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        prefetch_factor=ahead if workers else None,
     )
+    return iter(loader)

@@ -34,9 +34,12 @@ class Place:
         """The value of every process, in the order of their numbers, on every process."""
         if self.world == 1:
             return [value]
-        values = [None] * self.world
+        values: list[Any] = [None] * self.world
         distributed.all_gather_object(values, value)
         return values
+
+
+ALONE = Place()
 
 
 @contextmanager
@@ -47,24 +50,30 @@ def joined_processes(device: str = "auto") -> Iterator[Place]:
     `device` auto, cpu or cuda. Raises WorkbookError for cuda where there is none, or fewer devices
     than processes.
     """
-    device = training_device() if device == "auto" else device
+    if device == "auto":
+        device = training_device()
     if device == "cuda" and not torch.cuda.is_available():
         raise WorkbookError("--device cuda, but torch sees no CUDA device; use --device auto")
     if not distributed.is_torchelastic_launched():
         yield Place(device=device)
         return
-    local = int(os.environ["LOCAL_RANK"])
     if device == "cuda":
-        if local >= torch.cuda.device_count():
-            raise WorkbookError(
-                f"process {local} of this machine, but it has {torch.cuda.device_count()} CUDA"
-                f" devices; give torchrun --nproc-per-node {torch.cuda.device_count()}, or"
-                " --device cpu"
-            )
-        device = f"cuda:{local}"
-        torch.cuda.set_device(device)
+        device = _own_cuda_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Place(distributed.get_rank(), distributed.get_world_size(), device)
     finally:
         distributed.destroy_process_group()
+
+
+def _own_cuda_device(local_rank: int) -> str:
+    """The device of this process among those of its machine, made the current one."""
+    n_devices = torch.cuda.device_count()
+    if local_rank >= n_devices:
+        raise WorkbookError(
+            f"process {local_rank} of this machine, but it has {n_devices} CUDA devices; give"
+            f" torchrun --nproc-per-node {n_devices}, or --device cpu"
+        )
+    device = f"cuda:{local_rank}"
+    torch.cuda.set_device(device)
+    return device

@@ -4,6 +4,7 @@ same plan on every process.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -26,12 +27,12 @@ class BatchPlan:
     ) -> None:
         if not len(lengths):
             raise WorkbookError("there are no clips to train on; every one is held out or rejected")
-        self.lengths, self.seed = np.asarray(lengths), seed
-        pools = np.array_split(
-            np.arange(len(lengths)), -(-len(lengths) // (batch_clips * pool_batches))
-        )
-        # clips and batches of each
-        self._pools = [(len(pool), -(-len(pool) // batch_clips)) for pool in pools]
+        self.lengths = np.asarray(lengths)
+        self.seed = seed
+        n_pools = math.ceil(len(lengths) / (batch_clips * pool_batches))
+        pools = np.array_split(np.arange(len(lengths)), n_pools)
+        # clips and batches of each pool
+        self._pools = [(len(pool), math.ceil(len(pool) / batch_clips)) for pool in pools]
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
 
     @property
@@ -51,7 +52,8 @@ class BatchPlan:
         for clips, count in self._pools:
             pool = order[start : start + clips]
             start += clips
-            batches += np.array_split(pool[np.argsort(self.lengths[pool], kind="stable")], count)
+            by_length = np.argsort(self.lengths[pool], kind="stable")
+            batches += np.array_split(pool[by_length], count)
         return [batches[index] for index in generator.permutation(len(batches))]
 
     def clips_of(self, step: int) -> np.ndarray:
@@ -72,10 +74,8 @@ class BatchPlan:
                 f" with {micro_batches} micro-batches each; give --batch-clips"
                 f" {world * micro_batches} or more, fewer parts, or more data"
             )
-        return [
-            part.tolist()
-            for part in np.array_split(self.clips_of(step)[rank::world], micro_batches)
-        ]
+        share = self.clips_of(step)[rank::world]
+        return [part.tolist() for part in np.array_split(share, micro_batches)]
 
     def parts(
         self, start: int, stop: int, rank: int = 0, world: int = 1, micro_batches: int = 1

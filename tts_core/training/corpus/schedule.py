@@ -16,7 +16,7 @@ def learning_rate(config: TrainConfig, peak: float, step: int) -> float:
     """
     if step < config.warmup_steps:
         return peak * (step + 1) / config.warmup_steps
-    # to 1 at the last step
     way = (step + 1 - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, way)))  # from 1 down to 0 at the last step
     share = config.final_lr_share
-    return peak * (share + (1 - share) * 0.5 * (1 + math.cos(math.pi * min(1.0, way))))
+    return peak * (share + (1 - share) * cosine)

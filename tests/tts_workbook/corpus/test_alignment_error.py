@@ -37,7 +37,7 @@ def test_no_jitter_changes_nothing_and_a_seed_says_everything():
     assert np.array_equal(jitter_durations(TRUE, HOP, 0.0, seed=4), TRUE)
     a, b, c = (jitter_durations(TRUE, HOP, 0.04, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
-    with pytest.raises(WorkbookError, match="sigma_seconds = -0.1"):
+    with pytest.raises(WorkbookError, match=r"sigma_seconds = -0.1"):
         jitter_durations(TRUE, HOP, -0.1)
 
 

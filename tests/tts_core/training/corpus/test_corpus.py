@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tts_core.training_on_corpus.tiny_corpus import make_tiny_corpus
+from tests.tts_core.training.corpus.tiny_corpus import make_tiny_corpus
 from tts_core.config import AudioConfig
 from tts_core.errors import CacheError, WorkbookError
 from tts_core.training.corpus.feature_cache import FeatureCache
@@ -180,7 +180,7 @@ def test_content_hash_follows_the_files(folder, opened, tmp_path):
     assert open_corpus(root, AUDIO, cache, held_out_clips=6).content_hash != opened.content_hash
 
 
-def test_a_damaged_cache_entry_is_made_again_in_the_middle_of_a_training_and_a_changed_wav_is_refused(
+def test_a_damaged_cache_entry_is_made_again_during_a_training_and_a_changed_wav_is_refused(
     folder, tmp_path
 ):
     root = tmp_path / "corpus"

@@ -22,16 +22,20 @@ import pytest
 import soundfile
 import torch
 
-from tests.tts_core.training_on_corpus.tiny_corpus import make_tiny_corpus
+from tests.corpora import TEXT_0880, make_corpus
+from tests.tts_core.training.corpus.tiny_corpus import make_tiny_corpus
 from tts_core.errors import WorkbookError
+from tts_core.folder_lock import lock_folder
 from tts_core.training.checkpoint import load_model
+from tts_core.training.corpus import continuation
 from tts_core.training.corpus import samples as samples_module
 from tts_core.training.corpus import train_corpus as run_module
+from tts_core.training.corpus.command import main
+from tts_core.training.corpus.extensions import Extensions
 from tts_core.training.corpus.options import RunConfig, TrainConfig
 from tts_core.training.corpus.train_corpus import train_on_corpus
-from tts_workbook.runner.run_folder import lock_folder
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 TRAIN = TrainConfig(
     profile="smoke", steps=12, warmup_steps=3, batch_clips=8, pool_batches=2, dropout=0.2, seed=5
 )
@@ -78,10 +82,10 @@ def assert_same_bits(a: Path, b: Path) -> None:
 
     for checkpoint in ("last.safetensors", "best.safetensors"):
         with safe_open(a / checkpoint, "pt") as first, safe_open(b / checkpoint, "pt") as second:
-            assert first.keys() == second.keys() and any(
-                ".exp_avg" in name for name in first.keys()
-            )
-            for name in first.keys():
+            names = first.keys()
+            assert names == second.keys()
+            assert any(".exp_avg" in name for name in names)
+            for name in names:
                 if not name.startswith("rng."):
                     assert torch.equal(first.get_tensor(name), second.get_tensor(name)), (
                         checkpoint,
@@ -102,48 +106,66 @@ def rewrite_notes(checkpoint: Path, change) -> None:
     from safetensors.torch import save_file
 
     with safe_open(checkpoint, "pt") as file:
-        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+        names, metadata = file.keys(), file.metadata()
+        tensors = {name: file.get_tensor(name) for name in names}
     header = json.loads(metadata["header"])
     change(header["notes"])
     save_file(tensors, checkpoint, {**metadata, "header": json.dumps(header)})
 
 
 def test_two_trainings_do_not_write_to_one_folder(settings, monkeypatch):
-    monkeypatch.setattr(run_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(continuation, "LOCK_PATIENCE", 0.2)
     settings.out.mkdir(parents=True)
-    held = lock_folder(settings.out)
+    held = lock_folder(settings.out, "training")
     with pytest.raises(
         WorkbookError, match=r"another training .* is writing to .*out.* another --out"
     ):
         train_on_corpus(TRAIN, settings, say=quiet)
-    os.close(held)
+    held.release()
     assert not (settings.out / "last.safetensors").exists()
     train_on_corpus(dataclasses.replace(TRAIN, steps=4), settings, say=quiet)
-    os.close(lock_folder(settings.out))  # and the training gives it back
+    lock_folder(settings.out, "training").release()  # and the training gives it back
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from tts_core.folder_lock import lock_folder
+held = lock_folder(Path(sys.argv[1]), "training")
+print("held", flush=True)
+input()
+"""
+
+
+def another_process_holds(folder: Path) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    return process
 
 
 def test_a_training_waits_for_what_a_killed_one_left_behind_and_then_reads_the_checkpoint(settings):
-    """Its loader processes hold the folder with their copies of the descriptor; a training that
-    does end writes its last step.
+    """What a killed training forked may hold the folder for some seconds more; a training that does
+    end writes its last step.
     """
     train = dataclasses.replace(TRAIN, steps=4)
     other = dataclasses.replace(settings, out=settings.out.with_name("other"))
     train_on_corpus(train, other, say=quiet)
     settings.out.mkdir()
-    held = lock_folder(settings.out)
-    # as a fork does
-    copy = subprocess.Popen(
-        [sys.executable, "-c", "input()"], pass_fds=[held], stdin=subprocess.PIPE
-    )
-    os.close(held)
+    left_behind = another_process_holds(settings.out)
     with pytest.raises(WorkbookError, match="is writing to"):
-        lock_folder(settings.out)
+        lock_folder(settings.out, "training")
     with pytest.raises(WorkbookError, match="is writing to"):
-        lock_folder(settings.out, patience=0.3)
+        lock_folder(settings.out, "training", patience=0.3)
 
     def end():
         (other.out / "last.safetensors").rename(settings.out / "last.safetensors")
-        copy.communicate(b"\n")
+        left_behind.communicate("\n")
 
     timer = threading.Timer(3.0, end)
     timer.start()
@@ -151,6 +173,15 @@ def test_a_training_waits_for_what_a_killed_one_left_behind_and_then_reads_the_c
     train_on_corpus(train, settings, say=said.append)
     timer.join()
     assert "from step 4 to 4" in said[0]
+
+
+def test_a_killed_holder_frees_the_folder(tmp_path):
+    process = another_process_holds(tmp_path)
+    with pytest.raises(WorkbookError, match="is writing to"):
+        lock_folder(tmp_path, "training")
+    process.kill()
+    process.wait()
+    lock_folder(tmp_path, "training", patience=5).release()
 
 
 # validated at 6, which was the best; saved at 8
@@ -376,9 +407,7 @@ def test_another_configuration_and_other_data_are_refused_by_name(settings, data
         train_on_corpus(train, dataclasses.replace(settings, held_out_clips=5), say=quiet)
 
 
-def test_a_checkpoint_from_before_a_setting_is_continued_with_its_default_and_one_with_a_lost_setting_is_refused(
-    settings,
-):
+def test_a_setting_newer_than_a_checkpoint_had_its_default_and_a_lost_one_is_refused(settings):
     """history_dropout and decoder_adds_memory came later, and what was done before is their
     default.
     """
@@ -392,7 +421,7 @@ def test_a_checkpoint_from_before_a_setting_is_continued_with_its_default_and_on
     rewrite_notes(
         checkpoint, lambda notes: notes["train"].update(teacher_forcing=0.9, pool_batches=2)
     )
-    with pytest.raises(WorkbookError, match="teacher_forcing was 0.9, is no setting any more"):
+    with pytest.raises(WorkbookError, match=r"teacher_forcing was 0.9, is no setting any more"):
         train_on_corpus(train, settings, say=quiet)
     # another kind of checkpoint
     rewrite_notes(checkpoint, lambda notes: (notes.pop("train"), notes.pop("content_hash")))
@@ -424,9 +453,70 @@ def test_tensorboard_is_optional_and_its_absence_names_the_extra(settings, monke
 
 def test_missing_matplotlib_is_said_before_anything_is_computed(settings, monkeypatch):
     monkeypatch.setitem(sys.modules, "tts_workbook.viz.mel_plots", None)
+    monkeypatch.delitem(sys.modules, "tts_workbook.viz.sample_pictures", raising=False)
     with pytest.raises(WorkbookError, match=r"figures need .*\[notebooks\].*--no-figures"):
         train_on_corpus(TRAIN, dataclasses.replace(settings, figures=True), say=quiet)
     assert not settings.out.exists()
+
+
+def test_the_core_alone_writes_audio_and_arrays_and_says_that_nothing_draws(settings):
+    said = []
+    settings = dataclasses.replace(settings, figures=True)
+    train_on_corpus(
+        dataclasses.replace(TRAIN, steps=4), settings, say=said.append, extensions=Extensions()
+    )
+    samples = settings.out / "samples" / "step_0000004"
+    assert {path.suffix for path in samples.iterdir()} == {".npz", ".wav", ".json"}
+    assert any("no pictures" in line for line in said)
+
+
+def test_the_command_draws_with_what_is_installed(settings, capsys):
+    settings = dataclasses.replace(settings, figures=True)
+    flags = command(settings, dataclasses.replace(TRAIN, steps=4))
+    assert main(flags[flags.index("tts_core.training.train") + 1 :]) == 0
+    assert "trained 4 steps" in capsys.readouterr().out
+    samples = settings.out / "samples" / "step_0000004"
+    assert {path.name.split(".", 1)[1] for path in samples.glob("*.png")} == {
+        "mels.png",
+        "alignment.png",
+    }
+
+
+def test_pictures_are_drawn_by_whoever_is_handed_over(settings):
+    drawn = []
+
+    def draw(sample):
+        drawn.append(sample)
+        yield "mine", b"picture"
+        raise WorkbookError("no more")
+
+    train_on_corpus(
+        dataclasses.replace(TRAIN, steps=4),
+        dataclasses.replace(settings, figures=True),
+        say=quiet,
+        extensions=Extensions(draw_sample=draw),
+    )
+    (sample,) = drawn
+    samples = settings.out / "samples" / "step_0000004"
+    assert (samples / f"{sample.clip_id}.mine.png").read_bytes() == b"picture"
+    assert sample.target.shape == sample.free_running.shape == (sample.durations.sum(), 80)
+    (note,) = json.loads((samples / "notes.json").read_text()).values()
+    assert note["figures"] == "no more"
+
+
+def test_clips_without_textgrids_are_aligned_by_what_is_installed_or_left_out_with_the_way_out(
+    tmp_path, settings
+):
+    root = make_corpus(
+        tmp_path / "english", "".join(f"c{i}|{TEXT_0880}\n" for i in range(2)), "c0", "c1"
+    )
+    settings = dataclasses.replace(settings, data=root, held_out_clips=1)
+    train = dataclasses.replace(TRAIN, steps=4)
+    with pytest.raises(WorkbookError, match=r"c0.TextGrid: .*needs an aligner.*alignments"):
+        train_on_corpus(train, settings, say=quiet, extensions=Extensions())
+    said = []
+    train_on_corpus(train, settings, say=said.append)
+    assert "1 clips to train on, 1 held out, 0 rejected" in said[0]
 
 
 # --- real processes, really killed ----------------------------------------------------------------
@@ -442,7 +532,7 @@ def command(settings: RunConfig, train: TrainConfig, *launcher: str) -> list[str
                 if isinstance(value, bool)
                 else [f"--{name}", str(value).replace("None", "none")]
             )
-    return [sys.executable, *launcher, "-m", "tts_core.training.train", *[flag for flag in flags]]
+    return [sys.executable, *launcher, "-m", "tts_core.training.train", *flags]
 
 
 def start(arguments: list[str], settings: RunConfig) -> subprocess.Popen:

@@ -5,8 +5,8 @@ import torch
 
 from tests.conftest import make_batch, make_experiment, make_model
 from tts_core.errors import WorkbookError
+from tts_core.metrics.full_inference import attempt_full_inference, measure_full_inference
 from tts_core.model.generation import free_run
-from tts_workbook.measure.full_inference import attempt_full_inference, measure_full_inference
 
 
 @pytest.fixture

@@ -222,11 +222,10 @@ def test_levels_of_a_built_signal():
     noise[RATE // 2 : RATE] += tone(0.5)
     noise[2 * RATE : 3 * RATE] += tone(1.0)
     levels = measure_levels(noise, RATE)
-    assert levels["silence_start"] == pytest.approx(0.5, abs=0.02) and levels[
-        "silence_end"
-    ] == pytest.approx(1.0, abs=0.02)
-    assert levels["silence_inside"] == pytest.approx(1.0, abs=0.02)
-    assert levels["snr_db"] == pytest.approx(20 * np.log10(0.3 / 2**0.5 / 1e-3), abs=1.5)
+    assert levels.silence_start == pytest.approx(0.5, abs=0.02)
+    assert levels.silence_end == pytest.approx(1.0, abs=0.02)
+    assert levels.silence_inside == pytest.approx(1.0, abs=0.02)
+    assert levels.snr_db == pytest.approx(20 * np.log10(0.3 / 2**0.5 / 1e-3), abs=1.5)
 
 
 def test_robust_z_sees_one_outlier_and_is_silent_about_few_or_equal_values():

@@ -7,8 +7,8 @@ import pytest
 
 from tests.corpora import ID_0880, ID_0930, LIBRIVOX, RATE
 from tts_core.speech.audio import read_wav
-from tts_core.speech.recogniser import boundary_seconds, recognise, recognise_one_of
 from tts_workbook.corpus.data_report import recogniser_word_error_rate
+from tts_workbook.corpus.recogniser import boundary_seconds, recognise, recognise_one_of
 
 
 def sentence(clip_id: str) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 
 from tts_core.errors import WorkbookError
 
-SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "build_data_samples.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "build_data_samples.py"
 
 
 @pytest.fixture(scope="module")

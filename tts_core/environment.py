@@ -10,6 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tts_core.torchaudio_import import EXTENSION_ERROR
+
+import torch
+
 REPORTED_PACKAGES = (
     "tts-overfit-workbook",
     "torch",
@@ -43,8 +47,6 @@ def versions() -> dict[str, str]:
 
 def device_name() -> str:
     """`cuda (name)`, `mps` or `cpu`: where the workbook trains by default."""
-    import torch
-
     if torch.cuda.is_available():
         return f"cuda ({torch.cuda.get_device_name()})"
     return "mps" if torch.backends.mps.is_available() else "cpu"
@@ -52,15 +54,9 @@ def device_name() -> str:
 
 def describe_environment() -> dict[str, Any]:
     """Everything as plain JSON values."""
-    from tts_core.torchaudio_import import EXTENSION_ERROR
-
-    import torch
-
-    extension = (
-        "loaded"
-        if EXTENSION_ERROR is None
-        else f"not loaded, pure-torch parts only: {EXTENSION_ERROR}"
-    )
+    extension = "loaded"
+    if EXTENSION_ERROR is not None:
+        extension = f"not loaded, pure-torch parts only: {EXTENSION_ERROR}"
     return {
         "versions": versions(),
         "torchaudio_extension": extension,
@@ -78,9 +74,10 @@ def git_commit(root: Path) -> str | None:
         return None
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        return commit + (", modified" if _git(root, "status", "--porcelain") else "")
+        changes = _git(root, "status", "--porcelain")
     except (OSError, subprocess.SubprocessError):
         return None
+    return f"{commit}, modified" if changes else commit
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -1,5 +1,7 @@
 """pocketsphinx, the offline English recogniser (BSD, model included): phone alignment and
 recognition.
+
+L samples.
 """
 
 from __future__ import annotations
@@ -7,18 +9,14 @@ from __future__ import annotations
 import functools
 import re
 import tempfile
+from typing import Any
 
 import numpy as np
 
 from tts_core.errors import WorkbookError
 from tts_core.speech.audio import resample
-from tts_core.speech.phonemes import (
-    NO_WORDS,
-    PAUSE,
-    Dictionary,
-    english_pronunciations,
-    english_words,
-)
+from tts_core.speech.phonemes import NO_WORDS, PAUSE, Dictionary
+from tts_workbook.corpus.pronunciations import english_pronunciations, english_words
 
 RATE = 16_000  # Hz, what the acoustic model was trained on
 FRAME_SECONDS = 0.010  # step of the acoustic frames
@@ -34,37 +32,36 @@ def boundary_seconds(frame: int) -> float:
     Without the half window, boundaries lie 7 ms early (mean of 246 between vowel and s or sh,
     English prompts).
     """
-    return round(frame * FRAME_SECONDS + (WINDOW_SECONDS - FRAME_SECONDS) / 2, 4) if frame else 0.0
+    if frame == 0:
+        return 0.0
+    return round(frame * FRAME_SECONDS + (WINDOW_SECONDS - FRAME_SECONDS) / 2, 4)
 
 
-def _aligner(words: list[str], user: Dictionary):
+def _aligner(words: list[str], user: Dictionary) -> Any:
     """A decoder that knows these words only, the user's pronunciations before the built-in ones."""
     from pocketsphinx import Decoder
 
     with tempfile.NamedTemporaryFile("w", suffix=".dict", encoding="utf-8") as file:
         for word in sorted(set(words)):
             for number, phones in enumerate(english_pronunciations(word, user), start=1):
-                file.write(f"{word}{f'({number})' if number > 1 else ''} {' '.join(phones)}\n")
+                variant = f"({number})" if number > 1 else ""
+                file.write(f"{word}{variant} {' '.join(phones)}\n")
         file.flush()
         # bestpath rescoring yields phones of one frame, which the second pass cannot align
         return Decoder(dict=file.name, lm=None, bestpath=False, samprate=RATE, loglevel="FATAL")
 
 
 @functools.lru_cache(maxsize=1)
-def _recogniser():
+def _recogniser() -> Any:
     from pocketsphinx import Decoder
 
     return Decoder(samprate=RATE, loglevel="FATAL")
 
 
-def _process(decoder, samples: np.ndarray, sample_rate: int) -> None:
+def _process(decoder: Any, samples: np.ndarray, sample_rate: int) -> None:
     """One utterance (L,) through the active search, independent of the utterances before it."""
-    audio = (
-        (resample(samples, sample_rate, RATE) * 32_768)
-        .round()
-        .clip(-32_768, 32_767)
-        .astype(np.int16)
-    )
+    scaled = (resample(samples, sample_rate, RATE) * 32_768).round()
+    audio = scaled.clip(-32_768, 32_767).astype(np.int16)
     decoder.reinit_feat()  # or the noise estimate of the utterance before leaks into this one
     decoder.start_utt()
     decoder.process_raw(audio.tobytes(), full_utt=True)
@@ -73,7 +70,9 @@ def _process(decoder, samples: np.ndarray, sample_rate: int) -> None:
 
 def _word(name: str) -> str:
     """`was(2)` -> `was`; silences and noises -> ''."""
-    return "" if name.startswith(("<", "[")) or name == PAUSE else re.sub(r"\(\d+\)$", "", name)
+    if name.startswith(("<", "[")) or name == PAUSE:
+        return ""
+    return re.sub(r"\(\d+\)$", "", name)
 
 
 def align_words_and_phones(
@@ -92,21 +91,25 @@ def align_words_and_phones(
         _process(decoder, samples, sample_rate)
         decoder.set_alignment()
         _process(decoder, samples, sample_rate)
-        found = [
-            (
-                (_word(word.name), word.start, word.start + word.duration),
-                [(phone.name, phone.start, phone.start + phone.duration) for phone in word],
-            )
-            for word in decoder.get_alignment() or ()
-        ]
+        found = _aligned_spans(decoder)
     except RuntimeError as error:
         raise WorkbookError(
             f"forced alignment failed ({error}): does the recording say {text!r}?"
         ) from error
-    if [word for (word, _, _), _ in found if word] != words:
+    heard = [word for (word, _, _), _ in found if word]
+    if heard != words:
         raise WorkbookError(
             f"forced alignment found only part of {text!r}: does the recording say all of it?"
         )
+    return found
+
+
+def _aligned_spans(decoder: Any) -> list[tuple[Span, list[Span]]]:
+    """[(word span, [phone spans])] of what `decoder` has just aligned."""
+    found = []
+    for word in decoder.get_alignment() or ():
+        phones = [(phone.name, phone.start, phone.start + phone.duration) for phone in word]
+        found.append(((_word(word.name), word.start, word.start + word.duration), phones))
     return found
 
 
@@ -117,7 +120,10 @@ def recognise(samples: np.ndarray, sample_rate: int) -> str:
     decoder = _recogniser()
     _process(decoder, samples, sample_rate)
     hypothesis = decoder.hyp()
-    return " ".join(filter(None, map(_word, hypothesis.hypstr.split()))) if hypothesis else ""
+    if not hypothesis:
+        return ""
+    words = [_word(name) for name in hypothesis.hypstr.split()]
+    return " ".join(word for word in words if word)
 
 
 def recognise_one_of(samples: np.ndarray, sample_rate: int, texts: list[str]) -> str | None:

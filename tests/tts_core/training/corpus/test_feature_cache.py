@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tts_core.training_on_corpus.tiny_corpus import make_tiny_corpus
+from tests.tts_core.training.corpus.tiny_corpus import make_tiny_corpus
 from tts_core.config import AudioConfig
 from tts_core.errors import CacheError, WorkbookError
 from tts_core.speech.dataset import load_corpus, read_clip
@@ -69,9 +69,9 @@ def test_whatever_a_clip_is_made_from_changes_its_key(folder, cache, monkeypatch
     assert is_new(cache.key(entry, folder, AUDIO))
     entry.wav.write_bytes(other.wav.read_bytes())
     assert is_new(cache.key(entry, folder, AUDIO))
-    monkeypatch.setattr(feature_cache, "FORMAT", feature_cache.FORMAT + 1)
+    monkeypatch.setattr(feature_cache, "CACHE_FORMAT", feature_cache.CACHE_FORMAT + 1)
     assert is_new(cache.key(entry, folder, AUDIO))
-    monkeypatch.setattr(feature_cache, "_versions", lambda: {"torch": "0"})
+    monkeypatch.setattr(feature_cache, "_version", lambda package: "0")
     assert is_new(cache.key(entry, folder, AUDIO))
 
 
@@ -143,7 +143,7 @@ def test_a_write_that_fails_leaves_nothing_behind_and_names_the_folder(folder, c
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full_disk)
-    with pytest.raises(CacheError, match="cache: features cannot be stored.*No space left"):
+    with pytest.raises(CacheError, match=r"cache: features cannot be stored.*No space left"):
         cache.features(folder.entries[0], folder, AUDIO)
     assert [path for path in cache.root.rglob("*") if path.is_file()] == []
     with pytest.raises(CacheError, match="No space left"):  # no clip may be missing for it
@@ -168,7 +168,7 @@ def test_a_failing_system_is_told_from_a_broken_clip(
 def test_a_clip_that_changes_while_it_is_read_is_not_stored(folder, cache, monkeypatch):
     entry, other = folder.entries[:2]
 
-    def read(entry, folder, audio):
+    def read(entry, folder, audio, *helpers):
         clip = read_clip(entry, folder, audio)
         entry.wav.write_bytes(other.wav.read_bytes())
         return clip
