@@ -23,8 +23,7 @@ FURTHEST = 0.3  # of a parameter's own deviation: how far it is disturbed at mos
 @once_per_subject
 def term_gradients(opened: OpenSubject) -> dict[str, Named]:
     """Term ("total" too) -> its gradient at fresh weights, without dropout."""
-    model = opened.build()
-    return {name: opened.gradient(model, term=name) for name in opened.losses(model)}
+    return opened.gradients(opened.build())
 
 
 def span(total: Named, parts: list[Named]) -> tuple[list[float], float]:
