@@ -14,15 +14,18 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from tts_core.model.tts import TTSModel
 from tts_workbook.measure.anatomy import anatomy
 from tts_workbook.measure.step_parity import comparable
 from tts_workbook.measure.supply import NotMeasured
-from tts_workbook.measure.term_gradients import term_gradients
+from tts_workbook.measure.term_gradients import mel_gradient
 from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.training_step import all_parameters
 
 question = "Does the mel gradient reach every tensor of the decoder, and where is it thin?"
+
+OWN_PATH = ("mel_projection_in", "decoder.", "mel_projection_out")  # of the workbook's model
 
 
 def mel_path_norms(opened: OpenSubject) -> dict[str, float]:
@@ -32,9 +35,7 @@ def mel_path_norms(opened: OpenSubject) -> dict[str, float]:
     Key biases are left out: softmax is blind to them, so what they get is rounding. Raises
     NotMeasured where no history enters the model.
     """
-    gradients = term_gradients(opened)
-    named = [name for name in gradients if "mel" in name.lower()]
-    gradient = gradients[named[0] if named else "total"]
+    gradient = mel_gradient(opened)
     starts = decoder_modules(opened)
     parameters = [name for name, _ in all_parameters(opened.model) if name.startswith(starts)]
     return {
@@ -47,6 +48,8 @@ def decoder_modules(opened: OpenSubject) -> tuple[str, ...]:
     """What the names of the decoder's parameters start with: the outermost modules that run from
     where the history enters to the output layer. Raises NotMeasured where either was not found.
     """
+    if isinstance(opened.model, TTSModel):
+        return OWN_PATH
     parts = anatomy(opened)
     if not parts.history_in or not parts.output:
         raise NotMeasured("supply a model that reads the frames before: no history was found")

@@ -179,7 +179,7 @@ def _update_ratio(opened: OpenSubject, modules: Mapping[str, list[str]]) -> PerM
     model = opened.build()
     before = {name: parameter.detach().clone() for name, parameter in all_parameters(model)}
     try:
-        stepped = _train_until_moved(opened, model, before)
+        stepped = train_until_moved(opened, model)
     except Exception:
         # the subject's code may raise anything: a loss that is not finite, first of all
         return {}
@@ -190,10 +190,11 @@ def _update_ratio(opened: OpenSubject, modules: Mapping[str, list[str]]) -> PerM
     return {path: change[path] / size[path] for path in modules if size[path] > 0}
 
 
-def _train_until_moved(opened: OpenSubject, model: nn.Module, before: Named) -> bool:
-    """Call the subject's train step until a weight has moved: a step may wait for an accumulation,
-    and a loss scaler may skip it. False where the optimiser never steps.
+def train_until_moved(opened: OpenSubject, model: nn.Module) -> bool:
+    """Call the subject's train step on `model` until a weight has moved: a step may wait for an
+    accumulation, and a loss scaler may skip it. False where the optimiser never steps.
     """
+    before = [parameter.detach().clone() for _, parameter in all_parameters(model)]
     subject, steps = opened.subject, []
     with unchanged_randomness(opened.seed), kept_scalers():
         optimizer = subject.make_optimizer(model)
@@ -205,10 +206,7 @@ def _train_until_moved(opened: OpenSubject, model: nn.Module, before: Named) -> 
                 plain_step(model, optimizer, batch, subject.losses)
             else:
                 subject.train_step(model, optimizer, batch)
-            changed = (
-                not torch.equal(parameter.detach(), before[name])
-                for name, parameter in all_parameters(model)
-            )
-            if steps and any(changed):
+            now = [parameter.detach() for _, parameter in all_parameters(model)]
+            if steps and not all(map(torch.equal, now, before)):
                 return True
     return bool(steps)

@@ -12,9 +12,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from tts_workbook.measure.gradient_spread import gradient_norms, text_share
+from tts_workbook.measure.gradient_spread import text_share
 from tts_workbook.measure.mel_path import mel_path_norms, thinnest
 from tts_workbook.measure.memory_scale import cross_attention_state, with_memory_scale
+from tts_workbook.measure.module_groups import module_norms, modules_of
 from tts_workbook.measure.step_parity import (
     compare_steps,
     in_precision,
@@ -23,6 +24,7 @@ from tts_workbook.measure.step_parity import (
     without_clip,
 )
 from tts_workbook.measure.supply import own_parts
+from tts_workbook.measure.term_gradients import mel_gradient
 from tts_workbook.subject.opened import OpenSubject
 
 question = "What does the scale of the memory alone do to a fresh model?"
@@ -56,7 +58,9 @@ def measure_scale_pair(sound: OpenSubject, sick: OpenSubject) -> ScalePair:
     scaled = at_memory_scale(sick, model.config.memory_scale / state.memory_std)
     at_one = cross_attention_state(*own_parts(scaled))
     three = {"sound": sound, "sick": sick, "scaled": scaled}
-    text = {name: text_share(gradient_norms(one, one.model, "mel")) for name, one in three.items()}
+    text = {}
+    for name, one in three.items():
+        text[name] = text_share(module_norms(modules_of(one.model), mel_gradient(one)))
     path = {name: mel_path_norms(one) for name, one in three.items()}
     thin, regained = (
         math.log10(thinnest(path[name], path["sound"])[1]) for name in ("sick", "scaled")

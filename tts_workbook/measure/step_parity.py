@@ -22,6 +22,8 @@ from tts_core.training.precision import DTYPES, choose_precision
 from tts_core.training.state import start_training
 from tts_core.training.step import StepReport, train_step
 from tts_workbook.measure.module_groups import audited_modules
+from tts_workbook.measure.supply import own_parts
+from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.tensor_math import cosine, difference
 
 question = "Is a step in another precision, or made in another way, the same step?"
@@ -254,6 +256,32 @@ def _with_gradient(
         gradient,
         {name: place - model.get_parameter(name).detach() for name, place in places.items()},
     )
+
+
+def measure_precision(
+    opened: OpenSubject,
+) -> dict[str, tuple[StepDifference, dict[str, StepDifference]]]:
+    """Precision -> one step of a preset in it against fp32, and the floors of its rounding; dropout
+    and clip off. Raises NotMeasured for any other subject.
+    """
+    fresh, batch, experiment = own_parts(opened)
+    model, plain = with_dropout(fresh, 0.0), without_clip(experiment)
+    reference = measure_step(model, batch, in_precision(plain, "fp32"))
+    found = {}
+    for low in ("bf16", "fp16"):
+        step = measure_step(model, batch, in_precision(plain, low))
+        difference = compare_steps(model, step, reference)
+        found[low] = (difference, rounding_floors(model, batch, plain, low))
+    return found
+
+
+def measure_accumulation(
+    model: nn.Module, batch: Batch, experiment: ExperimentConfig, parts: Sequence[Batch]
+) -> StepDifference:
+    """One step over micro-batches against one over the whole batch, fp32, dropout and clip off."""
+    still, plain = with_dropout(model, 0.0), in_precision(without_clip(experiment), "fp32")
+    whole = measure_step(still, batch, plain)
+    return compare_steps(still, measure_step(still, parts, plain), whole)
 
 
 def alternative_steps(

@@ -27,7 +27,7 @@ SUPPLY = {  # part of a subject -> what it has to be
     "infer": "(model, batch) -> mels (T', M) at lengths of their own, one per clip",
     "stop": "(model, batch) -> (B, T), teacher-forced probability that the frame is the last",
 }
-OWN_MODEL = "the workbook's own model and train step, a preset"
+OWN_MODEL = "a preset: it changes switches of the workbook's own model and train step"
 
 
 class NotMeasured(WorkbookError):
@@ -56,5 +56,5 @@ def own_parts(opened: OpenSubject) -> tuple[TTSModel, Batch, ExperimentConfig]:
     """
     subject = opened.subject
     if not isinstance(subject, PresetSubject):
-        raise NotMeasured(f"it takes apart {OWN_MODEL}")
+        raise NotMeasured(f"supply {OWN_MODEL}")
     return opened.model, opened.batch, subject.experiment
