@@ -17,6 +17,8 @@ from tts_core.model.attention import MultiHeadAttention
 from tts_core.model.modes import evaluating
 from tts_core.speech.batch import Batch, lengths_to_mask
 
+question = "How large is the memory beside the decoder's stream, and does the decoder move in time?"
+
 
 @contextmanager
 def recorded_attention(model: nn.Module) -> Iterator[dict[str, MultiHeadAttention]]:

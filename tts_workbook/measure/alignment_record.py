@@ -13,6 +13,8 @@ from tts_core.speech.batch import Batch
 from tts_core.training.step import StepReport
 from tts_workbook.measure.activations import cross_attention_maps
 
+question = "How did cross-attention look at several steps of a training?"
+
 
 def record_alignments(
     model: TTSModel,

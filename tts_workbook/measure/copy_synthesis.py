@@ -17,6 +17,8 @@ from tts_core.errors import WorkbookError
 from tts_workbook.measure.intelligibility import stoi
 from tts_workbook.subject.subject import SubjectError
 
+question = "Does a target give its recording back through the subject's vocoder?"
+
 COLUMNS = 100  # both signals are laid over as many, whatever their length
 LOWEST, HIGHEST = 150.0, 4500.0  # Hz, where speech has its formants
 STOI_OF_TOO_SHORT = 1e-5  # what pystoi answers where fewer than 30 of its frames are left

@@ -11,6 +11,8 @@ from tts_core.model.modes import evaluating
 from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
 from tts_workbook.subject.opened import OpenSubject
 
+question = "How good is a trained subject, teacher-forced, free-running and with the wrong text?"
+
 
 def headline(opened: OpenSubject, model: torch.nn.Module) -> dict[str, float]:
     """Of a trained model: TF, FR (over the best constant), text use and the baselines; what the subject does not supply

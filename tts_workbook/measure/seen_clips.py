@@ -19,6 +19,8 @@ from tts_workbook.subject.isolation import private_copy, unchanged_randomness
 from tts_workbook.subject.opened import OpenSubject, once_per_subject
 from tts_workbook.subject.subject import Batch
 
+question = "What do the fields of a subject show of its clips, one by one?"
+
 N_BATCHES = 12  # of `Subject.batches` that are looked at
 # correlation of frames with those of a clip they were made of; other clips of one voice reach 0.5
 LIKE = 0.6
