@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tts_workbook.diagnosis.diagnosis_report import merged
 from tts_workbook.faults.checks.in_order import CHECKS
 from tts_workbook.faults.examine import examine
-from tts_workbook.faults.finding import Finding, merged
+from tts_workbook.faults.finding import Finding
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.lab import Lab
 
