@@ -14,6 +14,8 @@ from tts_core.model.generation import infer
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
 
+question = "What comes out of text alone, and how long is it?"
+
 RUNAWAY = 3  # times the recording's length; predicted durations beyond are a failure, not speech
 
 

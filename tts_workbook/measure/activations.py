@@ -17,6 +17,8 @@ from tts_core.metrics.attention_maps import recorded_attention
 from tts_core.model.modes import evaluating
 from tts_core.speech.batch import Batch, lengths_to_mask
 
+question = "How large is the memory beside the decoder's stream, and does the decoder move in time?"
+
 
 @contextmanager
 def captured_outputs(model: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:

@@ -13,6 +13,8 @@ from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
 from tts_core.training.step import StepReport
 
+question = "How did cross-attention look at several steps of a training?"
+
 
 def record_alignments(
     model: TTSModel,

@@ -24,6 +24,8 @@ from tts_workbook.subject.module_calls import (
 from tts_workbook.subject.opened import OpenSubject, once_per_subject
 from tts_workbook.subject.subject import Batch
 
+question = "Where are text, history, memory and output of a model that nobody described?"
+
 # a prediction that moves by less than this share of the target's spread has not moved
 MOVED = 1e-4
 NOISE_SEED = 7

@@ -14,20 +14,24 @@ named.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from tts_core.config import LossConfig
 from tts_core.errors import WorkbookError
-from tts_core.speech.batch import Batch, duplicate
-from tts_core.training.losses import losses
+from tts_workbook.measure.equivalence import Difference, Equivalence, compare_batches
 from tts_workbook.measure.step_parity import comparable, relative_error, with_dropout
-from tts_workbook.subject.tensor_math import tensors_norm
+from tts_workbook.measure.supply import require
+from tts_workbook.subject.isolation import mapped
+from tts_workbook.subject.opened import OpenSubject
+from tts_workbook.subject.subject import Batch
+from tts_workbook.subject.tensor_math import Named, tensors_norm
+from tts_workbook.subject.training_step import all_parameters
+
+question = "Do k copies change loss or gradient, tensor by tensor, and does dropout's noise fall?"
 
 COPIES = (1, 2, 8, 32)
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32}
@@ -36,8 +40,6 @@ GLOBAL_BAR = 1e-5  # fp32: relative difference of the whole gradient
 # times the precision of the type: a smaller share of the whole gradient's norm is rounding
 VANISHING = 100
 MEAN_BAR = 2.0  # standard errors within which two mean gradients count as the same
-
-LossTerms = Callable[[nn.Module, Batch, LossConfig], Mapping[str, Tensor]]  # with a "total"
 
 
 @dataclass(frozen=True)
@@ -81,60 +83,36 @@ class Duplication:
 
 
 def in_dtype(batch: Batch, dtype: torch.dtype) -> Batch:
-    """The batch with its mels in `dtype`."""
-    return dataclasses.replace(batch, mel=batch.mel.to(dtype))
-
-
-def batch_gradient(
-    model: nn.Module, batch: Batch, loss_config: LossConfig, terms: LossTerms = losses
-) -> tuple[float, dict[str, Tensor]]:
-    """Total loss of `batch` and its gradient by parameter name, in the mode and precision that the
-    model is in.
-
-    The model's own gradients stay as they were; a parameter that the loss does not reach has zeros.
-    """
-    named = dict(model.named_parameters())
-    total = terms(model, batch, loss_config)["total"]
-    gradient = torch.autograd.grad(
-        total, list(named.values()), allow_unused=True, materialize_grads=True
-    )
-    return float(total.detach()), dict(zip(named, gradient, strict=True))
+    """The batch with its floating point tensors in `dtype`."""
+    return mapped(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, batch)
 
 
 def measure_duplication(
-    model: nn.Module,
-    batch: Batch,
-    k: int,
-    loss_config: LossConfig | None = None,
-    dtype: torch.dtype = torch.float64,
-    terms: LossTerms = losses,
+    opened: OpenSubject, k: int, dtype: torch.dtype = torch.float64
 ) -> Duplication:
-    """Loss and gradient of k copies of `batch` against the batch itself, in training mode with
-    every dropout off.
+    """Loss and gradient of k copies of the batch against the batch itself, fresh weights, training
+    mode, every dropout off.
 
-    Works on a copy of `model` in `dtype`; the model and the caller's random state stay as they
-    were. `terms` stands for the workbook's losses where another model brings its own. Raises
-    WorkbookError for k < 1, and for a loss or gradient that is zero or not finite: nothing is
-    relative to that.
+    Works on a model of its own in `dtype`. Activation checkpointing stays as the subject has it.
+    Raises NotMeasured without `Subject.duplicate`, WorkbookError for k < 1, and for a loss or
+    gradient that is zero or not finite: nothing is relative to that.
     """
-    loss_config = loss_config or LossConfig()
-    still = with_dropout(model, 0.0).to(dtype).train()
-    batch = in_dtype(batch, dtype)
-    with torch.random.fork_rng():
-        loss, gradient = batch_gradient(still, batch, loss_config, terms)
-        copied_loss, copied = batch_gradient(still, duplicate(batch, k), loss_config, terms)
+    require(opened, "duplicate")
+    if k < 1:
+        raise WorkbookError(f"k = {k}, but there must be one copy at least")
+    still = opened.build().to(dtype)
+    loss, gradient = _total(opened, still, in_dtype(opened.batch, dtype))
+    copies = opened.subject.duplicate(opened.batch, k)
+    copied_loss, copied = _total(opened, still, in_dtype(copies, dtype))
     names = comparable(gradient)
     size = _norm(gradient, names)
     if not (math.isfinite(loss) and math.isfinite(size)) or loss == 0 or size == 0:
         raise WorkbookError(
-            f"copies of {', '.join(batch.ids[:4])}: the loss is {loss}, its gradient has norm"
-            f" {size}; both must be finite and above zero to be compared with those of the copies"
+            f"copies: the loss is {loss}, its gradient has norm {size}; both must be finite and"
+            " above zero to be compared with those of the copies"
         )
-    names = [
-        name
-        for name in names
-        if _norm(gradient, [name]) > VANISHING * torch.finfo(dtype).eps * size
-    ]
+    smallest = VANISHING * torch.finfo(dtype).eps * size
+    names = [name for name in names if _norm(gradient, [name]) > smallest]
     return Duplication(
         k,
         dtype,
@@ -143,6 +121,20 @@ def measure_duplication(
         {name: relative_error(copied, gradient, [name]) for name in names},
         tuple(name for name in gradient if name not in names),
     )
+
+
+def _total(opened: OpenSubject, model: nn.Module, batch: Batch) -> tuple[float, Named]:
+    """The total without dropout, and its gradient."""
+    return _with_gradient(model, opened.losses(model, batch)["total"])
+
+
+def _with_gradient(model: nn.Module, total: Tensor) -> tuple[float, Named]:
+    """A loss and its gradient by parameter name; a parameter that it does not reach has zeros."""
+    named = dict(all_parameters(model))
+    gradient = torch.autograd.grad(
+        total, list(named.values()), allow_unused=True, materialize_grads=True
+    )
+    return float(total.detach()), dict(zip(named, gradient, strict=True))
 
 
 @dataclass(frozen=True)
@@ -169,45 +161,38 @@ class GradientNoise:
 
 
 def measure_gradient_noise(
-    model: nn.Module,
-    batch: Batch,
-    k: int,
-    draws: int,
-    dropout: float = 0.1,
-    loss_config: LossConfig | None = None,
-    seed: int = 0,
-    terms: LossTerms = losses,
+    opened: OpenSubject, k: int, draws: int, dropout: float = 0.1
 ) -> GradientNoise:
     """The spread of the gradient of k copies over `draws` seeded draws of dropout with probability
-    `dropout`.
+    `dropout` in every dropout module.
 
-    Works on a copy of `model`, in its own precision; model and random state stay as they were. No
-    two draws, of one k or of two, share their masks. Raises WorkbookError for fewer than two draws,
-    and for a gradient that is not finite.
+    Works on a fresh model, in its own precision; the caller's random state stays as it was. No two
+    draws, of one k or of two, share their masks. Raises NotMeasured without `Subject.duplicate`,
+    WorkbookError for fewer than two draws, and for a gradient that is not finite.
     """
+    require(opened, "duplicate")
     if draws < 2:
         raise WorkbookError(f"draws = {draws}, but a spread needs two or more")
-    loss_config = loss_config or LossConfig()
-    noisy, copies = with_dropout(model, dropout).train(), duplicate(batch, k)
-    total: dict[str, Tensor] = {}
+    noisy = with_dropout(opened.build(), dropout).train()
+    copies = opened.subject.duplicate(opened.batch, k)
+    total: Named = {}
     squares = 0.0
     with torch.random.fork_rng():
         for draw in range(draws):
-            torch.manual_seed(1_000_003 * (1000 * seed + k) + draw)
-            _, gradient = batch_gradient(noisy, copies, loss_config, terms)
-            for name in comparable(gradient):
-                total[name] = (
-                    total[name] + gradient[name].double()
-                    if name in total
-                    else gradient[name].double()
-                )
-            squares += _norm(gradient, comparable(gradient)) ** 2
+            torch.manual_seed(1_000_003 * (1000 * opened.seed + k) + draw)
+            terms = opened.subject.losses(noisy, copies)
+            _, gradient = _with_gradient(noisy, terms["total"])
+            names = comparable(gradient)
+            for name in names:
+                tensor = gradient[name].double()
+                total[name] = total[name] + tensor if name in total else tensor
+            squares += _norm(gradient, names) ** 2
     mean = {name: tensor / draws for name, tensor in total.items()}
     variance = (squares - draws * _norm(mean, mean) ** 2) / (draws - 1)
     if not math.isfinite(variance):
         raise WorkbookError(
-            f"copies of {', '.join(batch.ids[:4])} with dropout {dropout:g}: a gradient is not"
-            " finite; compare one step without dropout, and check the input mels for NaN"
+            f"copies with dropout {dropout:g}: a gradient is not finite; compare one step without"
+            " dropout, and check the input mels for NaN"
         )
     return GradientNoise(k, draws, max(variance, 0.0) ** 0.5, mean)
 
@@ -242,3 +227,9 @@ def noise_exponent(noises: Mapping[int, float]) -> float:
 def _norm(tensors: Mapping[str, Tensor], names: Iterable[str]) -> float:
     """Euclidean norm over the tensors in `names`."""
     return tensors_norm([tensors[name] for name in names])
+
+
+def beside_rounding(opened: OpenSubject, single: Mapping[int, Duplication]) -> Equivalence:
+    """fp32 measurements by k, held to the subject's own rounding floor instead of a fixed bar."""
+    changes = {k: Difference(one.loss, one.gradient) for k, one in single.items()}
+    return Equivalence(changes, compare_batches(opened, {}, "duplicate").floor)

@@ -16,6 +16,8 @@ from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.subject import Batch, SubjectError
 from tts_workbook.subject.tensor_math import difference, tensors_norm
 
+question = "Does the same batch, written otherwise, change loss or gradient beyond rounding?"
+
 FP32 = 1e-5  # what fp32 sums in another order may differ by, whatever the floor
 FLOORS = 10.0  # how many times what rounding does
 # beyond this no number format explains a difference; between the bars, 16-bit sums may

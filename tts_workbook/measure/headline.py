@@ -14,6 +14,8 @@ from tts_workbook.subject.subject import supplied
 
 question = "how good is the trained model, beside its yardsticks?"
 
+question = "How good is a trained subject, teacher-forced, free-running and with the wrong text?"
+
 
 def headline(opened: OpenSubject, model: torch.nn.Module) -> dict[str, float]:
     """Of a trained model: TF, FR (over the best constant), text use and the baselines; what the

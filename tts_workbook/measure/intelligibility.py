@@ -22,6 +22,8 @@ from tts_core.speech.folder import scan_folder
 from tts_workbook.corpus.pronunciations import english_dictionary
 from tts_workbook.corpus.recogniser import recognise, recognise_one_of
 
+question = "Can it be understood?"
+
 # Griffin-Lim starts from random phases: word error rates are means over fixed seeds
 N_PHASE_SEEDS = 8
 

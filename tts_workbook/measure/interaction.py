@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from tts_core.errors import WorkbookError
 
+question = "Do two causes of one damage multiply, or does one hide the other?"
+
 
 @dataclass(frozen=True)
 class TwoByTwo:

@@ -24,6 +24,8 @@ from tts_workbook.measure.intelligibility import (
 )
 from tts_workbook.measure.time_warping import warp
 
+question = "How good is a version of a clip, heard by one judge?"
+
 
 @dataclass(frozen=True)
 class Judged:

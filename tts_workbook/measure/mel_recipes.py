@@ -15,6 +15,8 @@ from tts_core.config import AudioConfig
 from tts_core.speech.audio import griffin_lim, log_mel
 from tts_workbook.measure.intelligibility import stoi
 
+question = "What does a mel recipe lose on the way through one vocoder?"
+
 
 @dataclass(frozen=True)
 class CopySynthesis:

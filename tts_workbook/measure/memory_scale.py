@@ -24,6 +24,8 @@ from tts_core.speech.batch import Batch
 from tts_core.training.losses import loss_sums
 from tts_workbook.measure.activations import attention_entropy
 
+question = "What does cross-attention do as the memory grows?"
+
 FACTORS = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0)
 PARTS = ("query", "key", "value", "output")
 

@@ -1,36 +1,40 @@
-"""One step of any model, module by module: which loss reaches it, who pulls harder, how far the
+"""One step of any subject, module by module: which loss reaches it, who pulls harder, how far the
 optimiser moves it.
 
-Modules are those that own parameters; where they are more than a figure has rows for, they are
-taken together by the longest common paths that are few enough.
+Every share is taken of the weighted losses, as the total holds them: a norm over the sum of the
+losses' norms, so that the shares of one module add up to 1 whatever multiplies them all, a global
+clip included. A cosine is only there where both losses reach: zeros have no direction.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from torch import Tensor
+import torch
+from torch import nn
 
-from tts_workbook.measure.observed_steps import observe_steps
+from tts_workbook.measure.module_groups import PerModule, module_norms, modules_of
 from tts_workbook.measure.term_gradients import declared, span, term_gradients
 from tts_workbook.subject.interventions import kept_scalers
 from tts_workbook.subject.isolation import private_copy, unchanged_randomness
-from tts_workbook.subject.opened import OpenSubject
-from tts_workbook.subject.tensor_math import dot_product, tensors_norm
+from tts_workbook.subject.opened import OpenSubject, once_per_subject
+from tts_workbook.subject.presets import PresetSubject
+from tts_workbook.subject.tensor_math import Named, dot_product, tensors_norm
 from tts_workbook.subject.training_step import all_parameters, plain_step
 
-MOST_MODULES = 36  # rows of a figure
+question = "In one step: what reaches each module, which loss pulls it, and how far does it move?"
 
-PerModule = dict[str, float]
+# a step may wait for an accumulation, or for a loss scaler to back off from 2^16 to 2^-8
+MAX_CALLS = 24
 
 
 @dataclass(frozen=True)
 class ModuleAudit:
     """One step on fresh weights, without dropout but for the update. Norms by module, in the
-    model's order.
+    model's order, fp32, before any clip.
     """
 
     modules: Mapping[str, list[str]]  # module -> names of its parameters
@@ -61,127 +65,148 @@ class ModuleAudit:
         return [name for name in self.terms if "mel" in name.lower()]
 
     @property
+    def mel_norm(self) -> PerModule:
+        """Norms of the mel term's gradient; of the total's where no term is called after it."""
+        return self.norm[self.mel_terms[0] if self.mel_terms else "total"]
+
+    @property
+    def total_norm(self) -> float:
+        """Norm of the total's whole gradient."""
+        return math.hypot(*self.norm["total"].values())
+
+    @property
+    def unreached_modules(self) -> list[str]:
+        """Modules whose gradient of the total is exactly zero or absent."""
+        return [path for path, norm in self.norm["total"].items() if norm == 0.0]
+
+    @property
     def shared(self) -> list[str]:
         """Modules that more than one term reaches and pulls at."""
-        pulled = (
-            set.intersection(*(set(share) for share in self.share.values()))
-            if self.share
-            else set()
-        )
-        return [
-            path
-            for path in self.modules
-            if path in pulled and sum(self.norm[term][path] > 0 for term in self.terms) > 1
-        ]
+        if not self.share:
+            return []
+        pulled = set.intersection(*(set(share) for share in self.share.values()))
+        reaching = {
+            path: sum(self.norm[term][path] > 0 for term in self.terms) for path in self.modules
+        }
+        return [path for path in self.modules if path in pulled and reaching[path] > 1]
 
 
+@once_per_subject
 def audit_modules(opened: OpenSubject) -> ModuleAudit:
-    """One forward pass per loss, and one train step of a model of its own."""
+    """The gradient of every loss, and one train step of a model of its own. Nothing changes in
+    `opened.model`.
+    """
     gradients = term_gradients(opened)
     parameters = dict(all_parameters(opened.model))
-    modules = grouped(parameters)
-    norm = {name: _norms(modules, gradient) for name, gradient in gradients.items()}
-    alive = [
-        name for name in gradients if name != "total" and tensors_norm(gradients[name].values()) > 0
-    ]
-    sizes = [tensors_norm(gradients[name].values()) for name in (*alive, "total")]
-    explained = alive and sizes[-1] > 0 and all(map(math.isfinite, sizes))
-    coefficients, unshown = (
-        span(gradients["total"], [gradients[name] for name in alive]) if explained else ([], 0.0)
-    )
-    weights = {name: 0.0 for name in gradients if name != "total"} | dict(zip(alive, coefficients))
+    modules = modules_of(opened.model)
+    norm = {name: module_norms(modules, gradient) for name, gradient in gradients.items()}
+    weights, unshown = loss_weights(opened)
     trained = [
         name
         for name, parameter in parameters.items()
         if parameter.requires_grad and not declared(name, opened.subject.frozen)
     ]
+    total = gradients["total"]
+    unreached = [name for name in trained if name not in total or not total[name].any()]
     return ModuleAudit(
-        modules,
-        norm,
-        weights,
-        unshown,
-        _shares(norm, weights),
-        _cosines(modules, gradients, norm),
-        tuple(
-            name
-            for name in trained
-            if not gradients["total"].get(name, parameters[name].new_zeros(1)).any()
-        ),
-        len(trained),
-        _update_ratio(opened, modules),
+        modules=modules,
+        norm=norm,
+        weights=weights,
+        unshown=unshown,
+        share=shares(norm, weights),
+        cosine=cosines(modules, gradients),
+        unreached=tuple(unreached),
+        n_trained=len(trained),
+        update_ratio=_update_ratio(opened, modules),
     )
 
 
-def grouped(names: Iterable[str], most: int = MOST_MODULES) -> dict[str, list[str]]:
-    """Parameter names by module path, cut to the greatest depth at which there are at most `most`
-    of them.
+def loss_weights(opened: OpenSubject) -> tuple[dict[str, float], float]:
+    """Weight of each term in the total's gradient, and the squared share of that gradient which no
+    term explains. A preset says its weights; of any other subject they are those that fit best.
     """
-    owners = {name: name.rpartition(".")[0] or name for name in names}
-    depth = max((path.count(".") + 1 for path in owners.values()), default=1)
-    while True:
-        groups: dict[str, list[str]] = {}
-        for name, path in owners.items():
-            groups.setdefault(".".join(path.split(".")[:depth]), []).append(name)
-        if len(groups) <= most or depth == 1:
-            return groups
-        depth -= 1
+    if isinstance(opened.subject, PresetSubject):
+        config = opened.subject.experiment.loss
+        own = {"mel": 1.0, "duration": config.duration_weight, "stop": config.stop_weight}
+        return own, 0.0
+    gradients = term_gradients(opened)
+    weights = dict.fromkeys((name for name in gradients if name != "total"), 0.0)
+    sizes = {name: tensors_norm(gradient.values()) for name, gradient in gradients.items()}
+    alive = [name for name in weights if sizes[name] > 0]
+    finite = all(math.isfinite(sizes[name]) for name in (*alive, "total"))
+    if not alive or not finite or sizes["total"] == 0:
+        return weights, 0.0
+    found, unshown = span(gradients["total"], [gradients[name] for name in alive])
+    return weights | dict(zip(alive, found, strict=True)), unshown
 
 
-def _norms(modules: Mapping[str, list[str]], tensors: Mapping[str, Tensor]) -> PerModule:
-    return {
-        path: tensors_norm([tensors[name] for name in names if name in tensors])
-        for path, names in modules.items()
-    }
-
-
-def _shares(norm: Mapping[str, PerModule], weights: Mapping[str, float]) -> dict[str, PerModule]:
+def shares(norm: Mapping[str, PerModule], weights: Mapping[str, float]) -> dict[str, PerModule]:
+    """Term -> its part of the sum of the weighted terms' norms, by module, where one reaches."""
     pulls = {
-        term: {path: abs(weight) * norm[term][path] for path in norm[term]}
+        term: {path: abs(weight) * size for path, size in norm[term].items()}
         for term, weight in weights.items()
     }
     sums = {path: sum(pull[path] for pull in pulls.values()) for path in norm["total"]}
+    reached = [path for path, total in sums.items() if total > 0]
     return {
-        term: {path: pull[path] / total for path, total in sums.items() if total > 0}
-        for term, pull in pulls.items()
+        term: {path: pull[path] / sums[path] for path in reached} for term, pull in pulls.items()
     }
 
 
-def _cosines(
-    modules: Mapping[str, list[str]],
-    gradients: Mapping[str, Mapping[str, Tensor]],
-    norm: Mapping[str, PerModule],
+def cosines(
+    modules: Mapping[str, list[str]], gradients: Mapping[str, Named]
 ) -> dict[tuple[str, str], PerModule]:
+    """Cosine between the gradients of two terms, by module, where both reach."""
+    terms = [name for name in gradients if name != "total"]
+    return {(a, b): _cosine(modules, gradients[a], gradients[b]) for a, b in combinations(terms, 2)}
+
+
+def _cosine(modules: Mapping[str, list[str]], a: Named, b: Named) -> PerModule:
+    norm_a, norm_b = module_norms(modules, a), module_norms(modules, b)
     found = {}
-    for a, b in combinations([name for name in gradients if name != "total"], 2):
-        both = gradients[a].keys() & gradients[b].keys()
-        found[a, b] = {
-            path: (
-                dot_product(gradients[a], gradients[b], [name for name in names if name in both])
-                / (norm[a][path] * norm[b][path])
-            )
-            for path, names in modules.items()
-            if norm[a][path] > 0 and norm[b][path] > 0
-        }
+    for path, names in modules.items():
+        size = norm_a[path] * norm_b[path]
+        if size > 0:
+            both = [name for name in names if name in a and name in b]
+            found[path] = dot_product(a, b, both) / size
     return found
 
 
 def _update_ratio(opened: OpenSubject, modules: Mapping[str, list[str]]) -> PerModule:
     """Train a fresh model until its optimiser has stepped once, as the subject does it, dropout and
-    all.
+    all. Empty where it never steps, and where the step raises.
     """
-    seen = observe_steps(opened)
-    if seen.step is None:
-        return {}
     model = opened.build()
     before = {name: parameter.detach().clone() for name, parameter in all_parameters(model)}
-    with unchanged_randomness(opened.seed), kept_scalers():
-        optimizer = opened.subject.make_optimizer(model)
-        for _ in range(seen.steps[0].call):
-            model.train()
-            if opened.subject.train_step is None:
-                plain_step(model, optimizer, private_copy(opened.batch), opened.subject.losses)
-            else:
-                opened.subject.train_step(model, optimizer, private_copy(opened.batch))
+    try:
+        stepped = train_until_moved(opened, model)
+    except Exception:
+        # the subject's code may raise anything: a loss that is not finite, first of all
+        return {}
+    if not stepped:
+        return {}
     moved = {name: parameter.detach() - before[name] for name, parameter in all_parameters(model)}
-    size, change = _norms(modules, before), _norms(modules, moved)
+    size, change = module_norms(modules, before), module_norms(modules, moved)
     return {path: change[path] / size[path] for path in modules if size[path] > 0}
+
+
+def train_until_moved(opened: OpenSubject, model: nn.Module) -> bool:
+    """Call the subject's train step on `model` until a weight has moved: a step may wait for an
+    accumulation, and a loss scaler may skip it. False where the optimiser never steps.
+    """
+    before = [parameter.detach().clone() for _, parameter in all_parameters(model)]
+    subject, steps = opened.subject, []
+    with unchanged_randomness(opened.seed), kept_scalers():
+        optimizer = subject.make_optimizer(model)
+        optimizer.register_step_post_hook(lambda *_: steps.append(1))
+        for _ in range(MAX_CALLS):
+            model.train()
+            batch = private_copy(opened.batch)
+            if subject.train_step is None:
+                plain_step(model, optimizer, batch, subject.losses)
+            else:
+                subject.train_step(model, optimizer, batch)
+            now = [parameter.detach() for _, parameter in all_parameters(model)]
+            if steps and not all(map(torch.equal, now, before)):
+                return True
+    return bool(steps)

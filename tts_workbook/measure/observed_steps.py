@@ -29,6 +29,8 @@ from tts_workbook.subject.subject import Batch
 from tts_workbook.subject.tensor_math import Named, cosine, factor, only, tensors_norm
 from tts_workbook.subject.training_step import all_parameters, plain_step
 
+question = "What does a subject's train step do, seen from outside?"
+
 # two of which one is not the end of an accumulation begun elsewhere; the third finds a marker
 N_STEPS = 3
 # cosine with a marker of the gradient's size: 0.7 or more where it survives, under 0.01 by chance

@@ -19,8 +19,14 @@ from tts_core.speech.batch import Batch
 from tts_core.training.loop import fit
 from tts_core.training.losses import losses
 from tts_core.training.state import start_training
-from tts_workbook.measure.step_parity import comparable, relative_error
+from tts_workbook.measure.step_parity import comparable, relative_error, without_clip
+from tts_workbook.measure.supply import own_parts
+from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.tensor_math import tensors_norm
+
+question = "Do clip, clearing, AdamW and the precision of the stop loss change what a step does?"
+
+CLIP_STEPS = 30
 
 Clearing = Literal["none", "zeros", "nothing"]
 
@@ -65,6 +71,33 @@ def short_run(
         [report["gradient_norm"] for report in training.history],
         training.model,
     )
+
+
+def measure_clip_runs(opened: OpenSubject, steps: int = CLIP_STEPS) -> dict[str, ShortRun]:
+    """Some steps of a preset from one start: with the clip, without it, and with the clip from
+    weights that are off by a rounding. Raises NotMeasured for any other subject, whose clip is
+    inside its step.
+    """
+    model, batch, experiment = own_parts(opened)
+    return {
+        "clip 1.0": short_run(model, batch, experiment, steps),
+        "no clip": short_run(model, batch, without_clip(experiment), steps),
+        "clip 1.0, nudged": short_run(nudged(model), batch, experiment, steps),
+    }
+
+
+def measure_clearing(
+    model: nn.Module, batch: Batch, experiment: ExperimentConfig
+) -> dict[str, float]:
+    """Distance of the weights after 3 steps from those of the step's own way to clear gradients:
+    "zeros" fills them with zeros, "nothing" lets them pile up (the control).
+    """
+    own = short_run(model, batch, experiment, 3).model
+    ways: tuple[Clearing, ...] = ("zeros", "nothing")
+    return {
+        way: weight_difference(short_run(model, batch, experiment, 3, way).model, own)
+        for way in ways
+    }
 
 
 def nudged(model: nn.Module, size: float = 1e-6) -> nn.Module:

@@ -12,6 +12,8 @@ from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
 
+question = "Does generation in a layout, fed the true history, give the teacher-forced output?"
+
 
 @dataclass(frozen=True)
 class LayoutParity:

@@ -19,6 +19,8 @@ from tts_workbook.subject.module_calls import change_output, output_changed, tra
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.subject import Batch
 
+question = "What does a loss say when the model is made to predict a given mel?"
+
 # of the target's spread: how near the prediction has to come to what it was made to be
 CLOSE = 0.01
 # a last layer that moves the prediction by less than this per unit does not reach it

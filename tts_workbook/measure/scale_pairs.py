@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
-from tts_core.config import ExperimentConfig
-from tts_core.model.tts import TTSModel
-from tts_core.speech.batch import Batch
-from tts_workbook.measure.gradients import gradient_norms, text_share
+from tts_workbook.measure.gradient_spread import text_share
 from tts_workbook.measure.mel_path import mel_path_norms, thinnest
 from tts_workbook.measure.memory_scale import cross_attention_state, with_memory_scale
+from tts_workbook.measure.module_groups import module_norms, modules_of
 from tts_workbook.measure.step_parity import (
     compare_steps,
     in_precision,
@@ -25,15 +23,11 @@ from tts_workbook.measure.step_parity import (
     with_dropout,
     without_clip,
 )
+from tts_workbook.measure.supply import own_parts
+from tts_workbook.measure.term_gradients import mel_gradient
+from tts_workbook.subject.opened import OpenSubject
 
-
-@dataclass(frozen=True)
-class Specimen:
-    """What one step is measured on."""
-
-    model: TTSModel
-    batch: Batch
-    experiment: ExperimentConfig
+question = "What does the scale of the memory alone do to a fresh model?"
 
 
 @dataclass(frozen=True)
@@ -55,22 +49,19 @@ class ScalePair:
     coarsened: float
 
 
-def measure_scale_pair(sound: Specimen, sick: Specimen) -> ScalePair:
-    """Measure both as they are, and `sick` with its memory at scale 1; nothing changes in
-    either.
+def measure_scale_pair(sound: OpenSubject, sick: OpenSubject) -> ScalePair:
+    """Measure both as they are, and `sick` with its memory at scale 1; nothing changes in either.
+    Raises NotMeasured where one is no preset.
     """
-    state = cross_attention_state(sick.model, sick.batch, sick.experiment)
-    at_scale_one = with_memory_scale(sick.model, sick.model.config.memory_scale / state.memory_std)
-    scaled = Specimen(at_scale_one, sick.batch, sick.experiment)
-    at_one = cross_attention_state(scaled.model, scaled.batch, scaled.experiment)
-    text = {
-        name: text_share(gradient_norms(one.model, one.batch, one.experiment, "mel"))
-        for name, one in (("sound", sound), ("sick", sick), ("scaled", scaled))
-    }
-    path = {
-        name: mel_path_norms(one.model, one.batch, one.experiment)
-        for name, one in (("sound", sound), ("sick", sick), ("scaled", scaled))
-    }
+    model, batch, experiment = own_parts(sick)
+    state = cross_attention_state(model, batch, experiment)
+    scaled = at_memory_scale(sick, model.config.memory_scale / state.memory_std)
+    at_one = cross_attention_state(*own_parts(scaled))
+    three = {"sound": sound, "sick": sick, "scaled": scaled}
+    text = {}
+    for name, one in three.items():
+        text[name] = text_share(module_norms(modules_of(one.model), mel_gradient(one)))
+    path = {name: mel_path_norms(one) for name, one in three.items()}
     thin, regained = (
         math.log10(thinnest(path[name], path["sound"])[1]) for name in ("sick", "scaled")
     )
@@ -85,13 +76,20 @@ def measure_scale_pair(sound: Specimen, sick: Specimen) -> ScalePair:
     )
 
 
-def _bf16_error(one: Specimen) -> float:
+def at_memory_scale(opened: OpenSubject, factor: float) -> OpenSubject:
+    """The same preset, same weights, whose memory is multiplied by `factor`."""
+    build = opened.subject.build_model
+    subject = replace(opened.subject, build_model=lambda: with_memory_scale(build(), factor))
+    return OpenSubject(subject, opened.seed)
+
+
+def _bf16_error(one: OpenSubject) -> float:
     """Relative error of the gradient at `mel_projection_in` in bf16, dropout and clip off."""
-    model, experiment = with_dropout(one.model, 0.0), without_clip(one.experiment)
-    low, reference = (
-        measure_step(model, one.batch, in_precision(experiment, name)) for name in ("bf16", "fp32")
-    )
-    return compare_steps(model, low, reference).modules["mel_projection_in"]
+    model, batch, experiment = own_parts(one)
+    still, unclipped = with_dropout(model, 0.0), without_clip(experiment)
+    low = measure_step(still, batch, in_precision(unclipped, "bf16"))
+    reference = measure_step(still, batch, in_precision(unclipped, "fp32"))
+    return compare_steps(still, low, reference).modules["mel_projection_in"]
 
 
 def columns(pairs: Sequence[ScalePair]) -> dict[str, list[float]]:

@@ -21,6 +21,8 @@ from tts_workbook.subject.subject import Batch, supplied
 
 question = "which clips does training see?"
 
+question = "What do the fields of a subject show of its clips, one by one?"
+
 N_BATCHES = 12  # of `Subject.batches` that are looked at
 # correlation of frames with those of a clip they were made of; other clips of one voice reach 0.5
 LIKE = 0.6

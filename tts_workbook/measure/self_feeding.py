@@ -20,6 +20,8 @@ from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
 
+question = "How does the error grow while a model hears only itself?"
+
 N_STARTS = 32
 
 

@@ -21,9 +21,14 @@ from tts_core.speech.batch import Batch
 from tts_core.training.precision import DTYPES, choose_precision
 from tts_core.training.state import start_training
 from tts_core.training.step import StepReport, train_step
-from tts_workbook.measure.gradients import MAX_SKIPPED_STEPS, audited_modules
-from tts_workbook.subject.tensor_math import dot_product
+from tts_workbook.measure.module_groups import audited_modules
+from tts_workbook.measure.supply import own_parts
+from tts_workbook.subject.opened import OpenSubject
+from tts_workbook.subject.tensor_math import cosine, difference
 
+question = "Is a step in another precision, or made in another way, the same step?"
+
+MAX_SKIPPED_STEPS = 20  # a loss scale of 65,536 halved so often is below 1
 FLOORS = ("gradient rounded", "output rounded", "weights rounded")
 WEIGHT_ROUNDINGS = 5
 
@@ -143,10 +148,10 @@ def compare_steps(model: nn.Module, step: MeasuredStep, reference: MeasuredStep)
     return StepDifference(
         loss=abs(step.loss - reference.loss) / abs(reference.loss),
         gradient=relative_error(a, b, every),
-        gradient_cosine=cosine(a, b, every),
+        gradient_cosine=direction(a, b, every),
         update=relative_error(step.update, reference.update, every),
         modules={path: relative_error(a, b, names) for path, names in owned.items()},
-        module_cosines={path: cosine(a, b, names) for path, names in owned.items()},
+        module_cosines={path: direction(a, b, names) for path, names in owned.items()},
     )
 
 
@@ -156,18 +161,21 @@ def comparable(names: Sequence[str] | Mapping[str, Tensor]) -> list[str]:
 
 
 def relative_error(a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: Sequence[str]) -> float:
-    """Norm of a - b over norm of b, both over the tensors in `names`; 0 where both are zero."""
-    apart = sum(float((a[name].double() - b[name].double()).square().sum()) for name in names)
-    size = sum(float(b[name].double().square().sum()) for name in names)
-    return 0.0 if apart == 0 else (apart / max(size, 1e-300)) ** 0.5
+    """Norm of a - b over norm of b, both over the tensors in `names`, in fp64; 0 where both are
+    zero.
+    """
+    return difference(_in_fp64(a, names), _in_fp64(b, names))
 
 
-def cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: Sequence[str]) -> float:
-    """Cosine of the angle between two sets of tensors; 1 where they are equal, zeros included."""
-    dot, aa, bb = (dot_product(x, y, names) for x, y in ((a, b), (a, a), (b, b)))
-    if aa == bb == 0:
-        return 1.0
-    return min(dot / max((aa * bb) ** 0.5, 1e-300), 1.0)
+def direction(a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: Sequence[str]) -> float:
+    """Cosine of the angle between two sets of tensors, at most 1; 0 where one is zero: zeros have
+    no direction.
+    """
+    return min(cosine(_in_fp64(a, names), _in_fp64(b, names)), 1.0)
+
+
+def _in_fp64(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    return {name: tensors[name].double() for name in names}
 
 
 def rounding_floors(
@@ -248,6 +256,32 @@ def _with_gradient(
         gradient,
         {name: place - model.get_parameter(name).detach() for name, place in places.items()},
     )
+
+
+def measure_precision(
+    opened: OpenSubject,
+) -> dict[str, tuple[StepDifference, dict[str, StepDifference]]]:
+    """Precision -> one step of a preset in it against fp32, and the floors of its rounding; dropout
+    and clip off. Raises NotMeasured for any other subject.
+    """
+    fresh, batch, experiment = own_parts(opened)
+    model, plain = with_dropout(fresh, 0.0), without_clip(experiment)
+    reference = measure_step(model, batch, in_precision(plain, "fp32"))
+    found = {}
+    for low in ("bf16", "fp16"):
+        step = measure_step(model, batch, in_precision(plain, low))
+        difference = compare_steps(model, step, reference)
+        found[low] = (difference, rounding_floors(model, batch, plain, low))
+    return found
+
+
+def measure_accumulation(
+    model: nn.Module, batch: Batch, experiment: ExperimentConfig, parts: Sequence[Batch]
+) -> StepDifference:
+    """One step over micro-batches against one over the whole batch, fp32, dropout and clip off."""
+    still, plain = with_dropout(model, 0.0), in_precision(without_clip(experiment), "fp32")
+    whole = measure_step(still, batch, plain)
+    return compare_steps(still, measure_step(still, parts, plain), whole)
 
 
 def alternative_steps(

@@ -15,6 +15,8 @@ from torch import Tensor
 from tts_core.errors import WorkbookError
 from tts_core.training.losses import masked_stop_bce
 
+question = "Is the stop head better than a constant probability?"
+
 
 @dataclass(frozen=True)
 class StopCalibration:

@@ -23,8 +23,20 @@ FURTHEST = 0.3  # of a parameter's own deviation: how far it is disturbed at mos
 @once_per_subject
 def term_gradients(opened: OpenSubject) -> dict[str, Named]:
     """Term ("total" too) -> its gradient at fresh weights, without dropout."""
+    return opened.gradients(opened.build())
+
+
+@once_per_subject
+def mel_gradient(opened: OpenSubject) -> Named:
+    """The gradient of the term that is called after the mel, of the total where none is."""
     model = opened.build()
-    return {name: opened.gradient(model, term=name) for name in opened.losses(model)}
+    return opened.gradient(model, term=mel_term(opened.losses(model)))
+
+
+def mel_term(terms: Iterable[str]) -> str:
+    """The first of the terms that is called after the mel, else "total"."""
+    named = [name for name in terms if name != "total" and "mel" in name.lower()]
+    return named[0] if named else "total"
 
 
 def span(total: Named, parts: list[Named]) -> tuple[list[float], float]:

@@ -15,6 +15,8 @@ from torch import Tensor
 from tts_core.errors import WorkbookError
 from tts_workbook.measure.intelligibility import mel_cepstrum
 
+question = "What would a sound be worth if its timing were right?"
+
 
 def warping_path(log_mel: Tensor, reference: Tensor) -> np.ndarray:
     """Pairs (P, 2) of frames (of `log_mel` (T', M), of `reference` (T, M)), both rising, from both

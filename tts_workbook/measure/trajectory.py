@@ -23,6 +23,8 @@ from tts_core.speech.batch import Batch
 from tts_core.training.step import StepReport
 from tts_workbook.measure.activations import time_variance_share
 
+question = "Did a training sit on a plateau, and did its decoder collapse there?"
+
 PLATEAU_BAND = 0.05  # relative distance from the best constant
 PLATEAU_MIN_STEPS = 50
 COLLAPSE_SHARE = 0.10  # of decoder-output variance across time

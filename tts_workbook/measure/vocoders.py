@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from tts_core.config import AudioConfig, from_dict
 from tts_core.errors import WorkbookError
 
+question = "How does a mel sound through a neural vocoder?"
+
 BACKBONES = ("VocosBackbone", "VocosResNetBackbone")
 HEADS = ("ISTFTHead", "IMDCTSymExpHead", "IMDCTCosHead")
 OWN_FEATURES = "vocos.feature_extractors.MelSpectrogramFeatures"

@@ -239,7 +239,7 @@ def _fill(section: Section, folder: Path, by_runner: bool) -> None:
     state = read_state(folder, section.number)
     parameters = state.parameters if state is not None else {}
     hidden = {"out", "data"}
-    if parameters.get("subject"):
+    if parameters.get("subject") or ":" in (parameters.get("subjects") or ""):
         hidden |= {name for name, field in FIELDS.items() if field.of_presets}
     section.parameters = {name: value for name, value in parameters.items() if name not in hidden}
 

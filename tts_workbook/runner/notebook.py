@@ -96,9 +96,9 @@ class Notebook:
         names = ("tts-overfit-workbook", "python", "torch", "torchaudio", "numpy")
         versions = ", ".join(f"{name} {about['versions'][name]}" for name in names)
         p = self.parameters
-        studied = (
-            f"subject {p.subject}" if p.subject else f"precision {p.precision}, data {p.data.name}"
-        )
+        studied = f"precision {p.precision}, data {p.data.name}"
+        if p.subject or p.subjects:
+            studied = f"subject {p.subject or p.subjects}"
         print(
             f"{versions} · device {about['device']}, {about['threads']} threads · profile"
             f" {p.profile}, seed {p.seed}, {studied}"

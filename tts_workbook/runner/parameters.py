@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tts_core.config import PRESETS
 from tts_core.errors import WorkbookError
 from tts_workbook.subject.addresses import WANTED, absolute_address, is_address
 
@@ -74,6 +75,19 @@ def _address(value: Any) -> str:
     if isinstance(value, str) and is_address(value):
         return value
     raise ValueError(WANTED)
+
+
+def _subjects(value: Any) -> str:
+    """Addresses and names of presets with commas between, without spaces."""
+    wanted = f"{', '.join(PRESETS)} or {WANTED}, several with commas between"
+    if not isinstance(value, str):
+        raise ValueError(wanted)
+    names = [name.strip() for name in value.split(",")]
+    if not all(name in PRESETS or is_address(name) for name in names):
+        raise ValueError(wanted)
+    if len(set(names)) < len(names):
+        raise ValueError("each subject once")
+    return ",".join(names)
 
 
 def _scheduler(value: Any) -> str:
@@ -229,6 +243,12 @@ class Parameters:
         " presets",
         option="pkg.module:name",
     )
+    subjects: str = _parameter(
+        _subjects,
+        "",
+        "what is studied side by side, with commas between: presets (healthy, no_norm, seed)"
+        f" and models of yours ({WANTED}); default: the notebook's presets",
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, in the order of the schema."""
@@ -322,7 +342,9 @@ def settle(
     values |= given
     values["data"] = _resolve(values["data"], base) if values["data"] else bundled_data()
     values["out"] = _resolve(values["out"], base) if values["out"] else default_out
-    values |= {name: _placed(name, values[name], base) for name in ("vocoder", "subject")}
+    values |= {
+        name: _placed(name, values[name], base) for name in ("vocoder", "subject", "subjects")
+    }
     if values["scheduler"] and values["executor"] != "dask":
         raise WorkbookError(
             f"{where}: scheduler = {values['scheduler']!r} goes with executor = 'dask' alone, but"
@@ -367,6 +389,8 @@ def _placed(name: str, value: Any, base: Path) -> Any:
         return value
     if name == "subject":
         return absolute_address(value, base)
+    if name == "subjects":
+        return ",".join(absolute_address(one, base) for one in value.split(","))
     return str(_resolve(value, base)) if FIELDS[name].is_path else value
 
 

@@ -181,7 +181,8 @@ def key_parts(
         "data": data,
         "upstream": dict(upstream),
     }
-    if subject and "subject" in source.declared:
+    takes = "subject" in source.declared or "subjects" in source.declared
+    if subject and takes:
         parts["subject"] = subject
     return parts
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tts_core.config import PRESETS
 from tts_core.errors import WorkbookError
 from tts_workbook.runner import plan
 from tts_workbook.runner.attempt import NotebookAttempt
@@ -81,9 +82,12 @@ def run_notebooks(
     root = repository_root()
     sources = plan.discover(Path(notebooks_dir or root / "notebooks").absolute())
     given = read_given(explicit, os.environ if environment is None else environment, Path.cwd())
+    given = both_names(given)
+    addresses = addresses_of(given)
     selection = plan.select(sources, only)
-    if given.get("subject"):
-        selection = _with_subject(explicit, sources, selection if only is not None else None)
+    if addresses:
+        chosen = selection if only is not None else None
+        selection = _with_subject(explicit, sources, chosen, alone=bool(given.get("subject")))
     latest = root / "runs" / "latest"
     settled = {
         number: _settle_notebook(source, given, latest, root) for number, source in sources.items()
@@ -97,7 +101,7 @@ def run_notebooks(
         )
     data, package = hash_data(parameters.data), hash_source()
     refuse_foreign(out)
-    subject = _inspect(given["subject"]) if given.get("subject") else {"hash": ""}
+    subject = _inspect(addresses) if addresses else {"hash": ""}
     inputs = plan.Inputs(sources, settled, package, data["hash"], subject["hash"])
     warnings = [] if only is None else check_upstream(inputs, selection, given, out)
     kept = keep_previous(out) if only is None and not resume else None
@@ -117,8 +121,31 @@ def _settle_notebook(
     """Every notebook of a run has the same data, run folder and subject, whatever its cell says for
     JupyterLab.
     """
-    of_the_run = dict.fromkeys(("data", "out", "subject"))
+    of_the_run = dict.fromkeys(("data", "out", "subject", "subjects"))
     return settle(given, {**source.declared, **of_the_run}, latest, root, str(source.path))
+
+
+def both_names(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` with `subject` and `subjects` saying the same: one address is a list of one."""
+    found = dict(given)
+    if found.get("subject") and not found.get("subjects"):
+        found["subjects"] = found["subject"]
+    addresses = addresses_of(found)
+    if len(addresses) == 1 and found["subjects"] == addresses[0]:
+        found["subject"] = addresses[0]
+    return found
+
+
+def addresses_of(given: Mapping[str, Any]) -> list[str]:
+    """The models of the user's among what is studied; the others are presets."""
+    names = (given.get("subjects") or "").split(",")
+    return [name for name in names if name and name not in PRESETS]
+
+
+def takers_of_subjects(sources: Mapping[str, plan.Source]) -> list[str]:
+    """The notebooks that can study a model of the user's."""
+    one, several = (plan.takers_of(name, sources) for name in ("subject", "subjects"))
+    return [number for number in sources if number in one or number in several]
 
 
 def _open(out: Path) -> RunFolder:
@@ -141,6 +168,8 @@ def _check_declared(
         if value is None or value == "" or name in ("data", "out"):
             continue
         takers = plan.takers_of(name, sources)
+        if name in ("subject", "subjects"):
+            takers = takers_of_subjects(sources)
         if not reached & set(takers):
             others = f"; {', '.join(takers)} would" if takers else ""
             raise WorkbookError(
@@ -150,12 +179,15 @@ def _check_declared(
 
 
 def _with_subject(
-    explicit: Mapping[str, Any], sources: Mapping[str, plan.Source], selection: list[str] | None
+    explicit: Mapping[str, Any],
+    sources: Mapping[str, plan.Source],
+    selection: list[str] | None,
+    alone: bool,
 ) -> list[str]:
     """The notebooks that study a subject: all that take one, or those of `selection`, none of which
-    may lack it.
+    may lack it. `alone`: nothing is studied beside it.
     """
-    takers = plan.takers_of("subject", sources)
+    takers = takers_of_subjects(sources) if alone else plan.takers_of("subjects", sources)
     lacking = [number for number in selection or () if number not in takers]
     if lacking or not takers:
         raise WorkbookError(
@@ -163,7 +195,7 @@ def _with_subject(
             f" these can: {', '.join(takers) or 'none'}. Name them with --only, or leave --only out"
         )
     for name, field in FIELDS.items():
-        if field.of_presets and explicit.get(name) not in (None, ""):
+        if alone and field.of_presets and explicit.get(name) not in (None, ""):
             raise WorkbookError(
                 f"{name} = {explicit[name]!r} does not reach a subject, which brings its own batch,"
                 " losses, optimiser and precision; leave it out, or change it in the subject"
@@ -171,11 +203,11 @@ def _with_subject(
     return selection or takers
 
 
-def _inspect(address: str) -> dict[str, Any]:
+def _inspect(addresses: list[str]) -> dict[str, Any]:
     # loads torch, which a run of the presets leaves to its kernels
-    from tts_workbook.subject.loading import inspect_subject
+    from tts_workbook.subject.loading import inspect_subjects
 
-    return inspect_subject(address)
+    return inspect_subjects(addresses)
 
 
 class _Run:

@@ -24,7 +24,7 @@ def command_for(
     if notebooks != repository_root() / "notebooks":
         words += ["--notebooks", str(notebooks)]
     for name, value in given.items():
-        if name == "out":
+        if name == "out" or (name == "subjects" and value == given.get("subject")):
             continue
         words += [f"--{name}", str(value)] if FIELDS[name].option else ["-p", f"{name}={value}"]
     return shlex.join([*words, "--out", str(out)])

@@ -57,19 +57,22 @@ def gather(
 
 def duplicate(batch: ClipBatch, k: int) -> ClipBatch:
     """Every clip k times, the whole batch one after another."""
-    return gather(batch.clips * k, batch.pad_value, batch.mel.shape[1])
+    copies = gather(batch.clips * k, batch.pad_value, batch.mel.shape[1])
+    return copies.to(batch.mel.device)
 
 
 def pad(batch: ClipBatch, n: int) -> ClipBatch:
     """The same clips with n more padded frames."""
-    return gather(batch.clips, batch.pad_value, batch.mel.shape[1] + n)
+    padded = gather(batch.clips, batch.pad_value, batch.mel.shape[1] + n)
+    return padded.to(batch.mel.device)
 
 
 def trim(batch: ClipBatch, first: int, last: int) -> ClipBatch:
     """The same clips without their first and last frames; phonemes that lose all of their frames go
     too.
     """
-    return gather([trim_clip(clip, first, last) for clip in batch.clips], batch.pad_value)
+    trimmed = [trim_clip(clip, first, last) for clip in batch.clips]
+    return gather(trimmed, batch.pad_value).to(batch.mel.device)
 
 
 def split(batch: ClipBatch) -> list[ClipBatch]:
@@ -93,7 +96,7 @@ def shuffle_text(batch: ClipBatch, generator: torch.Generator) -> ClipBatch:
                 phoneme_ids=clip.phoneme_ids[order],
             )
         )
-    return gather(clips, batch.pad_value, batch.mel.shape[1])
+    return gather(clips, batch.pad_value, batch.mel.shape[1]).to(batch.mel.device)
 
 
 def durations(batch: ClipBatch) -> list[list[int]]:

@@ -75,7 +75,7 @@ class ClipData:
         return gather(self.clips[: self.batch_size], self.pad_value)
 
     def normalise(self, mel: Tensor) -> Tensor:
-        return (mel - self.mean) / self.std
+        return (mel - self.mean.to(mel.device)) / self.std.to(mel.device)
 
     def denormalise(self, mel: Tensor) -> Tensor:
         return mel * self.std + self.mean

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -77,6 +78,20 @@ def inspect_subject(address: str) -> dict[str, Any]:
         if weights is not None:
             opened.checkpoint_state  # raises where it cannot be read
     return {"address": address, **hash_subject(address, Path.cwd(), weights)}
+
+
+def inspect_subjects(addresses: Sequence[str]) -> dict[str, Any]:
+    """`inspect_subject` of one address; of several, their hashes in one, files and bytes added."""
+    found = [inspect_subject(address) for address in addresses]
+    if len(found) == 1:
+        return found[0]
+    together = "".join(one["hash"] for one in found)
+    return {
+        "address": ",".join(one["address"] for one in found),
+        "hash": hashlib.sha256(together.encode()).hexdigest(),
+        "files": sum(one["files"] for one in found),
+        "bytes": sum(one["bytes"] for one in found),
+    }
 
 
 def hash_subject(address: str, folder: Path, checkpoint: Path | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -144,21 +144,35 @@ class OpenSubject:
         activation checkpointing (which has a check of its own). The model's own .grad is left
         alone.
         """
+        return self.gradients(model, batch, (term,))[term]
+
+    def gradients(
+        self, model: nn.Module, batch: Batch | None = None, terms: Sequence[str] | None = None
+    ) -> dict[str, dict[str, Tensor]]:
+        """The same of several terms (all, "total" too, where none are named) from one forward
+        pass.
+        """
         with without_checkpointing():
-            value = self.losses(model, batch)[term]
-            trained = {
+            values = self.losses(model, batch)
+            parameters = {
                 name: parameter
                 for name, parameter in all_parameters(model)
                 if parameter.requires_grad
             }
-            if not value.requires_grad:
-                return {}
-            gradients = torch.autograd.grad(value, list(trained.values()), allow_unused=True)
-        return {
-            name: gradient.detach()
-            for name, gradient in zip(trained, gradients)
-            if gradient is not None
-        }
+            names = list(values) if terms is None else list(terms)
+            last = names[-1]
+            return {name: _gradient(values[name], parameters, name != last) for name in names}
+
+
+def _gradient(
+    value: Tensor, parameters: Mapping[str, nn.Parameter], keep_graph: bool
+) -> dict[str, Tensor]:
+    if not value.requires_grad:
+        return {}
+    tensors = list(parameters.values())
+    gradients = torch.autograd.grad(value, tensors, allow_unused=True, retain_graph=keep_graph)
+    found = zip(parameters, gradients, strict=True)
+    return {name: gradient.detach() for name, gradient in found if gradient is not None}
 
 
 Opened = TypeVar("Opened", bound=OpenSubject)

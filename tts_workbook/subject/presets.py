@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,8 +20,12 @@ from tts_core.model.generation import free_run, history_frames, infer
 from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel
 from tts_core.speech.audio import log_mel, resample
+from tts_core.speech.batch import Batch
 from tts_core.speech.dataset import Clip, with_recipe
-from tts_core.training.losses import masked_mse
+from tts_core.training.losses import losses, masked_mse
+from tts_core.training.precision import choose_precision
+from tts_core.training.state import start_training
+from tts_core.training.step import StepReport, train_step
 from tts_workbook.subject.clip_batch import ClipBatch, bin_statistics
 from tts_workbook.subject.clip_data import ClipData, Parts, clipped_step
 from tts_workbook.subject.subject import Subject
@@ -38,17 +42,26 @@ def true_targets(batch: ClipBatch) -> tuple[Tensor, Tensor]:
     return batch.durations.to(batch.mel).log1p(), last.to(batch.mel)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PresetSubject(Subject):
+    """The workbook's own model under the workbook's own losses and train step: a subject whose
+    whole configuration is known.
+    """
+
+    experiment: ExperimentConfig
+
+
 def preset_subject(
-    experiment: ExperimentConfig, clips: Sequence[Clip], *, batch_size: int = 1
-) -> Subject:
+    experiment: ExperimentConfig, clips: Sequence[Clip], *, batch_size: int = 1, device: str = "cpu"
+) -> PresetSubject:
     """The workbook's model of any preset, e.g. `preset("seed", ...)`, over `clips`, whose first
     `batch_size` are the batch.
 
     The clips' samples are analysed by the experiment's own recipe; `vocode` inverts the standard
     one, as the vocoder does that is to speak the mels. Targets are in model units: standardised
-    where the preset says so, else raw ln units.
+    where the preset says so, else raw ln units. Models and batch are on `device`.
     """
-    audio, options = experiment.audio, experiment.optimizer
+    audio = experiment.audio
     statistics = bin_statistics if experiment.model.standardise_targets else raw_statistics
     parts = Parts(
         statistics=statistics,
@@ -57,18 +70,48 @@ def preset_subject(
     own_clips = [with_recipe(clip, audio) for clip in clips]
     data = ClipData.of(own_clips, batch_size, experiment.fit.seed, parts)
 
-    def optimizer(model: TTSModel) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            model.parameters(),
-            lr=options.lr,
-            weight_decay=options.weight_decay,
-            betas=options.betas,
-            eps=options.eps,
-        )
+    def build_model() -> TTSModel:
+        model = TTSModel(experiment.model, audio)
+        model.normaliser.mean.copy_(data.mean)
+        model.normaliser.std.copy_(data.std)
+        return model.to(device).train()
 
-    subject = model_subject(data, experiment.model, experiment.loss, optimizer, audio=audio)
-    step = clipped_step(subject.losses, clip_norm=options.clip_norm)
-    return replace(subject, train_step=step)
+    fields = data.fields()
+    return own_subject(experiment, build_model, **{**fields, "batch": fields["batch"].to(device)})
+
+
+def own_subject(
+    experiment: ExperimentConfig, build_model: Callable[[], TTSModel], **data: Any
+) -> PresetSubject:
+    """The workbook's model under THE losses and THE train step, in the precision of the experiment;
+    `data` are the fields of Subject that depend on the data, `batch` and `target_mel` among them.
+
+    `losses` are computed without autocast, as an audit wants them.
+    """
+    device = data["batch"].mel.device
+    precision = choose_precision(experiment.fit.precision, device)
+    scaler = precision.scaler()
+
+    def terms(model: TTSModel, batch: Batch) -> dict[str, Tensor]:
+        found = losses(model, batch, experiment.loss)
+        return {name: found[name] for name in ("mel", "duration", "stop", "total")}
+
+    def optimizer(model: TTSModel) -> torch.optim.Optimizer:
+        return start_training(experiment, model, str(device)).optimizer
+
+    def step(model: TTSModel, optimizer: torch.optim.Optimizer, batch: Batch) -> StepReport:
+        clip_norm = experiment.optimizer.clip_norm
+        return train_step(model, optimizer, batch, experiment.loss, precision, scaler, clip_norm)
+
+    return PresetSubject(
+        experiment=experiment,
+        build_model=build_model,
+        losses=terms,
+        make_optimizer=optimizer,
+        train_step=step,
+        **OWN_GENERATION,
+        **data,
+    )
 
 
 def model_subject(
@@ -124,11 +167,7 @@ def model_subject(
         losses=losses,
         make_optimizer=make_optimizer,
         train_step=clipped_step(losses),
-        predict_mel=lambda model, batch: model(batch).model_mel,
-        generate=lambda model, batch: model.normaliser.normalise(free_run(model, batch).mel),
-        continue_from=next_frame,
-        stop=lambda model, batch: model(batch).stop_logits.sigmoid(),
-        infer=full_inference,
+        **OWN_GENERATION,
         **data.fields(),
     )
 
@@ -160,4 +199,14 @@ def full_inference(model: TTSModel, batch: ClipBatch) -> list[Tensor]:
     """
     generated = infer(model, batch.phonemes, batch.phoneme_lengths)
     mel = model.normaliser.normalise(generated.mel)
-    return [row[:length] for row, length in zip(mel, generated.lengths.tolist())]
+    return [row[:length] for row, length in zip(mel, generated.lengths.tolist(), strict=True)]
+
+
+# The fields of Subject that are the model's own, whatever it is trained with.
+OWN_GENERATION: dict[str, Any] = dict(
+    predict_mel=lambda model, batch: model(batch).model_mel,
+    generate=lambda model, batch: model.normaliser.normalise(free_run(model, batch).mel),
+    continue_from=next_frame,
+    stop=lambda model, batch: model(batch).stop_logits.sigmoid(),
+    infer=full_inference,
+)

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tts_core.config import AudioConfig, ExperimentConfig
 from tts_core.errors import WorkbookError
@@ -160,6 +161,20 @@ def _frames_per_step(trial: Trial, frames: Mapping[str, int]) -> float | None:
         return None
     share = 1.0 if trial.batch_size is None else trial.batch_size / len(known)
     return sum(known) * share * trial.copies
+
+
+def curve(run: BatchRun) -> dict[str, Any]:
+    """What a figure draws of a run: its steps, its loss over the best constant, frames per step."""
+    return {
+        "steps": range(1, len(run.over_constant) + 1),
+        "over_constant": run.over_constant,
+        "frames_per_step": run.frames_per_step,
+    }
+
+
+def first_of(runs: Iterable[BatchRun], arm: str) -> BatchRun:
+    """The first run of an arm."""
+    return next(run for run in runs if run.arm == arm)
 
 
 def run_label(trial: Trial) -> str:

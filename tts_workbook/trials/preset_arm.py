@@ -56,6 +56,35 @@ def snapshot_plan(steps: int) -> list[int]:
     return sorted({1, max(1, steps // 20), max(1, steps // 8), max(1, steps // 2), steps})
 
 
+def preset_experiment(
+    name: str,
+    vocabulary: Vocabulary,
+    profile: str = "quick",
+    *,
+    steps: int | None = None,
+    lr: float | None = None,
+    seed: int = 0,
+    precision: str = "auto",
+    gradient_checkpointing: bool = False,
+) -> ExperimentConfig:
+    """The preset `name` (healthy, no_norm or seed) at the size of `profile`, for the symbols of
+    `vocabulary`.
+
+    `lr` None is the preset's own: 7e-5 for `seed`, the profile's for the others.
+    """
+    experiment = preset(
+        name,
+        vocabulary.get_vocab_size(),
+        profile,
+        steps=steps,
+        lr=lr,
+        seed=seed,
+        precision=precision,
+    )
+    model = dataclasses.replace(experiment.model, gradient_checkpointing=gradient_checkpointing)
+    return dataclasses.replace(experiment, model=model)
+
+
 def build_arm(
     name: str,
     clips: Sequence[Clip],
@@ -74,18 +103,15 @@ def build_arm(
     `lr` None is the preset's own: 7e-5 for `seed`, the profile's for the others.
     """
     device = device or training_device()
-    experiment = preset(
+    experiment = preset_experiment(
         name,
-        vocabulary.get_vocab_size(),
+        vocabulary,
         profile,
         steps=steps,
         lr=lr,
         seed=seed,
         precision=precision,
-    )
-    experiment = dataclasses.replace(
-        experiment,
-        model=dataclasses.replace(experiment.model, gradient_checkpointing=gradient_checkpointing),
+        gradient_checkpointing=gradient_checkpointing,
     )
     clips = [with_recipe(clip, experiment.audio) for clip in clips]
     for clip in clips:

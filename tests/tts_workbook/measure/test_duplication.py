@@ -2,13 +2,17 @@
 as 1/sqrt(k).
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from tests.conftest import make_batch, make_experiment, make_model
+from tests.conftest import make_batch, make_experiment
+from tests.tts_workbook.diagnosis.tiny_subject import lab
+from tests.tts_workbook.measure.own_subjects import own, with_losses
 from tts_core.errors import WorkbookError
-from tts_core.training.losses import losses
+from tts_core.speech.batch import duplicate
 from tts_workbook.measure.duplication import (
     GLOBAL_BAR,
     TENSOR_BAR,
@@ -19,18 +23,19 @@ from tts_workbook.measure.duplication import (
     noise_exponent,
     standard_errors_apart,
 )
+from tts_workbook.subject.opened import OpenSubject
+from tts_workbook.subject.subject import Subject
 
 
 @pytest.fixture(params=["healthy", "seed"])
 def subject(request, batch):
     """A model with dropout on, and its batch."""
-    experiment = make_experiment(request.param, dropout=0.3)
-    return make_model(experiment, batch), batch
+    return own(make_experiment(request.param, dropout=0.3), batch)
 
 
-def summed(model, batch, config):
+def summed(own_losses, model, batch):
     """A loss that sums over clips where it should average."""
-    return {"total": losses(model, batch, config)["total"] * len(batch.ids)}
+    return {"total": own_losses(model, batch)["total"] * len(batch.ids)}
 
 
 class Standardise(nn.Module):
@@ -46,36 +51,51 @@ class Standardise(nn.Module):
 
 @pytest.mark.parametrize("k", [1, 2, 8, 32])
 def test_copies_change_neither_loss_nor_gradient(subject, k):
-    exact = measure_duplication(*subject, k)
+    exact = measure_duplication(subject, k)
     assert exact.largest <= TENSOR_BAR and exact.loss <= TENSOR_BAR and exact.unchanged
-    single = measure_duplication(*subject, k, dtype=torch.float32)
+    single = measure_duplication(subject, k, dtype=torch.float32)
     assert single.gradient <= GLOBAL_BAR and single.unchanged
     assert exact.largest <= single.largest  # fp64 really is computed in fp64
 
 
 def test_key_biases_and_nothing_else_are_left_out(subject):
-    model, _ = subject
-    found = measure_duplication(*subject, 2)
-    biases = [name for name, _ in model.named_parameters() if name.endswith("key.bias")]
+    found = measure_duplication(subject, 2)
+    named = [name for name, _ in subject.model.named_parameters()]
+    biases = [name for name in named if name.endswith("key.bias")]
     assert list(found.left_out) == biases and biases
-    assert set(found.tensors) | set(biases) == {name for name, _ in model.named_parameters()}
+    assert set(found.tensors) | set(biases) == set(named)
 
 
 def test_a_loss_that_sums_is_seen_with_its_factor(subject):
-    found = measure_duplication(*subject, 8, terms=summed)
+    faulty = with_losses(subject, summed)
+    found = measure_duplication(faulty, 8)
     assert (
         found.loss == pytest.approx(7)
         and found.gradient == pytest.approx(7)
         and not found.unchanged
     )
     assert list(found.tensors.values()) == pytest.approx([7] * len(found.tensors))
-    assert not measure_duplication(*subject, 2, dtype=torch.float32, terms=summed).unchanged
+    assert not measure_duplication(faulty, 2, dtype=torch.float32).unchanged
+
+
+def test_another_model_is_measured_alike_and_one_without_copies_says_what_to_supply():
+    assert measure_duplication(lab(), 4).unchanged
+    without_copies = OpenSubject(replace(lab().subject, duplicate=None))
+    with pytest.raises(WorkbookError, match=r"supply Subject\.duplicate = \(batch, k\)"):
+        measure_duplication(without_copies, 4)
+
+
+def standardised(correction):
+    def change(model):
+        layers = (model.mel_projection_out, Standardise(correction=correction))
+        model.mel_projection_out = nn.Sequential(*layers)
+        return model
+
+    return change
 
 
 def test_a_layer_that_counts_its_clips_is_seen_and_where(batch):
-    model = make_model(make_experiment(), batch)
-    model.mel_projection_out = nn.Sequential(model.mel_projection_out, Standardise(correction=1))
-    found = measure_duplication(model, batch, 2)
+    found = measure_duplication(own(make_experiment(), batch, change=standardised(1)), 2)
     assert not found.unchanged and found.deciding > 1e-4 and found.worst in found.tensors
 
 
@@ -83,9 +103,7 @@ def test_copies_are_blind_to_batch_norm(batch):
     """What the module says of itself: mean and variance over a batch do not notice that the batch
     is repeated.
     """
-    model = make_model(make_experiment(), batch)
-    model.mel_projection_out = nn.Sequential(model.mel_projection_out, Standardise(correction=0))
-    found = measure_duplication(model, batch, 4)
+    found = measure_duplication(own(make_experiment(), batch, change=standardised(0)), 4)
     # its gradient is zero but for rounding
     assert found.unchanged and "mel_projection_out.0.bias" in found.left_out
 
@@ -103,13 +121,12 @@ def test_one_tensor_that_differs_counts_by_itself_in_fp64_and_by_its_share_in_fp
 
 
 def test_the_model_its_gradients_and_the_random_state_stay(subject):
-    model, batch = subject
-    model.eval()
-    losses(model, batch)["total"].backward()
+    model = subject.model.eval()
+    subject.subject.losses(model, subject.batch)["total"].backward()
     before = {name: (p.detach().clone(), p.grad.clone()) for name, p in model.named_parameters()}
     state = torch.get_rng_state()
-    measure_duplication(model, batch, 2)
-    measure_gradient_noise(model, batch, 2, draws=2)
+    measure_duplication(subject, 2)
+    measure_gradient_noise(subject, 2, draws=2)
     assert torch.equal(torch.get_rng_state(), state) and not model.training
     assert model.text_embedding.weight.dtype == torch.float32
     for name, p in model.named_parameters():
@@ -117,29 +134,27 @@ def test_the_model_its_gradients_and_the_random_state_stay(subject):
 
 
 def test_what_cannot_be_compared_is_refused(batch):
-    model = make_model(make_experiment(), batch)
+    sound = own(make_experiment(), batch)
+
+    def times(factor):
+        return with_losses(
+            sound, lambda own_losses, *given: {"total": own_losses(*given)["total"] * factor}
+        )
+
     with pytest.raises(WorkbookError, match="k = 0"):
-        measure_duplication(model, batch, 0)
+        measure_duplication(sound, 0)
     with pytest.raises(WorkbookError, match="both must be finite and above zero"):
-        measure_duplication(
-            model, batch, 2, terms=lambda *args: {"total": losses(*args)["total"] * 0}
-        )
+        measure_duplication(times(0), 2)
     with pytest.raises(WorkbookError, match="draws = 1"):
-        measure_gradient_noise(model, batch, 1, draws=1)
+        measure_gradient_noise(sound, 1, draws=1)
     with pytest.raises(WorkbookError, match="a gradient is not finite"):
-        measure_gradient_noise(
-            model,
-            batch,
-            1,
-            draws=2,
-            terms=lambda *args: {"total": losses(*args)["total"] * torch.inf},
-        )
+        measure_gradient_noise(times(torch.inf), 1, draws=2)
 
 
 def test_four_copies_halve_the_noise_of_dropout_and_leave_its_mean():
     batch = make_batch([[2, 3, 4]])
-    model = make_model(make_experiment(), batch)
-    noise = {k: measure_gradient_noise(model, batch, k, draws=48) for k in (1, 4, 16)}
+    opened = own(make_experiment(), batch)
+    noise = {k: measure_gradient_noise(opened, k, draws=48) for k in (1, 4, 16)}
     assert noise[1].relative > 0.05
     assert noise[1].relative / noise[4].relative == pytest.approx(2, rel=0.15)
     assert noise_exponent({k: one.relative for k, one in noise.items()}) == pytest.approx(
@@ -149,17 +164,17 @@ def test_four_copies_halve_the_noise_of_dropout_and_leave_its_mean():
 
 
 def test_draws_differ_from_each_other_repeat_themselves_and_need_dropout(batch):
-    model = make_model(make_experiment(), batch)
+    opened = own(make_experiment(), batch)
     first, again, other = (
-        measure_gradient_noise(model, batch, 1, draws=3, seed=seed) for seed in (0, 0, 1)
+        measure_gradient_noise(OpenSubject(opened.subject, seed), 1, draws=3) for seed in (0, 0, 1)
     )
     assert first.deviation == again.deviation != other.deviation
-    assert measure_gradient_noise(model, batch, 1, draws=3, dropout=0.0).relative < 1e-6
+    assert measure_gradient_noise(opened, 1, draws=3, dropout=0.0).relative < 1e-6
 
 
 def test_a_sum_over_copies_moves_the_mean_gradient(batch):
-    model = make_model(make_experiment(), batch)
-    one, four = (measure_gradient_noise(model, batch, k, draws=16, terms=summed) for k in (1, 4))
+    faulty = with_losses(own(make_experiment(), batch), summed)
+    one, four = (measure_gradient_noise(faulty, k, draws=16) for k in (1, 4))
     assert standard_errors_apart(four, one) > 3
 
 
@@ -174,13 +189,16 @@ def test_the_spread_is_that_of_known_draws():
             super().__init__()
             self.weight = nn.Parameter(torch.ones(()))
 
-    noise = measure_gradient_noise(
-        Number(),
-        make_batch([[2]]),
-        1,
-        draws=2,
-        terms=lambda model, *_: {"total": model.weight * next(values)},
+    number = Subject(
+        build_model=Number,
+        batch=make_batch([[2]]),
+        losses=lambda model, batch: {"total": model.weight * next(values)},
+        make_optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+        predict_mel=lambda model, batch: batch.mel,
+        target_mel=lambda batch: (batch.mel, batch.mel_lengths),
+        duplicate=duplicate,
     )
+    noise = measure_gradient_noise(OpenSubject(number), 1, draws=2)
     assert noise.deviation == pytest.approx(2**0.5) and noise.mean["weight"] == pytest.approx(4)
     assert noise.mean_norm == pytest.approx(15**0.5) and noise.relative == pytest.approx(
         (2 / 15) ** 0.5

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import make_batch, make_experiment, make_model
-from tts_workbook.measure.gradients import term_gradients
+from tests.tts_workbook.measure.own_subjects import own
 from tts_workbook.measure.mel_path import (
     dead_tensors,
     gradient_of_a_still_decoder,
@@ -19,7 +19,8 @@ from tts_workbook.measure.memory_scale import (
     memory_scale_response,
     with_memory_scale,
 )
-from tts_workbook.measure.scale_pairs import Specimen, columns, measure_scale_pair
+from tts_workbook.measure.scale_pairs import columns, measure_scale_pair
+from tts_workbook.measure.term_gradients import term_gradients
 
 
 def test_logits_grow_and_entropy_falls_with_the_memory(batch):
@@ -47,7 +48,7 @@ def test_the_state_is_that_of_autograd_and_leaves_the_model_alone(batch):
     model = make_model(experiment, batch)
     state = cross_attention_state(model, batch, experiment)
     # smoke has no dropout: the same function
-    expected = term_gradients(model, batch, experiment, ("mel",))["mel"]
+    expected = term_gradients(own(experiment, batch))["mel"]
     for part in ("query", "key", "value", "output"):
         name = f"decoder.layers.0.cross_attention.{part}.weight"
         assert state.gradient[part] == pytest.approx([float(expected[name].norm())], rel=1e-4)
@@ -88,17 +89,21 @@ def test_padding_changes_no_number_of_the_state():
 def test_every_tensor_of_the_mel_path_is_there_and_a_dead_one_is_seen(batch):
     experiment = make_experiment()
     model = make_model(experiment, batch)
-    norms = mel_path_norms(model, batch, experiment)
+    norms = mel_path_norms(own(experiment, batch))
     wanted = [
         name
         for name, _ in model.named_parameters()
         if name.startswith(("mel_projection", "decoder")) and not name.endswith("key.bias")
     ]
     assert sorted(norms) == sorted(wanted) and dead_tensors(norms) == []
-    model.decoder.layers[0].cross_attention.register_forward_hook(
-        lambda module, inputs, output: output.detach()
-    )
-    dead = dead_tensors(mel_path_norms(model, batch, experiment))
+
+    def detached(model):
+        model.decoder.layers[0].cross_attention.register_forward_hook(
+            lambda module, inputs, output: output.detach()
+        )
+        return model
+
+    dead = dead_tensors(mel_path_norms(own(experiment, batch, change=detached)))
     assert dead and all(name.startswith("decoder.layers.0.cross_attention") for name in dead)
     assert dead_tensors({"a": math.nan, "b": math.inf, "c": 1.0}) == ["a", "b"]
 
@@ -113,9 +118,9 @@ def test_the_thinnest_matrix_is_found_whatever_the_scale_of_the_targets():
 
 
 def test_the_gradient_of_a_decoder_that_stands_still_at_the_medians_cancels(batch):
-    experiment = make_experiment()
-    model = make_model(experiment, batch)
-    found = gradient_of_a_still_decoder(model, batch, experiment, (1.0, 0.2, 0.0))
+    opened = own(make_experiment(), batch)
+    model = opened.model
+    found = gradient_of_a_still_decoder(opened, (1.0, 0.2, 0.0))
     assert found[0.0] < found[0.2] < found[1.0] and found[0.0] < 0.3 * found[1.0]
     before = model.mel_projection_out.bias.clone()
     assert torch.equal(model.mel_projection_out.bias, before) and not model.decoder._forward_hooks
@@ -123,14 +128,14 @@ def test_the_gradient_of_a_decoder_that_stands_still_at_the_medians_cancels(batc
 
 def test_a_pair_of_likes_differs_nowhere_and_the_scale_shows_in_the_sick_one(batch):
     experiment, sick = make_experiment(hidden_dim=64), make_experiment("no_norm", hidden_dim=64)
-    model = make_model(experiment, batch)
-    sound = Specimen(model, batch, experiment)
+    sound = own(experiment, batch)
+    model = sound.model
     state = cross_attention_state(model, batch, experiment)
     same = measure_scale_pair(sound, sound)
     assert (same.text_beside_sound, same.thinnest) == (0.0, 0.0) and same.drowned == pytest.approx(
         math.log10(state.over_stream[0])
     )
-    pair = measure_scale_pair(sound, Specimen(make_model(sick, batch), batch, sick))
+    pair = measure_scale_pair(sound, own(sick, batch))
     # its memory has nearly scale 1 already
     assert same.coarsened == pytest.approx(0.0, abs=0.3)
     assert (

@@ -12,7 +12,7 @@ from tts_workbook.measure.step_parity import (
     _rounded_weights,
     alternative_steps,
     compare_steps,
-    cosine,
+    direction,
     fp16_by_loss_scale,
     in_precision,
     measure_step,
@@ -41,10 +41,10 @@ def test_error_and_cosine_of_known_tensors():
         relative_error(a, b, ["x", "y"]) == pytest.approx(5 / 4)
         and relative_error(a, a, ["x"]) == 0.0
     )
-    assert cosine(a, b, ["x"]) == pytest.approx(0.0) and cosine(a, a, ["x", "y"]) == pytest.approx(
-        1.0
-    )
-    assert cosine(a, b, ["y"]) == 1.0  # two zeros are alike
+    assert direction(a, b, ["x"]) == pytest.approx(0.0) and direction(
+        a, a, ["x", "y"]
+    ) == pytest.approx(1.0)
+    assert direction(a, b, ["y"]) == 0.0  # zeros have no direction
     # something instead of nothing
     assert relative_error(a, {"x": torch.zeros(2)}, ["x"]) > 1e100
 
@@ -71,7 +71,7 @@ def test_the_gradient_is_the_one_that_the_optimiser_got_clipped(batch, experimen
     )
     size = sum(float(g.square().sum()) for g in clipped.gradient.values()) ** 0.5
     assert free.report.gradient_norm > 1.0 and size == pytest.approx(1.0, rel=1e-4)
-    assert cosine(free.gradient, clipped.gradient, list(free.gradient)) == pytest.approx(1.0)
+    assert direction(free.gradient, clipped.gradient, list(free.gradient)) == pytest.approx(1.0)
 
 
 def test_checkpointing_and_loss_scales_change_nothing(batch, experiment):

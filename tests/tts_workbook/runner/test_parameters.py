@@ -216,6 +216,7 @@ def test_digest_ignores_the_places_of_data_and_output_and_nothing_else():
         "language": "en",
         "vocoder": "/v",
         "subject": "m:s",
+        "subjects": "seed,m:s",
     }
     assert set(changed) == {name for name, field in FIELDS.items() if field.in_key}
     digests = {

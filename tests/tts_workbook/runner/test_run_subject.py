@@ -21,7 +21,7 @@ from tts_workbook.pages.run_report import write_report
 from tts_workbook.runner import plan
 from tts_workbook.runner.console import Console
 from tts_workbook.runner.parameters import repository_root
-from tts_workbook.runner.run_notebooks import run_notebooks
+from tts_workbook.runner.run_notebooks import run_notebooks, takers_of_subjects
 from tts_workbook.runner.verdicts import read_verdict
 
 TAKES = 'profile = "quick"\nout = ""\nseed = 0\nsubject = ""'
@@ -94,6 +94,34 @@ def test_the_notebooks_that_take_a_subject_run_on_its_absolute_address(home):
         f"Studied here: <strong>{home}/mine.py:subject</strong>"
         in (result.out / "report.html").read_text()
     )
+
+
+def test_several_subjects_are_one_list_whatever_the_door(home):
+    write_notebook(
+        home / "notebooks",
+        "02_audit",
+        "print('seen', subjects)\n" + verdict_cell("02"),
+        parameters=TAKES.replace("subject", "subjects"),
+    )
+    result, printed = start(home, subjects="healthy, mine.py:subject,mine.py:bare")
+    assert result.exit_code == 0, printed
+    record = record_of(result.out)
+    assert record["selection"] == ["02"] and record["subject"]["files"] == 4
+    wanted = f"healthy,{home}/mine.py:subject,{home}/mine.py:bare"
+    assert record["parameters"]["subjects"] == wanted
+    assert any(f"seen {wanted}" in said for _, said in said_in(result.out, "02_audit"))
+    # one address is the old parameter by its new name
+    result, _ = start(home, subject="mine.py:subject")
+    assert record_of(result.out)["parameters"]["subjects"] == f"{home}/mine.py:subject"
+    result, _ = start(home, environment={"TTS_WORKBOOK_SUBJECTS": "seed"}, only="02")
+    assert record_of(result.out)["parameters"]["subjects"] == "seed"
+    assert record_of(result.out)["subject"] == {"hash": ""}
+    for wrong, complaint in (
+        ("helthy", "healthy, no_norm, seed or package"),
+        ("seed,seed", "once"),
+    ):
+        with pytest.raises(WorkbookError, match=complaint):
+            start(home, subjects=wrong)
 
 
 def test_resume_goes_by_the_source_of_the_subject(home):
@@ -224,7 +252,8 @@ def test_the_notebooks_themselves_on_a_model_of_ones_own(home):
 
 
 def test_the_five_notebooks_take_a_subject():
-    assert plan.takers_of("subject", plan.discover(repository_root() / "notebooks")) == [
+    sources = plan.discover(repository_root() / "notebooks")
+    assert takers_of_subjects(sources) == [
         "02",
         "03",
         "04",

@@ -7,7 +7,8 @@ import torch
 
 from tests.tts_workbook.diagnosis.tiny_subject import Tiny, lab, losses, make_batch
 from tts_workbook.measure.equivalence import compare_batches
-from tts_workbook.measure.module_audit import audit_modules, grouped
+from tts_workbook.measure.module_audit import audit_modules
+from tts_workbook.measure.module_groups import grouped
 from tts_workbook.subject.subject import SubjectError
 from tts_workbook.subject.tensor_math import tensors_norm
 
