@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tts_workbook.diagnosis.diagnosis_report import merged
-from tts_workbook.faults.checks.in_order import CHECKS
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.finding import Finding
 from tts_workbook.faults.registry import CAUSES
@@ -31,9 +30,4 @@ ONE_STEP = (
 
 def one_step_findings(lab: Lab) -> tuple[Finding, ...]:
     """One entry per cause of `ONE_STEP`, strongest first."""
-    found = [examine(CAUSES[id], lab) for id in ONE_STEP if id in CAUSES]
-    for check in CHECKS:
-        if any(id in ONE_STEP and id not in CAUSES for id in check.causes):
-            answers = check.findings(lab)
-            found += [entry for entry in answers if entry.cause not in CAUSES]
-    return merged(found)
+    return merged(examine(CAUSES[cause], lab) for cause in ONE_STEP)

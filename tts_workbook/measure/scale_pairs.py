@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 
 from tts_workbook.measure.gradient_spread import text_share
 from tts_workbook.measure.mel_path import mel_path_norms, thinnest
-from tts_workbook.measure.memory_scale import cross_attention_state, with_memory_scale
+from tts_workbook.measure.memory_response import cross_attention_state, with_memory_scale
 from tts_workbook.measure.module_groups import module_norms, modules_of
 from tts_workbook.measure.step_parity import (
     compare_steps,

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tts_workbook.faults.catalogue import CATALOGUE
 from tts_workbook.faults.finding import Finding
+from tts_workbook.faults.registry import CAUSES
 from tts_workbook.measure.activations import Scales
 from tts_workbook.measure.gradient_spread import share_shift
 from tts_workbook.measure.mel_path import dead_tensors
-from tts_workbook.measure.memory_scale import CrossAttentionState
+from tts_workbook.measure.memory_response import CrossAttentionState
 from tts_workbook.measure.module_audit import ModuleAudit
 from tts_workbook.measure.optimizer_parity import StopPrecision
 from tts_workbook.measure.scale_pairs import ScalePair, columns
@@ -118,7 +118,7 @@ def _reached_item(audit: ModuleAudit, id: str, where: str) -> Item:
 
 def _absence_item(one: Finding, id: str, where: str) -> Item:
     """The claim that a fault of the catalogue is absent."""
-    fault = CATALOGUE[one.cause]
+    fault = CAUSES[one.cause]
     place = f" (looked for at {one.where})" if one.where else ""
     # "not applicable" is said by its experiment itself
     level = "" if one.level == "not applicable" else f"{one.level}. "

@@ -7,7 +7,7 @@ import pytest
 from tests.tts_workbook.diagnosis.tiny_subject import Tiny, lab
 from tts_workbook.faults.finding import Finding
 from tts_workbook.measure.activations import Scales
-from tts_workbook.measure.memory_scale import CrossAttentionState
+from tts_workbook.measure.memory_response import CrossAttentionState
 from tts_workbook.measure.module_audit import ModuleAudit, audit_modules
 from tts_workbook.measure.optimizer_parity import StopPrecision
 from tts_workbook.measure.scale_pairs import ScalePair

@@ -13,7 +13,7 @@ from tts_workbook.measure.mel_path import (
     mel_path_norms,
     thinnest,
 )
-from tts_workbook.measure.memory_scale import (
+from tts_workbook.measure.memory_response import (
     cross_attention_state,
     layer_curves,
     memory_scale_response,
