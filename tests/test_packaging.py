@@ -261,8 +261,7 @@ def test_no_arrow_between_the_rooms_is_left_out():
     layers = contract("layers", containers=["tts_workbook"])["layers"]
     assert list(reversed(layers)) == list(ROOMS)
     packages = {file.parent.name for file in (ROOT / "tts_workbook").glob("*/__init__.py")}
-    # planted moves to benchmarks/
-    assert packages - set(ROOMS) <= {"viz", "planted"}
+    assert packages - set(ROOMS) == {"viz"}
 
 
 def test_what_several_rooms_share_imports_no_room():
