@@ -260,15 +260,15 @@ def contract(kind: str, **wanted) -> dict:
 def test_no_arrow_between_the_rooms_is_left_out():
     layers = contract("layers", containers=["tts_workbook"])["layers"]
     assert list(reversed(layers)) == list(ROOMS)
-    rooms = {
-        path.stem
-        for path in (ROOT / "tts_workbook").iterdir()
-        if path.suffix == ".py" or (path / "__init__.py").is_file()
-    }
-    # no room: source_hash is read by whoever keeps a record, kernel_protocol holds names that two
-    # rooms say to each other; planted moves to benchmarks/
-    besides = {"viz", "__init__", "source_hash", "kernel_protocol", "planted"}
-    assert rooms - set(ROOMS) <= besides
+    packages = {file.parent.name for file in (ROOT / "tts_workbook").glob("*/__init__.py")}
+    assert packages - set(ROOMS) == {"viz"}
+
+
+def test_what_several_rooms_share_imports_no_room():
+    """Files beside the rooms, such as the hash of the source: every room may import them."""
+    for file in (ROOT / "tts_workbook").glob("*.py"):
+        if file.stem not in ("cli", "__init__"):
+            assert "tts_workbook" not in imported_packages(file), file
 
 
 def test_the_core_stands_alone():
