@@ -29,6 +29,7 @@ question = "Where are text, history, memory and output of a model that nobody de
 # a prediction that moves by less than this share of the target's spread has not moved
 MOVED = 1e-4
 NOISE_SEED = 7
+LOUD = 3.0  # deviations of the noise that frames are disturbed by
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,9 @@ def _is_target(frames: Tensor, opened: OpenSubject, shift: int) -> bool:
     )
     if length < 4:
         return False
-    given = frames[:, max(shift, 0) : max(shift, 0) + length].reshape(-1, frames.shape[2])
-    wanted = opened.target[:, max(-shift, 0) : max(-shift, 0) + length].reshape(-1, frames.shape[2])
+    later, earlier = max(shift, 0), max(-shift, 0)
+    given = frames[:, later : later + length].reshape(-1, frames.shape[2])
+    wanted = opened.target[:, earlier : earlier + length].reshape(-1, frames.shape[2])
     given, wanted = given - given.mean(dim=0), wanted - wanted.mean(dim=0)
     spread = wanted.square().sum(dim=0)
     slope = (given * wanted).sum(dim=0) / spread.clamp(min=1e-9)
@@ -89,8 +91,8 @@ def _is_target(frames: Tensor, opened: OpenSubject, shift: int) -> bool:
 def with_frames_changed(
     opened: OpenSubject, histories: list[History], frames: slice, seed: int = NOISE_SEED
 ) -> Batch:
-    """The batch with noise of the target's own size on these frames of the target, wherever the
-    batch holds them.
+    """The batch with noise of three times the target's size on these frames of the target, wherever
+    the batch holds them.
     """
     batch = opened.batch
     for history in histories:
@@ -98,12 +100,10 @@ def with_frames_changed(
         def disturb(tensor: Tensor, shift: int = history.shift) -> None:
             start, stop, _ = frames.indices(opened.target.shape[1])
             start, stop = max(0, start + shift), min(tensor.shape[1], stop + shift)
-            noise = torch.randn(
-                tensor[:, start:stop].shape, generator=torch.Generator().manual_seed(seed)
-            )
-            tensor[:, start:stop] += (3.0 * tensor.float().std() * noise.to(tensor.device)).to(
-                tensor.dtype
-            )
+            generator = torch.Generator().manual_seed(seed)
+            noise = torch.randn(tensor[:, start:stop].shape, generator=generator)
+            size = LOUD * tensor.float().std()
+            tensor[:, start:stop] += (size * noise.to(tensor.device)).to(tensor.dtype)
 
         batch = history.changed(batch, disturb)
     return batch
@@ -141,20 +141,16 @@ class Anatomy:
 
 @once_per_subject
 def anatomy(opened: OpenSubject) -> Anatomy:
-    """The anatomy of the subject's model, found once per opened."""
+    """The anatomy of the subject's model, found once per subject."""
     model = opened.build()
-    modules = dict(model.named_modules())
     calls = opened.calls(model)
     embeddings = text_embeddings(model, calls)
     histories = find_history(opened)
     by_text = _changed_by_text(opened, model, embeddings, calls)
-    by_history = (
-        changed_outputs(
-            calls, opened.calls(model, with_frames_changed(opened, histories, slice(None)))
-        )
-        if histories
-        else {}
-    )
+    by_history: dict[int, float] = {}
+    if histories:
+        disturbed = with_frames_changed(opened, histories, slice(None))
+        by_history = changed_outputs(calls, opened.calls(model, disturbed))
     # at its first step a recurrent decoder has heard nothing yet
     hears = {calls[index].name for index in by_history}
     text_side = [
@@ -162,25 +158,32 @@ def anatomy(opened: OpenSubject) -> Anatomy:
         for index, call in enumerate(calls)
         if index in by_text and call.name and call.name not in hears
     ]
-    leaves = {name for name, module in modules.items() if not any(True for _ in module.children())}
     mel_side = [index for index in by_history if calls[index].name]
-    history_in = []
-    if mel_side:
-        first = next(
-            (index for index in sorted(mel_side) if calls[index].name in leaves), mel_side[0]
-        )
-        history_in = [calls[first].name]
     memory = opened.subject.memory or _memory_name(calls, text_side, sorted(mel_side), opened)
     return Anatomy(
-        tuple(embeddings),
-        tuple(dict.fromkeys(calls[index].name for index in text_side)),
-        memory,
-        tuple(index for index, call in enumerate(calls) if call.name == memory),
-        tuple(history_in),
-        {field: find_output(opened, model, calls, field) for field in opened.fields},
-        tuple(histories),
-        tuple(calls),
+        embeddings=tuple(embeddings),
+        text_side=tuple(dict.fromkeys(calls[index].name for index in text_side)),
+        memory=memory,
+        memory_calls=tuple(index for index, call in enumerate(calls) if call.name == memory),
+        history_in=_history_in(model, calls, mel_side),
+        outputs={field: find_output(opened, model, calls, field) for field in opened.fields},
+        histories=tuple(histories),
+        calls=tuple(calls),
     )
+
+
+def _history_in(model: nn.Module, calls: list[Call], mel_side: list[int]) -> tuple[str, ...]:
+    """The first module that the history enters: a leaf, where there is one."""
+    if not mel_side:
+        return ()
+    leaves = {name for name, module in model.named_modules() if _is_leaf(module)}
+    inside = [index for index in sorted(mel_side) if calls[index].name in leaves]
+    first = inside[0] if inside else mel_side[0]
+    return (calls[first].name,)
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return not any(True for _ in module.children())
 
 
 def _changed_by_text(
@@ -235,12 +238,9 @@ def find_output(opened: OpenSubject, model: nn.Module, calls: list[Call], field:
     before = opened.predict(model, field=field)
     for call in reversed(calls):
         module = modules.get(call.name)
-        leaf = (
-            module is not None
-            and not any(True for _ in module.children())
-            and any(True for _ in module.parameters())
-        )
-        if not leaf or not any(n_bins in tensor.shape[1:] for tensor in call.outputs):
+        if module is None or not _is_leaf(module) or not any(True for _ in module.parameters()):
+            continue
+        if not any(n_bins in tensor.shape[1:] for tensor in call.outputs):
             continue
         with output_changed(module, lambda tensor: tensor + 1.0):
             if float(movement(opened.predict(model, field=field), before, opened).max()) > MOVED:

@@ -64,8 +64,8 @@ class Equivalence:
 
 
 def compare_batches(opened: OpenSubject, batches: Mapping[int, Batch], field: str) -> Equivalence:
-    """Total loss and gradient of each of `batches` against the opened's own, fresh weights, training
-    mode, no dropout.
+    """Total loss and gradient of each of `batches` against those of the subject's own batch: fresh
+    weights, training mode, no dropout.
 
     Raises SubjectError where a loss is not finite or nothing has a gradient; `field` is the part
     that made the batches.
@@ -86,16 +86,14 @@ def compare_batches(opened: OpenSubject, batches: Mapping[int, Batch], field: st
             raise SubjectError(
                 field, f"a batch with a loss of {other}", "the same clips, whose loss is finite"
             )
-        changes[key] = Difference(
-            abs(other - loss) / max(abs(loss), 1e-12), difference(other_gradient, gradient)
-        )
+        changes[key] = Difference(_relative(other, loss), difference(other_gradient, gradient))
     rounded, rounded_gradient = _total(opened, nudged(model), opened.batch)
-    return Equivalence(
-        changes,
-        Difference(
-            abs(rounded - loss) / max(abs(loss), 1e-12), difference(rounded_gradient, gradient)
-        ),
-    )
+    floor = Difference(_relative(rounded, loss), difference(rounded_gradient, gradient))
+    return Equivalence(changes, floor)
+
+
+def _relative(value: float, reference: float) -> float:
+    return abs(value - reference) / max(abs(reference), 1e-12)
 
 
 def _total(opened: OpenSubject, model: nn.Module, batch: Batch) -> tuple[float, dict[str, Tensor]]:

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -181,64 +181,105 @@ def observe(
     marker of the gradient's size: zeroing wipes it out. `plain`: the workbook's step instead of the
     subject's; `loss_scale` is forced upon every scaler. What the step raises is kept as text.
     """
-    model = opened.build() if model is None else model
-    batch = opened.batch if batch is None else batch
+    if model is None:
+        model = opened.build()
+    if batch is None:
+        batch = opened.batch
     with unchanged_randomness(opened.seed):
         optimizer = opened.subject.make_optimizer(model)
-    step = opened.subject.train_step
+    step: Callable[..., Any] | None = opened.subject.train_step
     if step is None or plain:
         step = functools.partial(plain_step, losses=opened.subject.losses)
-    watch, steps, errors, leftover, first_pile = _Watch(model, optimizer), [], [], False, 0.0
-    n_calls, marker, longest = 0, {}, max(max_calls, PILED_CALLS if max_calls == MAX_CALLS else 0)
+    watch = _Watch(model, optimizer)
+    calls = _Calls(watch, n_steps, max_calls)
     with (
         nullcontext() if dropout else without_dropout(model),
         kept_scalers(loss_scale),
-        counted_checkpointing() as kept,
+        counted_checkpointing() as checkpointed,
         watch,
     ):
-        while len(steps) < n_steps or (
-            (steps[-1].marked or 0.0) > MARKED and len(steps) < n_steps + N_MARKED
-        ):
-            piling = math.inf > watch.pile() > PILING * n_calls * first_pile > 0.0 and not (
-                steps or watch.n_attempts
-            )
-            if n_calls >= (longest if piling else max_calls):
-                break
-            n_calls += 1
-            watch.restore()
+        while calls.wants_more():
+            calls.begin()
             model.train()
             try:
                 with unchanged_randomness(opened.seed):
                     step(model, optimizer, private_copy(batch))
             except Exception as error:  # the subject's code may raise anything
-                errors.append(f"{type(error).__name__}: {error}")
-                if len(errors) == 2:
-                    break
+                calls.errors.append(f"{type(error).__name__}: {error}")
                 continue
-            found = watch.finished(n_calls, marker)
-            first_pile = first_pile or watch.pile()
-            if found:
-                steps += found
-                leftover |= watch.pile() > 0.0
-                if len(steps) >= n_steps - 1:
-                    marker = watch.leave_marker(tensors_norm(found[-1].backward.values()))
-                    # nothing is left that the next step could still contain
-                    if not marker and len(steps) > 1:
-                        break
+            calls.finished()
     return Observation(
-        tuple(steps),
-        n_calls,
-        watch.n_attempts,
-        tuple(watch.scales),
-        tuple(watch.held.values()),
-        watch.lr,
-        tuple(float(group.get("weight_decay", 0.0)) for group in optimizer.param_groups),
-        leftover,
-        watch.grad_mode,
-        len(kept),
-        watch.finite,
-        errors[-1] if errors else "",
+        steps=tuple(calls.steps),
+        n_calls=calls.n_calls,
+        n_attempts=watch.n_attempts,
+        loss_scales=tuple(watch.scales),
+        held=tuple(watch.held.values()),
+        lr=watch.lr,
+        weight_decay=tuple(
+            float(group.get("weight_decay", 0.0)) for group in optimizer.param_groups
+        ),
+        leftover=calls.leftover,
+        grad_mode=watch.grad_mode,
+        n_checkpointed=len(checkpointed),
+        finite=watch.finite,
+        error=calls.errors[-1] if calls.errors else "",
     )
+
+
+@dataclass
+class _Calls:
+    """The calls of one observation, while they are made."""
+
+    watch: _Watch
+    n_steps: int  # optimiser steps that are wanted
+    max_calls: int
+    steps: list[SeenStep] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)  # of calls that raised
+    n_calls: int = 0
+    marker: Named = field(default_factory=dict)  # left in .grad before the next call
+    leftover: bool = False  # whether .grad was filled after a step
+    first_pile: float = 0.0  # norm of what the first calls left in .grad
+    nothing_left: bool = False  # that a later step could still contain
+
+    def wants_more(self) -> bool:
+        """Whether another call is made."""
+        if self.nothing_left or len(self.errors) == 2:
+            return False
+        if len(self.steps) >= self.n_steps and not self._marker_survives():
+            return False
+        patient = PILED_CALLS if self.max_calls == MAX_CALLS else 0
+        most = max(self.max_calls, patient) if self._piles_up() else self.max_calls
+        return self.n_calls < most
+
+    def _marker_survives(self) -> bool:
+        """Whether steps are looked at for a while because the last one contained the marker."""
+        marked = self.steps[-1].marked or 0.0
+        return marked > MARKED and len(self.steps) < self.n_steps + N_MARKED
+
+    def _piles_up(self) -> bool:
+        """Whether gradients grow from call to call, while nobody steps."""
+        if self.steps or self.watch.n_attempts:
+            return False
+        expected = PILING * self.n_calls * self.first_pile
+        return math.inf > self.watch.pile() > expected > 0.0
+
+    def begin(self) -> None:
+        """Before a call: the weights are as they were at first."""
+        self.n_calls += 1
+        self.watch.restore()
+
+    def finished(self) -> None:
+        """After a call: keep its steps, and leave a marker from the second last on."""
+        found = self.watch.finished(self.n_calls, self.marker)
+        self.first_pile = self.first_pile or self.watch.pile()
+        if not found:
+            return
+        self.steps += found
+        self.leftover |= self.watch.pile() > 0.0
+        if len(self.steps) >= self.n_steps - 1:
+            size = tensors_norm(found[-1].backward.values())
+            self.marker = self.watch.leave_marker(size)
+            self.nothing_left = not self.marker and len(self.steps) > 1
 
 
 class _Watch:
@@ -248,31 +289,41 @@ class _Watch:
         self.model, self.optimizer = model, optimizer
         self.parameters = dict(all_parameters(model))
         names = {id(parameter): name for name, parameter in self.parameters.items()}
+        # names of the parameters in each of the optimiser's groups
         self.groups = [
             [names[id(parameter)] for parameter in group["params"] if id(parameter) in names]
             for group in optimizer.param_groups
         ]
-        self.held = {id(self.parameters[name]): name for group in self.groups for name in group}
-        self.state = [
-            (tensor, tensor.detach().clone())
-            for tensor in (*self.parameters.values(), *model.buffers())
-        ]
+        self.held: dict[int, str] = {}  # id of a parameter that the optimiser holds -> its name
+        for group in self.groups:
+            self.held |= {id(self.parameters[name]): name for name in group}
+        tensors = (*self.parameters.values(), *model.buffers())
+        self.state = [(tensor, tensor.detach().clone()) for tensor in tensors]
         self.weights = {
             name: parameter.detach().clone() for name, parameter in self.parameters.items()
         }
-        self.n_attempts, self.scales, self.lr, self.grad_mode, self.finite = 0, [], {}, None, True
-        self.found: list[SeenStep] = []
-        self.inside = False
+        self.n_attempts = 0  # calls of an enabled scaler's step
+        self.scales: list[float] = []  # at those calls
+        self.lr: dict[str, float] = {}  # largest rate seen of each held parameter
+        self.grad_mode: bool | None = None
+        self.finite = True
+        self.found: list[SeenStep] = []  # steps of the call that is running
+        self.inside = False  # a backward pass
+        self.stack = ExitStack()
         self.begin()
 
     def begin(self) -> None:
         """Nothing seen since the last optimiser step."""
-        self.parts, self.losses, self.forwards = [], [], Counter()
-        self.left: Named = {}
-        self.scale, self.raw_norm, self.shrunk, self.given = 1.0, 0.0, 1.0, {}
+        self.parts: list[Named] = []
+        self.losses: list[float] = []
+        self.forwards: Counter[str] = Counter()
+        self.left: Named = {}  # .grad after the last backward pass
+        self.scale = 1.0
+        self.raw_norm = 0.0  # of .grad after the last backward pass, loss scale included
+        self.shrunk = 1.0  # norm when unscale_ begins over that
+        self.given: Named = {}  # the gradient as the optimiser is given it
 
     def __enter__(self) -> _Watch:
-        self.stack = ExitStack()
         for name, module in self.model.named_modules():
             handle = module.register_forward_pre_hook(functools.partial(self.on_forward, name))
             self.stack.callback(handle.remove)
@@ -281,18 +332,12 @@ class _Watch:
             self.optimizer.register_step_post_hook(self.on_stepped),
         ):
             self.stack.callback(handle.remove)
-        self.stack.enter_context(
-            replaced(torch.autograd, backward=self.backward(torch.autograd.backward))
-        )
-        self.stack.enter_context(
-            replaced(
-                Scaler,
-                **{
-                    name: self.scaler(name, getattr(Scaler, name))
-                    for name in ("scale", "unscale_", "step")
-                },
-            )
-        )
+        backward = self.backward(torch.autograd.backward)
+        self.stack.enter_context(replaced(torch.autograd, backward=backward))
+        watched = {
+            name: self.scaler(name, getattr(Scaler, name)) for name in ("scale", "unscale_", "step")
+        }
+        self.stack.enter_context(replaced(Scaler, **watched))
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -317,7 +362,7 @@ class _Watch:
         self.forwards[name] += 1
         self.grad_mode = bool(self.grad_mode) or torch.is_grad_enabled()
 
-    def backward(self, original: Callable) -> Callable:
+    def backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """`torch.autograd.backward`, which `Tensor.backward` calls too; reentrant calls belong to
         the outer one.
         """
@@ -331,34 +376,37 @@ class _Watch:
             finally:
                 self.inside = False
             roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-            self.losses.append(sum(float(root.detach().sum()) for root in roots) / self.scale)
+            value = sum(float(root.detach().sum()) for root in roots)
+            self.losses.append(value / self.scale)
             raw = self.gradients()
             self.raw_norm = tensors_norm(raw.values())
             self.left = {name: gradient / self.scale for name, gradient in raw.items()}
             self.finite &= math.isfinite(self.losses[-1]) and math.isfinite(self.raw_norm)
             if len(self.parts) < N_PARTS:
-                self.parts.append(
-                    {
-                        name: (gradient - before[name] if name in before else gradient) / self.scale
-                        for name, gradient in raw.items()
-                    }
-                )
+                self.parts.append(self._added(before, raw))
             return result
 
         return watched
 
-    def scaler(self, name: str, original: Callable) -> Callable:
+    def _added(self, before: Named, after: Named) -> Named:
+        """What a backward pass added to .grad, with the loss scale undone."""
+        added = {}
+        for name, gradient in after.items():
+            if name in before:
+                gradient = gradient - before[name]
+            added[name] = gradient / self.scale
+        return added
+
+    def scaler(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A method of the loss scaler, watched where it works on this optimiser."""
+
         def watched(scaler: Any, given: Any, *args: Any, **kwargs: Any) -> Any:
-            if not scaler.is_enabled() or (
-                isinstance(given, torch.optim.Optimizer) and given is not self.optimizer
-            ):
+            is_optimizer = isinstance(given, torch.optim.Optimizer)
+            if not scaler.is_enabled() or (is_optimizer and given is not self.optimizer):
                 return original(scaler, given, *args, **kwargs)
             if name == "unscale_":
-                self.shrunk = (
-                    tensors_norm(self.gradients().values()) / self.raw_norm
-                    if self.raw_norm
-                    else 1.0
-                )
+                norm = tensors_norm(self.gradients().values())
+                self.shrunk = norm / self.raw_norm if self.raw_norm else 1.0
             if name == "step":
                 self.n_attempts += 1
                 self.scales.append(scaler.get_scale())
@@ -371,9 +419,10 @@ class _Watch:
 
     def on_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         # fused optimisers undo the loss scale themselves
-        scale = getattr(optimizer, "grad_scale", None)
+        given_scale = getattr(optimizer, "grad_scale", None)
+        scale = 1.0 if given_scale is None else float(given_scale)
         self.given = {
-            name: gradient / (1.0 if scale is None else float(scale))
+            name: gradient / scale
             for name, gradient in self.gradients().items()
             if id(self.parameters[name]) in self.held
         }
@@ -383,24 +432,26 @@ class _Watch:
         if skipped is not None and float(skipped):
             return
         rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
-        for names, rate in zip(self.groups, rates):
-            self.lr.update({name: max(rate, self.lr.get(name, 0.0)) for name in names})
+        # a group that was added to the optimiser later is not watched
+        for names, rate in zip(self.groups, rates, strict=False):
+            for name in names:
+                self.lr[name] = max(rate, self.lr.get(name, 0.0))
         moved = any(
             not torch.equal(self.parameters[name].detach(), self.weights[name])
             for name in self.held.values()
         )
         self.found.append(
             SeenStep(
-                0,
-                self.given,
-                self.left,
-                tuple(self.parts),
-                tuple(self.losses),
-                self.scale,
-                self.shrunk,
-                self.forwards,
-                rates,
-                moved,
+                call=0,  # it is known when the call has ended
+                gradient=self.given,
+                backward=self.left,
+                parts=tuple(self.parts),
+                losses=tuple(self.losses),
+                loss_scale=self.scale,
+                before_unscale=self.shrunk,
+                forwards=self.forwards,
+                lr=rates,
+                moved_inside=moved,
             )
         )
         self.begin()
@@ -421,45 +472,39 @@ class _Watch:
             for name, move in moves.items()
         }
         ratio = tensors_norm(moves.values()) / (tensors_norm(self.weights.values()) + 1e-12)
-        return [
-            _completed(
-                step,
-                call,
-                changed,
-                ratio,
-                cosine(step.gradient, marker) if marker and not index else None,
+        completed = []
+        for index, step in enumerate(found):
+            # the first step alone can contain what was left before the call
+            marked = cosine(step.gradient, marker) if marker and not index else None
+            completed.append(
+                replace(step, call=call, changed=changed, update_ratio=ratio, marked=marked)
             )
-            for index, step in enumerate(found)
-        ]
+        return completed
+
+    def left_over(self) -> dict[str, Tensor]:
+        """Name -> .grad of the optimiser's parameters, where there is one."""
+        found = {}
+        for name in self.held.values():
+            gradient = self.parameters[name].grad
+            if gradient is not None:
+                found[name] = gradient
+        return found
 
     def pile(self) -> float:
         """Norm of what is left in .grad of the optimiser's parameters."""
-        return tensors_norm(
-            [
-                self.parameters[name].grad
-                for name in self.held.values()
-                if self.parameters[name].grad is not None
-            ]
-        )
+        return tensors_norm(self.left_over().values())
 
     def leave_marker(self, size: float) -> Named:
         """Replace what is left in .grad by noise of norm `size`; empty where nothing is left."""
-        if not self.pile():
+        left = self.left_over()
+        if not tensors_norm(left.values()):
             return {}
         generator = torch.Generator().manual_seed(MARKER_SEED)
-        left = [name for name in self.held.values() if self.parameters[name].grad is not None]
         noise = {
             name: torch.randn(self.parameters[name].shape, generator=generator) for name in left
         }
         scale = (size or 1.0) / max(tensors_norm(noise.values()), 1e-12)
-        for name in left:
-            self.parameters[name].grad.copy_(noise[name] * scale)
-        return {name: tensor * scale for name, tensor in noise.items()}
-
-
-def _completed(
-    step: SeenStep, call: int, changed: dict[str, float], ratio: float, marked: float | None
-) -> SeenStep:
-    return SeenStep(
-        **{**vars(step), "call": call, "changed": changed, "update_ratio": ratio, "marked": marked}
-    )
+        marker = {name: tensor * scale for name, tensor in noise.items()}
+        for name, gradient in left.items():
+            gradient.copy_(marker[name])
+        return marker

@@ -6,7 +6,7 @@ Shapes: B batch, T frames, M mel bins.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -50,8 +50,8 @@ def losses_of_prediction(
 
 @contextmanager
 def predicting(opened: OpenSubject, model: nn.Module, prediction: Tensor) -> Iterator[bool]:
-    """Inside, `model` in eval mode predicts `prediction` (B, T, M) on the opened's batch; False where
-    that cannot be done.
+    """Inside, `model` in eval mode predicts `prediction` (B, T, M) on the subject's batch; False
+    where that cannot be done.
 
     What the last layer gives is shifted by (wanted - own) / slope, the slope measured by a probe:
     exact where the prediction depends affinely on it. With a post-net, first the frames before it
@@ -82,23 +82,22 @@ def _set(
     if order is None or _part(shift[order], shapes, 0) is None:
         return False
     shift = shift[order]
-    counter = [0]
+    n_calls = 0
 
     def shifted(output: Tensor) -> Tensor:
-        part = _part(shift, shapes, counter[0] % len(shapes))
-        counter[0] += 1
-        return (
-            output + part.to(output) if part is not None and part.shape == output.shape else output
-        )
+        nonlocal n_calls
+        part = _part(shift, shapes, n_calls % len(shapes))
+        n_calls += 1
+        if part is None or part.shape != output.shape:
+            return output
+        return output + part.to(output)
 
     stack.callback(change_output(module, shifted).remove)
-    counter[0] = 0
     with without_dropout(model):
         reached = opened.predict(model, field=field)
-    counter[0] = 0
-    return float((reached - prediction).abs()[opened.mask].mean()) < CLOSE * float(
-        opened.frames.std()
-    )
+    n_calls = 0
+    missed = (reached - prediction).abs()[opened.mask].mean()
+    return float(missed) < CLOSE * float(opened.frames.std())
 
 
 def _order(
@@ -116,30 +115,43 @@ def _order(
     if n_clips == 1:
         return [0]
     by_call = len(shapes) == n_clips and all(shape[0] == 1 for shape in shapes)
-    order = []
+    order: list[int] = []
     for row in range(n_clips):
-        counter = [0]
-
-        def disturbed(output: Tensor, row=row, counter=counter) -> Tensor:
-            mine = counter[0] % len(shapes) == row
-            counter[0] += 1
-            if by_call:
-                return output + 1.0 if mine else output
-            if output.shape[0] != n_clips:
-                return output
-            output = output.clone()
-            output[row] += 1.0
-            return output
-
-        with without_dropout(model), output_changed(module, disturbed):
-            moved = (
-                (opened.predict(model, field=field) - own).abs().amax(dim=2) * opened.mask
-            ).amax(dim=1)
+        raised = _raised_at_call(row, len(shapes)) if by_call else _raised_row(row, n_clips)
+        with without_dropout(model), output_changed(module, raised):
+            apart = (opened.predict(model, field=field) - own).abs()
+        moved = (apart.amax(dim=2) * opened.mask).amax(dim=1)
         clip = int(moved.argmax())
         if float(moved[clip]) == 0.0 or clip in order:
             return None
         order.append(clip)
     return order
+
+
+def _raised_at_call(row: int, n_calls: int) -> Callable[[Tensor], Tensor]:
+    """Adds 1 to the output of one call of every `n_calls`."""
+    seen = 0
+
+    def raised(output: Tensor) -> Tensor:
+        nonlocal seen
+        mine = seen % n_calls == row
+        seen += 1
+        return output + 1.0 if mine else output
+
+    return raised
+
+
+def _raised_row(row: int, n_rows: int) -> Callable[[Tensor], Tensor]:
+    """Adds 1 to one row of an output of `n_rows`."""
+
+    def raised(output: Tensor) -> Tensor:
+        if output.shape[0] != n_rows:
+            return output
+        output = output.clone()
+        output[row] += 1.0
+        return output
+
+    return raised
 
 
 def _part(shift: Tensor, shapes: list[torch.Size], call: int) -> Tensor | None:

@@ -6,6 +6,7 @@ Shapes: B batch, T frames, M mel bins, N text positions, D width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -34,15 +35,10 @@ def recorded_calls(model: nn.Module) -> Iterator[list[Call]]:
     """
     calls: list[Call] = []
 
-    def watch(name: str) -> Callable:
-        def hook(module, args, kwargs, output):
-            calls.append(
-                Call(
-                    name,
-                    tuple(cloned(tensors_in((args, kwargs)))),
-                    tuple(cloned(tensors_in(output))),
-                )
-            )
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            given = tuple(cloned(tensors_in((args, kwargs))))
+            calls.append(Call(name, given, tuple(cloned(tensors_in(output)))))
 
         return hook
 
@@ -75,22 +71,23 @@ def changed_outputs(before: Sequence[Call], after: Sequence[Call]) -> dict[int, 
     Only calls that both traces have under the same name and position are compared; a changed shape
     counts as 1.
     """
-    changed = {}
-    for index, (old, new) in enumerate(zip(before, after)):
+    changed: dict[int, float] = {}
+    # one of two traces may be longer
+    for index, (old, new) in enumerate(zip(before, after, strict=False)):
         if old.name != new.name:
             break
-        for a, b in zip(old.outputs, new.outputs):
+        for a, b in zip(old.outputs, new.outputs, strict=False):
             if a.shape != b.shape:
                 changed[index] = 1.0
             elif a.is_floating_point() and a.numel() and not torch.equal(a, b):
-                difference = float(
-                    (a.float() - b.float()).abs().max() / (a.float().abs().max() + 1e-12)
-                )
-                changed[index] = max(
-                    changed.get(index, 0.0),
-                    difference if difference == difference else float("inf"),
-                )
+                changed[index] = max(changed.get(index, 0.0), _relative_difference(a, b))
     return changed
+
+
+def _relative_difference(a: Tensor, b: Tensor) -> float:
+    """Largest difference over the largest value of `a`; infinite where there is a NaN."""
+    difference = float((a.float() - b.float()).abs().max() / (a.float().abs().max() + 1e-12))
+    return math.inf if math.isnan(difference) else difference
 
 
 def change_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
@@ -128,10 +125,10 @@ def with_noise(tensor: Tensor, seed: int, where: Tensor | None = None) -> Tensor
     """`tensor` plus seeded noise of its own size; `where` (a mask that broadcasts) keeps it to some
     places.
     """
-    noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed)).to(
-        tensor.device
-    )
-    noise = noise if where is None else noise * where.to(noise)
+    noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed))
+    noise = noise.to(tensor.device)
+    if where is not None:
+        noise = noise * where.to(noise)
     return tensor + (noise * (tensor.float().std() + 1e-6)).to(tensor.dtype)
 
 
@@ -153,20 +150,20 @@ def text_embeddings(model: nn.Module, calls: Sequence[Call]) -> list[str]:
     """Names of the embeddings that are given whole numbers which are no mere count 0, 1, 2 …: those
     that read text.
     """
-    kinds = dict(model.named_modules())
-    found = []
+    modules = dict(model.named_modules())
+    found: list[str] = []
     for call in calls:
-        if (
-            isinstance(kinds.get(call.name), nn.Embedding)
-            and call.inputs
-            and not call.inputs[0].is_floating_point()
-        ):
-            ids = (
-                call.inputs[0].reshape(-1, call.inputs[0].shape[-1])
-                if call.inputs[0].ndim
-                else call.inputs[0][None, None]
-            )
-            counting = torch.arange(ids.shape[-1], device=ids.device).expand_as(ids)
-            if not torch.equal(ids - ids[:, :1], counting) and call.name not in found:
-                found.append(call.name)
+        is_embedding = isinstance(modules.get(call.name), nn.Embedding)
+        if not is_embedding or not call.inputs or call.name in found:
+            continue
+        ids = call.inputs[0]
+        if not ids.is_floating_point() and not _counts_up(ids):
+            found.append(call.name)
     return found
+
+
+def _counts_up(ids: Tensor) -> bool:
+    """Whether every row is 0, 1, 2 … from its first number on, as positions are."""
+    rows = ids.reshape(-1, ids.shape[-1]) if ids.ndim else ids[None, None]
+    counting = torch.arange(rows.shape[-1], device=rows.device).expand_as(rows)
+    return torch.equal(rows - rows[:, :1], counting)

@@ -16,11 +16,10 @@ Named = dict[str, Tensor]
 
 def tensors_norm(tensors: Collection[Tensor]) -> float:
     """Euclidean norm over all elements of all tensors, in fp64; 0 for none."""
-    return (
-        float(torch.stack([tensor.double().square().sum() for tensor in tensors]).sum().sqrt())
-        if tensors
-        else 0.0
-    )
+    if not tensors:
+        return 0.0
+    squares = torch.stack([tensor.double().square().sum() for tensor in tensors])
+    return float(squares.sum().sqrt())
 
 
 def dot_product(a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: Sequence[str]) -> float:
@@ -52,14 +51,12 @@ def cosine(a: Named, b: Named) -> float:
 
 def difference(a: Named, b: Named) -> float:
     """‖a - b‖ / ‖b‖ over the names of both; infinite where only b is zero."""
-    gap = math.sqrt(
-        max(
-            0.0,
-            sum(
-                float((a.get(name, 0) - torch.as_tensor(b.get(name, 0))).double().square().sum())
-                for name in a.keys() | b.keys()
-            ),
-        )
-    )
+    square = 0.0
+    for name in sorted(a.keys() | b.keys()):  # sorted: a sum in the same order every time
+        apart = a.get(name, 0) - torch.as_tensor(b.get(name, 0))
+        square += float(apart.double().square().sum())
+    gap = math.sqrt(max(0.0, square))
     size = tensors_norm(b.values())
-    return gap / size if size else (math.inf if gap else 0.0)
+    if size:
+        return gap / size
+    return math.inf if gap else 0.0

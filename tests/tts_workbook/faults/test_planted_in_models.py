@@ -1,6 +1,5 @@
 """Each experiment of the model, the losses and the order of places: it fires on its planted fault
-and is silent
-on its look-alike.
+and is silent on its look-alike.
 """
 
 from dataclasses import replace

@@ -233,7 +233,7 @@ def judge(passes: Passes) -> Decision:
     if passes.added_up is not None:
         return _judge_sum(passes.added_up)
     if abs(passes.size - 1.0) <= GAP:
-        return Decision("excluded", reason="one pass of several counts")
+        return Decision("excluded", reason="as the whole batch")
     undivided = abs(passes.size / passes.n_forward - 1.0) <= GAP
     if undivided and passes.same > 1.0 - GAP:
         return Decision("confirmed", "train_step", 1.0, "losses added up")

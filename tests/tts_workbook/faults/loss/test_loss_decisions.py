@@ -1,0 +1,177 @@
+"""How the causes of the loss decide, by tables: numbers -> level, where, reason."""
+
+from dataclasses import replace
+
+import pytest
+
+from tts_workbook.faults.loss import (
+    detached,
+    logged_not_optimised,
+    padding_included,
+    wrong_reduction,
+)
+from tts_workbook.faults.loss._identity import UNKNOWN, Identity, TermValues
+from tts_workbook.faults.loss._terms import TermNorms
+from tts_workbook.faults.loss.padding_included import PaddedLosses
+
+L1 = TermValues(own=1.2, target=1e-8, disorder=0.8, rebinned=0.9, level=1.0)
+# every frame against every frame
+BROADCAST = TermValues(own=1.1, target=0.846, disorder=0.846, rebinned=0.879, level=1.066)
+# the mean over time taken before the difference
+AVERAGED = TermValues(own=0.7, target=1e-8, disorder=2e-8, rebinned=0.3, level=1.0)
+UPHILL = TermValues(own=-1.2, target=-1e-8, disorder=-0.8, rebinned=-0.9, level=-1.0)
+DEAF = TermValues(own=0.7, target=0.7, disorder=0.7, rebinned=0.7, level=0.7)
+# the target is another one, three deviations above
+ELSEWHERE = TermValues(own=3.1, target=3.0, disorder=3.05, rebinned=3.1, level=2.0)
+
+
+def said(values, broken="", about="the target"):
+    return Identity(True, {"mel": values}, ("mel",), broken, 1e-8, None, about)
+
+
+@pytest.mark.parametrize(
+    "numbers, expected",
+    [
+        (UNKNOWN, ("undecided", "", "not reached")),
+        (said(L1), ("excluded", "", "a distance")),
+        (said(BROADCAST, "mel"), ("confirmed", "losses['mel']", "no distance")),
+        (said(UPHILL, "mel", "its opposite"), ("undecided", "losses['mel']", "its opposite")),
+        (
+            said(ELSEWHERE, "mel", "something else"),
+            ("undecided", "losses['mel']", "something else"),
+        ),
+    ],
+    ids=lambda value: value[2] if isinstance(value, tuple) else "",
+)
+def test_wrong_reduction(numbers, expected):
+    decision = wrong_reduction.decide(numbers)
+    assert (decision.level, decision.where, decision.reason) == expected
+    assert decision.strength == (1.0 if decision.level == "confirmed" else 0.0)
+
+
+def test_nothing_that_hears_the_prediction_says_nothing():
+    assert wrong_reduction.decide(Identity(True, {}, (), "", 0.0, None, "not known")) is None
+
+
+@pytest.mark.parametrize(
+    "values, broken",
+    [(L1, False), (BROADCAST, True), (AVERAGED, True), (UPHILL, True), (ELSEWHERE, True)],
+)
+def test_which_terms_are_no_distance(values, broken):
+    assert (values.not_smallest_at_target or values.blind) == broken
+
+
+@pytest.mark.parametrize("values", [BROADCAST, AVERAGED])
+@pytest.mark.parametrize("size", [1e-8, 1e-7, 1e-5])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_rounding_decides_nothing(values, size, sign):
+    """Frames in disorder have the same sum but for the order of summation: no processor's last
+    bits make of it a loss that falls away from its target.
+    """
+    off = replace(values, disorder=values.target + sign * size)
+    assert (off.not_smallest_at_target or off.blind) and not off.falls_away(rounding=0.0)
+
+
+def test_a_fall_is_told_from_rounding_by_the_measured_one_too():
+    """In 16 bits, rounding is more than the share that it is in fp32."""
+    falls = replace(BROADCAST, disorder=0.83)
+    assert falls.falls_away(rounding=1e-4) and not falls.falls_away(rounding=2e-3)
+    assert UPHILL.falls_away(rounding=1e-2) and ELSEWHERE.falls_away(rounding=1e-2)
+
+
+def test_a_term_that_is_the_same_whatever_is_predicted():
+    assert not DEAF.heard and L1.heard and BROADCAST.heard
+    decision = logged_not_optimised.decide_deaf(said(DEAF))
+    assert (decision.level, decision.where) == ("confirmed", "losses['mel']")
+    assert logged_not_optimised.decide_deaf(said(L1)) is None
+    assert logged_not_optimised.decide_deaf(UNKNOWN) is None
+
+
+# --- gradients of the terms -----------------------------------------------------------------------
+
+
+def norms(mel=1.0, stop=0.5, total=1.1, coefficients=None, unshown=0.0):
+    found = {"mel": mel, "stop": stop, "total": total}
+    if coefficients is None:
+        coefficients = {
+            name: 1.0 for name, norm in found.items() if name != "total" and norm and total
+        }
+    return TermNorms(found, {"mel": 1.0, "stop": 1.0}, coefficients, unshown)
+
+
+@pytest.mark.parametrize(
+    "numbers, expected",
+    [
+        (norms(mel=float("inf"), coefficients={}), ("undecided", "", "not finite")),
+        (norms(total=0.0), ("confirmed", "losses['total']", "total")),
+        (norms(mel=0.0), ("confirmed", "losses['mel']", "a term")),
+        (norms(), ("excluded", "", "every term")),
+    ],
+)
+def test_detached(numbers, expected):
+    decision = detached.decide(numbers)
+    assert (decision.level, decision.where, decision.reason) == expected
+
+
+@pytest.mark.parametrize(
+    "numbers, expected",
+    [
+        (norms(mel=float("inf"), coefficients={}), ("undecided", "", "not finite")),
+        (norms(total=0.0), None),
+        (norms(mel=0.0), None),
+        (norms(unshown=0.11), ("confirmed", "losses['total']", "not shown")),
+        (norms(unshown=0.09), ("excluded", "", "made of the terms")),
+        (
+            norms(coefficients={"mel": 1e-5, "stop": 1.0}),
+            ("confirmed", "losses['total']", "mel ignored"),
+        ),
+        # light, but what it makes of total's gradient is not nothing
+        (
+            norms(coefficients={"mel": 5e-4, "stop": 1.0}),
+            ("excluded", "", "made of the terms"),
+        ),
+    ],
+)
+def test_logged_not_optimised(numbers, expected):
+    decision = logged_not_optimised.decide(numbers)
+    if expected is None:
+        assert decision is None
+    else:
+        assert (decision.level, decision.where, decision.reason) == expected
+
+
+def test_a_term_is_meant_to_be_optimised_by_its_weight_or_its_name():
+    shown = TermNorms({"figure": 0.0, "mel": 1.0, "total": 1.0}, {"figure": 1e-4}, {"mel": 1.0}, 0)
+    assert not shown.dead
+    assert replace(shown, weights={"figure": 0.1}).dead == ["figure"]
+    assert replace(shown, norms={"stop": 0.0, "total": 1.0}).dead == ["stop"]
+
+
+# --- padding --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "numbers, expected",
+    [
+        (PaddedLosses(8, True, {}, None), ("undecided", "", "prediction moves", 0.0)),
+        (
+            PaddedLosses(8, False, {"mel": 0.009, "total": 0.009}, said(L1)),
+            ("excluded", "", "stays", 0.009),
+        ),
+        (
+            PaddedLosses(8, False, {"mel": -0.3, "total": -0.2}, said(L1)),
+            ("confirmed", "losses['mel']", "changes", 0.3),
+        ),
+        (
+            PaddedLosses(8, False, {"mel": -3.0, "total": -2.0}, UNKNOWN),
+            ("confirmed", "losses['mel']", "changes", 1.0),
+        ),
+        (
+            PaddedLosses(8, False, {"mel": 0.3}, said(UPHILL, "mel", "its opposite")),
+            ("undecided", "", "not about the target", 0.3),
+        ),
+    ],
+)
+def test_padding_included(numbers, expected):
+    decision = padding_included.decide(numbers)
+    assert (decision.level, decision.where, decision.reason, decision.strength) == expected
