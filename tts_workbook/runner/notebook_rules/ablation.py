@@ -81,15 +81,20 @@ def _item(records: Records, claim: Claim) -> Item:
         )
 
 
-def single_factors(records: Records, study: str, measure: str, direction: Direction) -> list[Item]:
-    """One item per arm of `repairs` or `breaks`: what that one switch does to one measure,
-    strongest first.
+def single_factors(
+    records: Records, study: str, measure: str, direction: Direction
+) -> dict[str, Item]:
+    """Arm of `repairs` or `breaks` -> what that one switch does to one measure, strongest first.
+    Empty where the study is not recorded.
     """
+    if study not in records:
+        return {}
     verb = {"breaks": "breaking", "repairs": "repairing"}[study]
     does = {"increase": "raises", "decrease": "lowers"}[direction]
     found = effects(records[study], against(study), measure)
-    return [
-        effect_item(
+    items = {}
+    for arm, one in found.items():
+        items[arm] = effect_item(
             f"{study}_{arm.replace(' ', '_')}_{measure}",
             f"{verb} {arm} alone {does} {measure.replace('_', ' ')}",
             one,
@@ -97,8 +102,52 @@ def single_factors(records: Records, study: str, measure: str, direction: Direct
             study,
             MORE,
         )
-        for arm, one in found.items()
-    ]
+    return items
+
+
+def answer(items: Sequence[Item], breaks: Mapping[str, Item], repairs: Mapping[str, Item]) -> str:
+    """The notebook's answer in words: the strongest single break and repair that were confirmed,
+    and how many of all claims were ruled on which way.
+    """
+    everything = [*items, *breaks.values(), *repairs.values()]
+    counts = tally_verdicts(everything)
+    return (
+        f"{_strongest_break(breaks)} {_strongest_repair(repairs)} Of {len(everything)} claims"
+        f" {counts['supported']} are supported, {counts['refuted']} refuted,"
+        f" {counts['undecided']} undecided."
+    )
+
+
+def tally_verdicts(items: Sequence[Item]) -> dict[str, int]:
+    """Verdict -> how many items have it."""
+    verdicts = [item.verdict for item in items]
+    return {name: verdicts.count(name) for name in ("supported", "refuted", "undecided")}
+
+
+def _strongest_break(breaks: Mapping[str, Item]) -> str:
+    for arm, item in breaks.items():
+        if item.verdict == "supported" and item.interval is not None:
+            low, high = item.interval
+            return (
+                f"The strongest single break is {_in_words(arm)}: it raises the free-running error"
+                f" by {item.effect:.2f} of the best constant (95 %: {low:.2f} to {high:.2f})."
+            )
+    return "No single break was confirmed."
+
+
+def _strongest_repair(repairs: Mapping[str, Item]) -> str:
+    for arm, item in repairs.items():
+        if item.verdict == "supported" and item.interval is not None:
+            low, high = item.interval
+            return (
+                f"The repair that most makes the failing model read is {_in_words(arm)}: text use"
+                f" {item.effect:+.2f} (95 %: {low:+.2f} to {high:+.2f})."
+            )
+    return "No single repair made the failing model read."
+
+
+def _in_words(arm: str) -> str:
+    return arm.replace("_", " ")
 
 
 def against(study: str) -> dict[str, str]:

@@ -12,11 +12,13 @@ from tts_core.speech.dataset import load_corpus
 from tts_workbook.runner.notebook_rules.ablation import (
     CLAIMS,
     against,
+    answer,
     recorded_studies,
     rule,
     single_factors,
 )
 from tts_workbook.runner.notebook_rules.effect_items import effect_item, unanimous_item
+from tts_workbook.runner.verdicts import Item
 from tts_workbook.trials.executors import run_trials
 from tts_workbook.trials.paired_effects import MARGINS, effect
 from tts_workbook.trials.store import Store
@@ -217,17 +219,33 @@ def test_single_factors_are_ranked_strongest_first(records):
         ["dropout"],
         {"fr_over_constant": 0.4},
     )
-    items = single_factors(harmed, "breaks", "fr_over_constant", "increase")
-    assert [item.id for item in items[:2]] == [
-        "breaks_memory_norm_fr_over_constant",
-        "breaks_dropout_fr_over_constant",
-    ]
-    assert (
-        len(items) == len(against("breaks"))
-        and items[0].verdict == "supported"
-        and items[-1].verdict == "refuted"
-    )
+    found = single_factors(harmed, "breaks", "fr_over_constant", "increase")
+    assert list(found)[:2] == ["memory_norm", "dropout"] and set(found) == set(against("breaks"))
+    items = list(found.values())
+    assert items[0].id == "breaks_memory_norm_fr_over_constant"
+    assert items[0].verdict == "supported" and items[-1].verdict == "refuted"
     assert "by clip" in items[0].provenance and "Holm" in items[0].provenance
+    assert single_factors({}, "breaks", "fr_over_constant", "increase") == {}
+
+
+def test_the_answer_names_the_strongest_confirmed_break_and_repair_and_counts_the_claims():
+    def ruled(id, verdict, effect=None, interval=None):
+        return Item(id, "a claim", verdict, effect, interval=interval, refuting_experiment="x")
+
+    breaks = {
+        "go_frame": ruled("a", "undecided", 2.0, (0.0, 4.0)),
+        "memory_norm": ruled("b", "supported", 1.16, (0.99, 1.32)),
+        "dropout": ruled("c", "supported", 0.4, (0.3, 0.5)),
+    }
+    repairs = {"memory_scale": ruled("d", "supported", 0.69, (0.43, 0.96))}
+    said = answer([ruled("e", "refuted")], breaks, repairs)
+    assert "strongest single break is memory norm: it raises the free-running error by 1.16" in said
+    assert "is memory scale: text use +0.69 (95 %: +0.43 to +0.96)" in said
+    assert "Of 5 claims 3 are supported, 1 refuted, 1 undecided." in said
+    assert answer([], {}, {}) == (
+        "No single break was confirmed. No single repair made the failing model read."
+        " Of 0 claims 0 are supported, 0 refuted, 0 undecided."
+    )
 
 
 def test_the_recorded_studies_are_whole_or_said_to_be_absent():
