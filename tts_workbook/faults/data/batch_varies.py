@@ -75,8 +75,8 @@ def measure(lab: Lab) -> Batches:
 
 def _trained(lab: Lab) -> PairedTraining:
     endless = _endless(supplied(lab.subject.batches, "batches"))
-    varying = lab.course(Change("the batches as they come", batch_at=lambda number: next(endless)))
-    held = lab.course()
+    as_they_come = Change("the_batches_as_they_come", batch_at=lambda number: next(endless))
+    varying, held = lab.course(as_they_come), lab.course()
     return PairedTraining(varying.final, held.final, varying.learnt, held.learnt)
 
 

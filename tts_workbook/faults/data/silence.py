@@ -72,7 +72,10 @@ def measure(lab: Lab) -> Silence:
 
 def _twins(lab: Lab, trim: Trim, first: int, last: int) -> Twins:
     trimmed = Change(
-        f"{first} + {last} silent frames trimmed", batch=lambda batch: trim(batch, first, last)
+        "trimmed",
+        (first, last),
+        "{} + {} silent frames trimmed".format,
+        batch=lambda batch: trim(batch, first, last),
     )
     own = _errors(lab, lab.course().model, lab.batch)
     twin = _errors(lab, lab.course(trimmed).model, trim(private_copy(lab.batch), first, last))
