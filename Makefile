@@ -1,4 +1,4 @@
-# The two commands: `make workbook` (the investigation on bundled speech) and `make test`.
+# The two commands: `make workbook` (the investigation on bundled speech) and `make test`; `make test-full` is the rest.
 # Both create the environment in .venv/ first if it is missing; `.venv/bin/tts-workbook` is the same tool.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -10,14 +10,12 @@ CORPUS ?=
 
 BIN = .venv/bin
 STAMP = .venv/installed
-# Tests that use all processors themselves: one at a time. Every other test has one thread, so two files run side by side.
-ALONE = tests/notebooks tests/browser tests/tts_workbook/trials/test_dask_executor.py tests/tts_workbook/diagnosis/test_smoke_matrix.py
 SMOKE = GOMP_SPINCOUNT=10000 TTS_WORKBOOK_PROFILE=smoke TTS_WORKBOOK_OUT=$(CURDIR)/runs/nbval
 
 # Notebooks are committed without outputs; `make lint` says which are not.
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 
-.PHONY: workbook lint test lab evidence bench bench-diagnosis clean
+.PHONY: workbook lint test test-full lab evidence bench bench-diagnosis clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || \
@@ -36,11 +34,17 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/nbstripout --keep-id --verify $(NOTEBOOKS)
 
-test: $(STAMP)
+# What a newcomer runs: at most 12 minutes on 2 idle cores. Every test has one thread, so two files run side by side.
+test: lint
+	$(BIN)/pytest tests -m "not full" --numprocesses 2 --dist loadfile
+
+# The rest (tests/conftest.py says which): whole runs, browsers, clusters, processes that are killed, matrices. Those that
+# use all processors themselves run alone.
+test-full: $(STAMP)
 	rm -rf runs/nbval
 	$(SMOKE) $(BIN)/pytest --nbval-lax notebooks -p no:cacheprovider
-	$(BIN)/pytest tests $(ALONE:%=--ignore=%) --numprocesses 2 --dist loadfile
-	$(BIN)/pytest $(ALONE)
+	$(BIN)/pytest tests -m "full and not alone" --numprocesses 2 --dist loadfile
+	$(BIN)/pytest tests -m alone
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --notebook-dir=$(CURDIR) $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01_check_data.ipynb

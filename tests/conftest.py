@@ -1,5 +1,5 @@
-"""Shared fixtures: one thread (the same bits everywhere), small synthetic batches, the bundled
-voice loaded once.
+"""Shared fixtures: one thread (the same bits in each run on one machine), small synthetic batches,
+the bundled voice loaded once; and which tests are for `make test-full` alone.
 """
 
 from dataclasses import replace
@@ -17,6 +17,37 @@ from tts_core.speech.dataset import Corpus, load_corpus
 ROOT = Path(__file__).resolve().parents[1]
 VOCAB_SIZE = 12
 PAUSE_ID = 1
+
+# Long, and with all processors busy: nothing runs beside them.
+ALONE = (
+    "browser",
+    "notebooks/test_batch_notebook.py",
+    "notebooks/test_other_language.py",
+    "notebooks/test_quick_run.py",
+    "notebooks/test_sweep_notebook.py",
+    "tts_workbook/diagnosis/test_smoke_matrix.py",
+    "tts_workbook/trials/test_dask_executor.py",
+)
+# Long: subjects of the benchmark trained, trainings that are killed, all kernels of many notebooks.
+LONG = (
+    "tts_core/training/corpus/test_run.py",
+    "tts_workbook/diagnosis/test_presets_blind.py",
+    "tts_workbook/diagnosis/test_twins.py",
+    "tts_workbook/faults/test_planted_in_models.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` leaves out what is marked `full`; `alone` has the processors to itself."""
+    folder = ROOT / "tests"
+    for item in items:
+        if not item.path.is_relative_to(folder):  # a notebook
+            continue
+        where = item.path.relative_to(folder).as_posix()
+        if where.startswith((*ALONE, *LONG)):
+            item.add_marker(pytest.mark.full)
+        if where.startswith(ALONE):
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest.fixture(autouse=True)

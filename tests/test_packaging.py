@@ -115,10 +115,19 @@ def test_every_dependency_line_gives_a_reason():
     ] == []
 
 
-@pytest.mark.parametrize("target", ("workbook", "test", "lab", "evidence", "bench", "clean"))
+@pytest.mark.parametrize(
+    "target", ("workbook", "lint", "test", "test-full", "lab", "evidence", "bench", "clean")
+)
 def test_make_targets_exist_and_set_up_the_environment_first(target):
     rule = re.search(rf"^{target}:(.*)$", MAKEFILE, re.MULTILINE)
-    assert rule and (target == "clean" or "$(STAMP)" in rule.group(1))
+    first = {"clean": "", "test": "lint"}.get(target, "$(STAMP)")
+    assert rule and first in rule.group(1)
+
+
+def test_what_make_test_leaves_out_make_test_full_runs():
+    """Every test is in one of the three selections, so nothing is proved nowhere."""
+    selections = re.findall(r'pytest tests -m "?([a-z ]+?)"?(?: --|\n)', MAKEFILE)
+    assert selections == ["not full", "full and not alone", "alone"]
 
 
 @pytest.mark.parametrize("variable", ("PROFILE", "DATA", "CLIP", "OUT"))
@@ -137,7 +146,8 @@ def test_the_readme_puts_the_two_commands_first_and_ci_runs_its_test_command():
     blocks = re.findall(r"```(?:bash|sh)?\n(.*?)```", README, re.DOTALL)
     first = [line.split("#")[0].strip() for line in blocks[0].splitlines() if line.strip()]
     assert first[:2] == ["make workbook", "make test"]
-    assert (ROOT / ".ci" / "run").read_text().strip().splitlines()[-1] == "make test"
+    ci = (ROOT / ".ci" / "run").read_text().strip().splitlines()
+    assert ci[-2:] == ["make test", "make test-full"]
 
 
 def test_every_command_in_the_readme_exists():
