@@ -22,7 +22,7 @@ from tts_workbook.subject.module_calls import output_changed, recorded_calls
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.subject import supplied
 
-question = "what does the duration head predict, and what does inference take it for?"
+question = "What does the duration head predict, and what does inference take it for?"
 
 # values put in the duration head's place: counts give 1 and 2 frames, logarithms 2 to 3 and 3 to 7
 PROBES = (1.0, 2.0)

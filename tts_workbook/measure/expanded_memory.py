@@ -14,7 +14,7 @@ from torch import Tensor
 from tts_workbook.measure.seen_clips import SeenClip
 from tts_workbook.subject.module_calls import Call
 
-question = "how many frames is the memory expanded to?"
+question = "How many frames is the memory expanded to?"
 
 LEAST_REPEATED = 1.15  # rows to a run, on average, in a memory that was expanded
 FEWEST_RUNS = 0.5  # of the symbols, for neighbours may be equal

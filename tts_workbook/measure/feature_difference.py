@@ -17,7 +17,7 @@ from tts_workbook.subject.isolation import unchanged_randomness
 from tts_workbook.subject.opened import OpenSubject, once_per_subject
 from tts_workbook.subject.subject import supplied
 
-question = "are the targets what today's code makes of the audio?"
+question = "Are the targets what today's code makes of the audio?"
 
 N_COMPARED = 8  # clips whose features are computed again
 # mean difference from today's features over their deviation: rounding, and more than dither

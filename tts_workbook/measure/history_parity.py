@@ -17,7 +17,7 @@ from tts_workbook.subject.isolation import unchanged_randomness
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.subject import supplied
 
-question = "does the generation code give the teacher-forced frames when it is fed the truth?"
+question = "Does the generation code give the teacher-forced frames when it is fed the truth?"
 
 # of the best constant, mean over a frame: bf16 autocast with a cache stays below 0.004
 PARITY = 0.01

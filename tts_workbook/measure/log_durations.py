@@ -8,7 +8,7 @@ import numpy as np
 
 from tts_workbook.measure.seen_clips import SeenClip
 
-question = "are the durations that are given logarithms?"
+question = "Are the durations that are given logarithms?"
 
 LARGEST_LOG = 8  # a logarithm above this would be a symbol of thousands of frames
 TO_FRAMES = {"expm1": np.expm1, "exp": np.exp, "exp2": np.exp2}

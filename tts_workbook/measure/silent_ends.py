@@ -8,7 +8,7 @@ import numpy as np
 
 from tts_workbook.measure.seen_clips import SeenClip
 
-question = "how much of a clip is silence at its ends?"
+question = "How much of a clip is silence at its ends?"
 
 LOUD_SHARE = 0.98  # quantile of the frames' energy that counts as loud
 

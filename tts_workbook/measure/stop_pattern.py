@@ -20,7 +20,7 @@ from tts_workbook.subject.module_calls import output_changed, recorded_calls
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.subject import supplied
 
-question = "which stop pattern does the loss ask for?"
+question = "Which stop pattern does the loss ask for?"
 
 # a total loss that a sure stop pattern moves by less does not depend on the head that was found
 MATTERS = 1e-4

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-question = "does the text foretell the frames of clips that were left out?"
+question = "Does the text foretell the frames of clips that were left out?"
 
 RIDGE = 10.0  # frames of prior weight on the mean, for symbols that are seen seldom
 

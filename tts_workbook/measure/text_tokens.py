@@ -18,7 +18,7 @@ from tts_workbook.subject.module_calls import text_embeddings
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.subject import Batch, supplied
 
-question = "which ids stand for which symbols?"
+question = "Which ids stand for which symbols?"
 
 # (first id, step) of the symbols' ids: as they are, behind a start token, with blanks in between
 ARRANGEMENTS = ((0, 1), (1, 1), (1, 2), (0, 2))

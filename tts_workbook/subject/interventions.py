@@ -42,11 +42,11 @@ def without_checkpointing() -> Iterator[list[str]]:
 
     class Kept:
         @staticmethod
-        def apply(function, preserve_rng_state, *args):
+        def apply(function: Any, preserve_rng_state: bool, *args: Any) -> Any:
             calls.append("reentrant")
             return function(*args)
 
-    def kept(*args, **kwargs):
+    def kept(*args: Any, **kwargs: Any) -> Iterator[None]:
         calls.append("non-reentrant")
         yield
 
@@ -68,11 +68,11 @@ def counted_checkpointing() -> Iterator[list[str]]:
 
     class Counted:
         @staticmethod
-        def apply(*args):
+        def apply(*args: Any) -> Any:
             calls.append("reentrant")
             return function.apply(*args)
 
-    def counted(*args, **kwargs):
+    def counted(*args: Any, **kwargs: Any) -> Any:
         calls.append("non-reentrant")
         return generator(*args, **kwargs)
 
@@ -90,25 +90,18 @@ def without_batch_statistics() -> Iterator[None]:
     batch_norm = F.batch_norm
 
     def steady(
-        input,
-        running_mean,
-        running_var,
-        weight=None,
-        bias=None,
-        training=False,
-        momentum=0.1,
-        eps=1e-5,
-    ):
-        return batch_norm(
-            input,
-            running_mean,
-            running_var,
-            weight,
-            bias,
-            training and running_mean is None,
-            momentum,
-            eps,
-        )
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        # without running statistics there are only the batch's
+        by_batch = training and running_mean is None
+        return batch_norm(input, running_mean, running_var, weight, bias, by_batch, momentum, eps)
 
     with replaced(F, batch_norm=steady):
         yield
@@ -125,7 +118,7 @@ def in_fp32() -> Iterator[None]:
     autocast = torch.amp.autocast_mode.autocast
     enter = autocast.__enter__
 
-    def enter_disabled(self):
+    def enter_disabled(self: Any) -> Any:
         self._enabled = False
         return enter(self)
 
@@ -145,7 +138,13 @@ def masks_in_range() -> Iterator[None]:
 class _NoHalves(TorchFunctionMode):
     """Every 16-bit dtype that is asked for becomes fp32."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         if func in (Tensor.half, Tensor.bfloat16):
             func = Tensor.float
         wide = {name: _wide(value) for name, value in (kwargs or {}).items()}
@@ -163,7 +162,13 @@ class _MasksInRange(TorchFunctionMode):
 
     FILLS = (Tensor.masked_fill, Tensor.masked_fill_, torch.masked_fill, torch.where)
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         kwargs = kwargs or {}
         dtype = self._half_in_play(func, [*args, *kwargs.values()])
         if dtype is not None:
@@ -174,7 +179,8 @@ class _MasksInRange(TorchFunctionMode):
         return func(*args, **kwargs)
 
     @staticmethod
-    def _half_in_play(func, values: list) -> torch.dtype | None:
+    def _half_in_play(func: Any, values: list[Any]) -> torch.dtype | None:
+        """The 16-bit type that a call works in, by its name, its arguments or autocast."""
         if func is Tensor.half:
             return torch.float16
         if func is Tensor.bfloat16:
@@ -189,22 +195,27 @@ class _MasksInRange(TorchFunctionMode):
                 return torch.get_autocast_dtype(device)
         return None
 
-    def _clamped(self, value: Any, limit: float, func) -> Any:
-        number = isinstance(value, float) or (
-            isinstance(value, int) and not isinstance(value, bool) and func in self.FILLS
-        )
-        if number and math.isfinite(value) and abs(value) > limit:
+    def _clamped(self, value: Any, limit: float, func: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._clamped_tensor(value, limit)
+        if self._is_number(value, func) and math.isfinite(value) and abs(value) > limit:
             return math.copysign(limit, value)
-        if (
-            isinstance(value, Tensor)
-            and value.dtype in WIDE
-            and value.numel()
-            and bool((value < -limit).any())
-        ):
-            return torch.where(
-                (value < -limit) & value.isfinite(), torch.full_like(value, -limit), value
-            )
         return value
+
+    def _is_number(self, value: Any, func: Any) -> bool:
+        """Whole numbers are sizes and indices, but for those that something is filled with."""
+        if isinstance(value, bool):
+            return False
+        return isinstance(value, float) or (isinstance(value, int) and func in self.FILLS)
+
+    @staticmethod
+    def _clamped_tensor(value: Tensor, limit: float) -> Tensor:
+        if value.dtype not in WIDE or not value.numel():
+            return value
+        below = value < -limit
+        if not bool(below.any()):
+            return value
+        return torch.where(below & value.isfinite(), torch.full_like(value, -limit), value)
 
 
 # --- loss scalers ---------------------------------------------------------------------------------
