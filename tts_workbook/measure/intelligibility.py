@@ -70,7 +70,8 @@ def identify_text(samples: np.ndarray, sample_rate: int, texts: dict[str, str]) 
     len(texts). Every word must be in its dictionary (WorkbookError).
     """
     spoken = {normalise_words(text): name for name, text in texts.items()}
-    return spoken.get(recognise_one_of(samples, sample_rate, list(spoken)))
+    heard = recognise_one_of(samples, sample_rate, list(spoken))
+    return None if heard is None else spoken.get(heard)
 
 
 def in_recogniser_dictionary(text: str) -> bool:

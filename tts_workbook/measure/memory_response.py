@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from tts_core.config import ExperimentConfig
 from tts_core.metrics.attention_maps import recorded_attention
+from tts_core.model.attention import MultiHeadAttention
+from tts_core.model.decoder import DecoderLayer
 from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
@@ -58,24 +61,20 @@ def cross_attention_state(
     model: TTSModel, batch: Batch, experiment: ExperimentConfig
 ) -> CrossAttentionState:
     """Measure `model` as it is, in eval mode with gradients; nothing of it changes."""
-    attentions = [layer.cross_attention for layer in model.decoder.layers]
+    attentions = [layer.cross_attention for layer in _decoder_layers(model)]
     with evaluating(model, gradients=True):
         with recorded_attention(model), _streams(model) as streams:
             output = model(batch)
-            logits = [attention.logits for attention in attentions]
-            entropy = [
-                attention_entropy(attention.weights, batch.mel_lengths) for attention in attentions
-            ]
-        mel = loss_sums(output, batch, model, experiment.loss).mel
-        mean = mel[0] / mel[1]
-        sources = [
-            output.memory,
-            model.text_embedding.weight,
-            *(getattr(attention, part).weight for attention in attentions for part in PARTS),
-        ]
+            recorded = [_logits_and_weights(attention) for attention in attentions]
+        mel_sum, n_values = loss_sums(output, batch, model, experiment.loss).mel
+        mean = mel_sum / n_values
+        sources = [output.memory, model.text_embedding.weight]
+        for attention in attentions:
+            sources += [getattr(attention, part).weight for part in PARTS]
         norms = [float(gradient.double().norm()) for gradient in torch.autograd.grad(mean, sources)]
     mask = batch.mel_mask
-    finite = [_valid(layer, mask) for layer in logits]
+    finite = [_valid(logits, mask) for logits, _ in recorded]
+    entropy = [attention_entropy(weights, batch.mel_lengths) for _, weights in recorded]
     return CrossAttentionState(
         factor=model.config.memory_scale,
         memory_std=float(output.memory.detach()[mask].std()),
@@ -131,6 +130,17 @@ def layer_curves(states: Sequence[CrossAttentionState], layer: int) -> dict[str,
     }
 
 
+def _decoder_layers(model: TTSModel) -> list[DecoderLayer]:
+    """The decoder's layers; a ModuleList forgets what it holds."""
+    return list(cast(Iterable[DecoderLayer], model.decoder.layers))
+
+
+def _logits_and_weights(attention: MultiHeadAttention) -> tuple[Tensor, Tensor]:
+    """What a recorded attention kept of its last call, (B, H, Q, K) each."""
+    assert attention.logits is not None and attention.weights is not None, "no call was recorded"
+    return attention.logits, attention.weights
+
+
 def _valid(logits: Tensor, mask: Tensor) -> Tensor:
     """Logits (B, H, T, T) of valid queries and keys, flat."""
     rows = logits.transpose(1, 2)[mask]
@@ -142,19 +152,17 @@ def _streams(model: TTSModel) -> Iterator[list[dict[str, Tensor]]]:
     """While open, each decoder layer keeps the `stream` before cross-attention and what that has
     `written` to it.
     """
-    kept: list[dict[str, Tensor]] = [{} for _ in model.decoder.layers]
+    layers = _decoder_layers(model)
+    kept: list[dict[str, Tensor]] = [{} for _ in layers]
     handles = []
-    for layer, place in zip(model.decoder.layers, kept, strict=True):
-        handles.append(
-            layer.cross_attention_norm.register_forward_pre_hook(
-                lambda module, inputs, place=place: place.update(stream=inputs[0].detach())
-            )
+    for layer, place in zip(layers, kept, strict=True):
+        entered = layer.cross_attention_norm.register_forward_pre_hook(
+            lambda module, inputs, place=place: place.update(stream=inputs[0].detach())
         )
-        handles.append(
-            layer.cross_attention.register_forward_hook(
-                lambda module, inputs, output, place=place: place.update(written=output.detach())
-            )
+        left = layer.cross_attention.register_forward_hook(
+            lambda module, inputs, output, place=place: place.update(written=output.detach())
         )
+        handles += [entered, left]
     try:
         yield kept
     finally:

@@ -87,15 +87,11 @@ def shuffle_text(batch: ClipBatch, generator: torch.Generator) -> ClipBatch:
     clips = []
     for clip in batch.clips:
         spoken = np.flatnonzero([symbol != PAUSE for symbol in clip.phonemes])
+        drawn = torch.randperm(len(spoken), generator=generator).numpy()
         order = np.arange(len(clip.phonemes))
-        order[spoken] = spoken[torch.randperm(len(spoken), generator=generator).numpy()]
-        clips.append(
-            replace(
-                clip,
-                phonemes=tuple(clip.phonemes[index] for index in order),
-                phoneme_ids=clip.phoneme_ids[order],
-            )
-        )
+        order[spoken] = spoken[drawn]
+        phonemes = tuple(clip.phonemes[index] for index in order)
+        clips.append(replace(clip, phonemes=phonemes, phoneme_ids=clip.phoneme_ids[order]))
     return gather(clips, batch.pad_value, batch.mel.shape[1]).to(batch.mel.device)
 
 
@@ -119,33 +115,45 @@ def trim_clip(clip: Clip, first: int, last: int) -> Clip:
     n_frames = len(clip.mel)
     if first < 0 or last < 0 or first + last >= n_frames:
         raise ValueError(f"clip {clip.id}: cannot take {first} + {last} frames from {n_frames}")
-    ends = clip.durations.cumsum()
-    # 1 unless the durations do not count the frames
-    per_duration = ends[-1] / n_frames
-    frames = np.diff(
-        np.clip(ends, first * per_duration, ends[-1] - last * per_duration),
-        prepend=first * per_duration,
-    )
-    frames = (
-        frames.round().astype(clip.durations.dtype)
-        if np.issubdtype(clip.durations.dtype, np.integer)
-        else frames
-    )
-    kept = frames > 0
-    hop = AudioConfig().hop_length
-    # another recipe's
-    per_frame = (
-        hop if n_frames == 1 + len(clip.samples) // hop else len(clip.samples) / (n_frames - 0.5)
-    )
-    samples = clip.samples[round(first * per_frame) : len(clip.samples) - round(last * per_frame)]
+    durations = _trimmed_durations(clip, first, last)
+    kept = durations > 0
+    n_samples = len(clip.samples)
+    per_frame = _samples_per_frame(clip)
+    start, end = round(first * per_frame), n_samples - round(last * per_frame)
+    # strict=False: the durations are believed, not checked
+    symbols = zip(clip.phonemes, kept, strict=False)
     return replace(
         clip,
         mel=clip.mel[first : n_frames - last],
-        durations=frames[kept],
-        samples=samples,
-        phonemes=tuple(symbol for symbol, keep in zip(clip.phonemes, kept) if keep),
+        durations=durations[kept],
+        samples=clip.samples[start:end],
+        phonemes=tuple(symbol for symbol, keep in symbols if keep),
         phoneme_ids=clip.phoneme_ids[kept],
     )
+
+
+def _trimmed_durations(clip: Clip, first: int, last: int) -> np.ndarray:
+    """Frames of each phoneme (N,) that are left without the first and last frames; 0 for a phoneme
+    that lost all.
+    """
+    ends = clip.durations.cumsum()
+    per_frame = ends[-1] / len(clip.mel)  # 1 unless the durations do not count the frames
+    start, end = first * per_frame, ends[-1] - last * per_frame
+    frames = np.diff(np.clip(ends, start, end), prepend=start)
+    if np.issubdtype(clip.durations.dtype, np.integer):
+        return frames.round().astype(clip.durations.dtype)
+    return frames
+
+
+def _samples_per_frame(clip: Clip) -> float:
+    """The hop of the standard recipe where it fits the clip, else what its numbers of samples and
+    frames say of another recipe's.
+    """
+    n_frames, n_samples = len(clip.mel), len(clip.samples)
+    hop = AudioConfig().hop_length
+    if n_frames == 1 + n_samples // hop:
+        return hop
+    return n_samples / (n_frames - 0.5)
 
 
 def corpus_batches(

@@ -51,16 +51,12 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
     and recurrent layers.
     """
     functions = {name: getattr(F, name) for name in DROPOUTS}
-    kept = [
-        (module, "dropout", module.dropout)
-        for module in model.modules()
-        if isinstance(module, nn.RNNBase | nn.MultiheadAttention)
-    ]
-    kept += [
-        (module, "p", module.p)
-        for module in model.modules()
-        if isinstance(module, nn.modules.dropout._DropoutNd)
-    ]
+    kept: list[tuple[nn.Module, str, float]] = []  # module, its attribute, the value it had
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase | nn.MultiheadAttention):
+            kept.append((module, "dropout", module.dropout))
+        elif isinstance(module, nn.modules.dropout._DropoutNd):
+            kept.append((module, "p", module.p))
     attention = F.scaled_dot_product_attention
 
     def identity(input: Tensor, *_: Any, **__: Any) -> Tensor:

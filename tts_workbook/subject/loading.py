@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tts_core.errors import WorkbookError
@@ -72,11 +73,10 @@ def inspect_subject(address: str) -> dict[str, Any]:
     with unchanged_randomness(0):
         opened = OpenSubject(subject)
         check_subject(opened.subject)
-        weights = (
-            Path(subject.checkpoint) if isinstance(subject.checkpoint, str | PathLike) else None
-        )
-        if weights is not None:
-            opened.checkpoint_state  # raises where it cannot be read
+        weights = None
+        if isinstance(subject.checkpoint, str | PathLike):
+            weights = Path(subject.checkpoint)
+            _ = opened.checkpoint_state  # raises where it cannot be read
     return {"address": address, **hash_subject(address, Path.cwd(), weights)}
 
 
@@ -109,7 +109,7 @@ def hash_subject(address: str, folder: Path, checkpoint: Path | None = None) -> 
     }
 
 
-def _module(place: str, address: str):
+def _module(place: str, address: str) -> ModuleType:
     if place.endswith(".py"):
         path = Path(place).resolve()
         if not path.is_file():
@@ -117,6 +117,8 @@ def _module(place: str, address: str):
         if str(path.parent) not in sys.path:
             sys.path.insert(0, str(path.parent))
         spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:
+            raise WorkbookError(f"subject {address!r}: {path} cannot be loaded as a module")
         module = importlib.util.module_from_spec(spec)
         sys.modules.setdefault(path.stem, module)
         spec.loader.exec_module(module)
