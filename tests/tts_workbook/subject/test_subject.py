@@ -50,7 +50,7 @@ def test_the_error_names_the_field_and_what_was_seen(subject, field):
 
 
 def test_the_laboratory_itself_refuses_a_target_without_lengths(subject):
-    with pytest.raises(SubjectError, match="target_mel.*pair of tensors"):
+    with pytest.raises(SubjectError, match=r"target_mel.*pair of tensors"):
         Lab(replace(subject, target_mel=lambda batch: torch.zeros(2, 3, 80)))
 
 
@@ -67,7 +67,7 @@ def test_an_exception_in_the_users_code_is_told_with_its_field(subject):
     def broken(model, batch):
         raise KeyError("mel_lengths")
 
-    with pytest.raises(SubjectError, match="Subject.predict_mel: raised KeyError"):
+    with pytest.raises(SubjectError, match=r"Subject\.predict_mel: raised KeyError"):
         check_subject(replace(subject, predict_mel=broken))
 
 
