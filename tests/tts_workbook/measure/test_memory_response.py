@@ -1,6 +1,7 @@
 """Cross-attention against the memory's scale, the mel path, and the pairs that rule on both."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def test_logits_grow_and_entropy_falls_with_the_memory(batch):
     states = memory_scale_response(
         make_model(experiment, batch), batch, experiment, (0.25, 1.0, 4.0)
     )
-    for small, large in zip(states, states[1:]):
+    for small, large in pairwise(states):
         assert large.memory_std == pytest.approx(4 * small.memory_std, rel=1e-5)
         # keys are linear in the memory
         assert large.logit_std[0] == pytest.approx(4 * small.logit_std[0], rel=1e-4)

@@ -73,7 +73,7 @@ def test_many_modules_are_taken_together_by_their_common_paths():
     names = [f"stack.{index}.{part}.weight" for index in range(30) for part in ("a", "b")] + [
         "scale"
     ]
-    assert len(grouped(names, 100)) == 61 and list(grouped(names, 100))[0] == "stack.0.a"
+    assert len(grouped(names, 100)) == 61 and next(iter(grouped(names, 100))) == "stack.0.a"
     assert len(grouped(names, 31)) == 31 and grouped(names, 31)["stack.7"] == [
         "stack.7.a.weight",
         "stack.7.b.weight",
@@ -108,5 +108,5 @@ def test_a_difference_of_the_size_of_16_bit_sums_decides_nothing_and_no_loss_nam
     batch = make_batch()
     nearly = {**batch, "mel": batch["mel"] * 1.002}
     assert compare_batches(lab(), {2: nearly}, "duplicate").verdict == "undecided"
-    with pytest.raises(SubjectError, match="Subject.pad: a batch with a loss of nan"):
+    with pytest.raises(SubjectError, match=r"Subject\.pad: a batch with a loss of nan"):
         compare_batches(lab(), {2: {**batch, "mel": batch["mel"] * float("nan")}}, "pad")

@@ -68,11 +68,12 @@ def test_gap_is_counted_in_the_references_progress():
 def test_adamw_is_the_published_one_and_another_is_told_from_it(batch, experiment, monkeypatch):
     model = make_model(experiment, batch)
     assert adamw_error(model, batch, experiment) < 1e-4
-    coupled = lambda weight, gradients, options: published_adamw(  # noqa: in the gradient: Adam, not AdamW
-        weight,
-        [g + options.weight_decay * weight for g in gradients],
-        dataclasses.replace(options, weight_decay=0.0),
-    )
+
+    def coupled(weight, gradients, options):
+        """The decay in the gradient: Adam, not AdamW."""
+        decayed = [gradient + options.weight_decay * weight for gradient in gradients]
+        return published_adamw(weight, decayed, dataclasses.replace(options, weight_decay=0.0))
+
     monkeypatch.setattr(optimizer_parity, "published_adamw", coupled)
     assert adamw_error(model, batch, experiment) > 1e-2
 

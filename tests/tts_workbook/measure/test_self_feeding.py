@@ -93,9 +93,8 @@ def test_the_first_span_above_a_level(trained):
     found = measure_self_feeding(model, batch, n_starts=8)
     assert found.first_above(-1.0) == 1 and found.first_above(1e9) is None
     level = float(found.error[:3].max())
-    assert found.first_above(level) == next(
-        (int(k) for k, e in zip(found.last, found.error) if e > level), None
-    )
+    above = [int(k) for k, e in zip(found.last, found.error, strict=True) if e > level]
+    assert found.first_above(level) == (above[0] if above else None)
 
 
 def test_starts_outside_the_clip_and_several_clips_are_refused(trained, batch):

@@ -167,7 +167,7 @@ def test_pickled_weights_are_refused_with_the_way_out(tmp_path):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(
         WorkbookError,
-        match="pytorch_model.bin can run code when loaded and is not read: convert it",
+        match=r"pytorch_model\.bin can run code when loaded and is not read: convert it",
     ):
         load_vocoder(folder)
     (folder / "model.safetensors").write_bytes(b"half")

@@ -1,4 +1,4 @@
-"""How far the subject's own steps move its weights: what learning rate and clip are suspected by."""
+"""How far the subject's own steps move its weights: learning rate and clip are suspected by it."""
 
 from __future__ import annotations
 
