@@ -1,9 +1,16 @@
-"""What is measured, by question; a file is one measurement and what it means.
+"""What is measured, by question. A file is one measurement, and its `question` says what it answers.
 
-does the data allow it      data_report, baselines
-does one step work          gradients, loss_shares, step_parity, optimizer_parity, duplication
-does text reach the mel     activations, memory_scale, mel_path, scale_pairs, text_use
-did it learn                trajectory, alignment_record, free_running, self_feeding, stop_head,
-full_inference does generation match       parity, interaction, alignment_error can it be understood
-intelligibility, listening, mel_recipes, time_warping, vocoders
+does the data allow it          feature_difference, mel_recipes, copy_synthesis, silent_ends, text_fit,
+                                text_tokens, log_durations, seen_clips
+where are the model's parts     anatomy, module_groups, initial_weights, expanded_memory
+does one step work              observed_steps, module_audit, term_gradients, gradient_spread,
+                                step_parity, optimizer_parity, updates_without, prediction
+is the same batch the same      equivalence, duplication, padding
+does text reach the mel         activations, memory_response, mel_path, scale_pairs
+did it learn                    headline, trajectory, alignment_record, self_feeding, stop_head,
+                                stop_pattern, duration_head
+does generation match           parity, history_parity, interaction
+can it be understood            intelligibility, listening, time_warping, vocoders
+
+supply.py says what a subject has to give for a measurement.
 """
