@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -59,11 +59,11 @@ class Batch:
     ids: tuple[str, ...]  # B clip ids
     pad_value: float  # log-mel of silence, what `mel` is padded with
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str) -> Self:
         """The same batch with its tensors on `device`."""
         return self._with_tensors(lambda tensor: tensor.to(device))
 
-    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The same batch with `change` made to each of its tensors."""
         return replace(
             self,

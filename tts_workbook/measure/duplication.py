@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tts_core.errors import WorkbookError
 from tts_workbook.measure.equivalence import Difference, Equivalence, compare_batches
 from tts_workbook.measure.step_parity import comparable, relative_error, with_dropout
-from tts_workbook.measure.supply import require
+from tts_workbook.measure.supply import supplied
 from tts_workbook.subject.isolation import mapped
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.subject import Batch
@@ -97,12 +97,12 @@ def measure_duplication(
     Raises NotMeasured without `Subject.duplicate`, WorkbookError for k < 1, and for a loss or
     gradient that is zero or not finite: nothing is relative to that.
     """
-    require(opened, "duplicate")
+    duplicate = supplied(opened, "duplicate")
     if k < 1:
         raise WorkbookError(f"k = {k}, but there must be one copy at least")
     still = opened.build().to(dtype)
     loss, gradient = _total(opened, still, in_dtype(opened.batch, dtype))
-    copies = opened.subject.duplicate(opened.batch, k)
+    copies = duplicate(opened.batch, k)
     copied_loss, copied = _total(opened, still, in_dtype(copies, dtype))
     names = comparable(gradient)
     size = _norm(gradient, names)
@@ -170,11 +170,11 @@ def measure_gradient_noise(
     draws, of one k or of two, share their masks. Raises NotMeasured without `Subject.duplicate`,
     WorkbookError for fewer than two draws, and for a gradient that is not finite.
     """
-    require(opened, "duplicate")
+    duplicate = supplied(opened, "duplicate")
     if draws < 2:
         raise WorkbookError(f"draws = {draws}, but a spread needs two or more")
     noisy = with_dropout(opened.build(), dropout).train()
-    copies = opened.subject.duplicate(opened.batch, k)
+    copies = duplicate(opened.batch, k)
     total: Named = {}
     squares = 0.0
     with torch.random.fork_rng():

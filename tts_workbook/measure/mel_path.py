@@ -115,7 +115,7 @@ def _still_gradient(opened: OpenSubject, share: float) -> float:
     )
     median = opened.frames.median(dim=0).values
     with torch.no_grad():
-        layer.bias += median - _predicted(opened, model).mean(dim=0)
+        layer.bias.add_(median - _predicted(opened, model).mean(dim=0))
     error = (_predicted(opened, model) - opened.frames).abs().mean()
     weight, bias = torch.autograd.grad(error, [layer.weight, layer.bias])
     return float((weight.double().square().sum() + bias.double().square().sum()).sqrt())

@@ -5,8 +5,9 @@ stop loss.
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from tts_core.config import ExperimentConfig, OptimizerConfig
 from tts_core.errors import WorkbookError
 from tts_core.model.modes import evaluating
+from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
 from tts_core.training.loop import fit
 from tts_core.training.losses import losses
@@ -25,6 +27,8 @@ from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.tensor_math import tensors_norm
 
 question = "Do clip, clearing, AdamW and the precision of the stop loss change what a step does?"
+
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 CLIP_STEPS = 30
 
@@ -37,11 +41,11 @@ class ShortRun:
 
     mel: list[float]  # mel loss of each step, model units, before its update
     gradient_norm: list[float]  # before the clip
-    model: nn.Module  # as the steps left it
+    model: TTSModel  # as the steps left it
 
 
 def short_run(
-    model: nn.Module,
+    model: TTSModel,
     batch: Batch,
     experiment: ExperimentConfig,
     steps: int,
@@ -57,20 +61,29 @@ def short_run(
         experiment, copy.deepcopy(model), str(next(model.parameters()).device)
     )
     optimizer = training.optimizer
+    replacement = None
     if clearing == "zeros":
-        optimizer.zero_grad = lambda set_to_none=True: type(optimizer).zero_grad(
-            optimizer, set_to_none=False
-        )
+        replacement = functools.partial(_fill_with_zeros, optimizer)
     elif clearing == "nothing":
-        optimizer.zero_grad = lambda set_to_none=True: None
+        replacement = functools.partial(_leave, optimizer)
     elif clearing != "none":
         raise WorkbookError(f"clearing = {clearing!r}, but it must be 'none', 'zeros' or 'nothing'")
+    if replacement is not None:
+        vars(optimizer)["zero_grad"] = replacement  # what the step calls
     fit(training, batch, until=steps)
     return ShortRun(
         [report["mel"] for report in training.history],
         [report["gradient_norm"] for report in training.history],
         training.model,
     )
+
+
+def _fill_with_zeros(optimizer: torch.optim.Optimizer, set_to_none: bool = True) -> None:
+    type(optimizer).zero_grad(optimizer, set_to_none=False)
+
+
+def _leave(optimizer: torch.optim.Optimizer, set_to_none: bool = True) -> None:
+    """Gradients stay where they are, and pile up."""
 
 
 def measure_clip_runs(opened: OpenSubject, steps: int = CLIP_STEPS) -> dict[str, ShortRun]:
@@ -87,7 +100,7 @@ def measure_clip_runs(opened: OpenSubject, steps: int = CLIP_STEPS) -> dict[str,
 
 
 def measure_clearing(
-    model: nn.Module, batch: Batch, experiment: ExperimentConfig
+    model: TTSModel, batch: Batch, experiment: ExperimentConfig
 ) -> dict[str, float]:
     """Distance of the weights after 3 steps from those of the step's own way to clear gradients:
     "zeros" fills them with zeros, "nothing" lets them pile up (the control).
@@ -100,7 +113,7 @@ def measure_clearing(
     }
 
 
-def nudged(model: nn.Module, size: float = 1e-6) -> nn.Module:
+def nudged(model: AnyModel, size: float = 1e-6) -> AnyModel:
     """A copy of `model`, every weight multiplied by 1 ± `size`: the control for how far two alike
     runs drift apart.
     """
@@ -128,7 +141,7 @@ def weight_difference(model: nn.Module, reference: nn.Module) -> float:
 
 
 def adamw_error(
-    model: nn.Module, batch: Batch, experiment: ExperimentConfig, steps: int = 3
+    model: TTSModel, batch: Batch, experiment: ExperimentConfig, steps: int = 3
 ) -> float:
     """Distance of the optimiser's updates from AdamW as published (Loshchilov & Hutter 2019), over
     their norm.
@@ -139,11 +152,14 @@ def adamw_error(
     copied = copy.deepcopy(model)
     training = start_training(experiment, copied, str(next(model.parameters()).device))
     seen: list[dict[str, Tensor]] = []
-    training.optimizer.register_step_pre_hook(
-        lambda optimizer, args, kwargs: seen.append(
-            {name: p.grad.detach().double().clone() for name, p in copied.named_parameters()}
+
+    def keep(*_: Any) -> None:
+        named = copied.named_parameters()
+        seen.append(
+            {name: p.grad.detach().double().clone() for name, p in named if p.grad is not None}
         )
-    )
+
+    training.optimizer.register_step_pre_hook(keep)
     fit(training, batch, until=steps)
     starts = {name: p.detach().double() for name, p in model.named_parameters()}
     ours = {name: p.detach().double() - starts[name] for name, p in copied.named_parameters()}
@@ -189,7 +205,7 @@ class StopPrecision:
 
 
 def measure_stop_precision(
-    model: nn.Module, batch: Batch, experiment: ExperimentConfig, dtype: torch.dtype
+    model: TTSModel, batch: Batch, experiment: ExperimentConfig, dtype: torch.dtype
 ) -> StopPrecision:
     """Compute the stop BCE of `batch` in `dtype` throughout, as a step without the fp32 rule would
     (eval mode).

@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import cast
 
+from tts_core.model.tts import TTSModel
 from tts_workbook.measure.gradient_spread import text_share
 from tts_workbook.measure.mel_path import mel_path_norms, thinnest
 from tts_workbook.measure.memory_response import cross_attention_state, with_memory_scale
@@ -79,8 +81,11 @@ def measure_scale_pair(sound: OpenSubject, sick: OpenSubject) -> ScalePair:
 def at_memory_scale(opened: OpenSubject, factor: float) -> OpenSubject:
     """The same preset, same weights, whose memory is multiplied by `factor`."""
     build = opened.subject.build_model
-    subject = replace(opened.subject, build_model=lambda: with_memory_scale(build(), factor))
-    return OpenSubject(subject, opened.seed)
+
+    def scaled() -> TTSModel:
+        return with_memory_scale(cast(TTSModel, build()), factor)
+
+    return OpenSubject(replace(opened.subject, build_model=scaled), opened.seed)
 
 
 def _bf16_error(one: OpenSubject) -> float:

@@ -11,12 +11,15 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tts_core.config import ExperimentConfig
+from tts_core.errors import WorkbookError
 from tts_core.model.attention import MultiHeadAttention
+from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
 from tts_core.training.precision import DTYPES, choose_precision
 from tts_core.training.state import start_training
@@ -27,6 +30,11 @@ from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.tensor_math import cosine, difference
 
 question = "Is a step in another precision, or made in another way, the same step?"
+
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+
+SIXTEEN_BITS: tuple[PrecisionName, ...] = ("bf16", "fp16")
 
 MAX_SKIPPED_STEPS = 20  # a loss scale of 65,536 halved so often is below 1
 FLOORS = ("gradient rounded", "output rounded", "weights rounded")
@@ -67,19 +75,20 @@ def without_clip(experiment: ExperimentConfig) -> ExperimentConfig:
     )
 
 
-def in_precision(experiment: ExperimentConfig, name: str) -> ExperimentConfig:
+def in_precision(experiment: ExperimentConfig, name: PrecisionName) -> ExperimentConfig:
     """The same experiment in fp32, bf16 or fp16."""
-    return dataclasses.replace(experiment, fit=dataclasses.replace(experiment.fit, precision=name))
+    fit = dataclasses.replace(experiment.fit, precision=name)
+    return dataclasses.replace(experiment, fit=fit)
 
 
-def with_checkpointing(model: nn.Module, on: bool) -> nn.Module:
+def with_checkpointing(model: TTSModel, on: bool) -> TTSModel:
     """A copy of `model`, same weights, with gradient checkpointing on or off."""
     model = copy.deepcopy(model)
     model.config = dataclasses.replace(model.config, gradient_checkpointing=on)
     return model
 
 
-def with_dropout(model: nn.Module, probability: float) -> nn.Module:
+def with_dropout(model: AnyModel, probability: float) -> AnyModel:
     """A copy of `model`, same weights, with every dropout at `probability`.
 
     Precisions are compared at 0: another type draws other masks from one and the same random state.
@@ -94,7 +103,7 @@ def with_dropout(model: nn.Module, probability: float) -> nn.Module:
 
 
 def measure_step(
-    model: nn.Module,
+    model: TTSModel,
     batches: Batch | Sequence[Batch],
     experiment: ExperimentConfig,
     loss_scale: float | None = None,
@@ -140,7 +149,7 @@ def measure_step(
     )
 
 
-def compare_steps(model: nn.Module, step: MeasuredStep, reference: MeasuredStep) -> StepDifference:
+def compare_steps(model: TTSModel, step: MeasuredStep, reference: MeasuredStep) -> StepDifference:
     """`step` against `reference`, per audited module of `model` and over all."""
     owned = {path: comparable(names) for path, names in audited_modules(model).items()}
     every = comparable(step.gradient)
@@ -179,7 +188,7 @@ def _in_fp64(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, T
 
 
 def rounding_floors(
-    model: nn.Module, batch: Batch, experiment: ExperimentConfig, precision: str
+    model: TTSModel, batch: Batch, experiment: ExperimentConfig, precision: PrecisionName
 ) -> dict[str, StepDifference]:
     """What one rounding to `precision` (bf16, fp16) does to an otherwise fp32 step, by the place of
     the rounding.
@@ -190,7 +199,10 @@ def rounding_floors(
     is the worst of `WEIGHT_ROUNDINGS`, to nearest and at random up or down: where a unit sits near
     its kink, one of them turns it off and another does not.
     """
-    dtype, experiment = DTYPES[precision], in_precision(experiment, "fp32")
+    dtype = DTYPES[precision]
+    if dtype is None:
+        raise WorkbookError(f"precision {precision!r}: it rounds nothing; use bf16 or fp16")
+    experiment = in_precision(experiment, "fp32")
     reference = measure_step(model, batch, experiment)
 
     def nearest(tensor: Tensor) -> Tensor:
@@ -214,7 +226,7 @@ def rounding_floors(
     return {**found, "weights rounded": max(drawn, key=lambda difference: difference.gradient)}
 
 
-def _rounded_weights(model: nn.Module, dtype: torch.dtype, draw: int) -> nn.Module:
+def _rounded_weights(model: TTSModel, dtype: torch.dtype, draw: int) -> TTSModel:
     """A copy of `model` whose weights fit `dtype`: draw 0 rounds to nearest, any other moves half a
     step first, at random.
     """
@@ -232,7 +244,7 @@ def _rounded_weights(model: nn.Module, dtype: torch.dtype, draw: int) -> nn.Modu
 
 
 def _with_gradient(
-    model: nn.Module,
+    model: TTSModel,
     reference: MeasuredStep,
     gradient: dict[str, Tensor],
     experiment: ExperimentConfig,
@@ -267,8 +279,8 @@ def measure_precision(
     fresh, batch, experiment = own_parts(opened)
     model, plain = with_dropout(fresh, 0.0), without_clip(experiment)
     reference = measure_step(model, batch, in_precision(plain, "fp32"))
-    found = {}
-    for low in ("bf16", "fp16"):
+    found: dict[str, tuple[StepDifference, dict[str, StepDifference]]] = {}
+    for low in SIXTEEN_BITS:
         step = measure_step(model, batch, in_precision(plain, low))
         difference = compare_steps(model, step, reference)
         found[low] = (difference, rounding_floors(model, batch, plain, low))
@@ -276,7 +288,7 @@ def measure_precision(
 
 
 def measure_accumulation(
-    model: nn.Module, batch: Batch, experiment: ExperimentConfig, parts: Sequence[Batch]
+    model: TTSModel, batch: Batch, experiment: ExperimentConfig, parts: Sequence[Batch]
 ) -> StepDifference:
     """One step over micro-batches against one over the whole batch, fp32, dropout and clip off."""
     still, plain = with_dropout(model, 0.0), in_precision(without_clip(experiment), "fp32")
@@ -285,7 +297,7 @@ def measure_accumulation(
 
 
 def alternative_steps(
-    model: nn.Module, batch: Batch, experiment: ExperimentConfig
+    model: TTSModel, batch: Batch, experiment: ExperimentConfig
 ) -> dict[str, StepDifference]:
     """Ways of making one and the same fp32 step, against the plain one: checkpointing, loss scales.
 
@@ -307,7 +319,7 @@ def alternative_steps(
 
 
 def fp16_by_loss_scale(
-    model: nn.Module,
+    model: TTSModel,
     batch: Batch,
     experiment: ExperimentConfig,
     scales: Sequence[int] = (1, 2**10, 2**14, 2**16),

@@ -4,6 +4,9 @@ part has to be.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from tts_core.config import ExperimentConfig
 from tts_core.errors import WorkbookError
 from tts_core.model.tts import TTSModel
@@ -43,11 +46,12 @@ def missing(subject: Subject, *fields: str) -> str:
     return f"supply {' and '.join(wanted)}"
 
 
-def require(opened: OpenSubject, *fields: str) -> None:
-    """Raise NotMeasured where the subject lacks one of `fields`."""
-    lacking = missing(opened.subject, *fields)
-    if lacking:
-        raise NotMeasured(lacking)
+def supplied(opened: OpenSubject, field: str) -> Callable[..., Any]:
+    """The part `field` of the subject. Raises NotMeasured where it has none."""
+    part = getattr(opened.subject, field)
+    if part is None:
+        raise NotMeasured(missing(opened.subject, field))
+    return part
 
 
 def own_parts(opened: OpenSubject) -> tuple[TTSModel, Batch, ExperimentConfig]:
@@ -55,6 +59,6 @@ def own_parts(opened: OpenSubject) -> tuple[TTSModel, Batch, ExperimentConfig]:
     other subject: what asks for these changes named switches of our model and our step.
     """
     subject = opened.subject
-    if not isinstance(subject, PresetSubject):
+    if not isinstance(subject, PresetSubject) or not isinstance(opened.model, TTSModel):
         raise NotMeasured(f"supply {OWN_MODEL}")
     return opened.model, opened.batch, subject.experiment

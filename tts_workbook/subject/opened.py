@@ -65,6 +65,8 @@ class OpenSubject:
         source = self.subject.checkpoint
         if isinstance(source, Mapping):
             return source
+        if source is None:
+            raise SubjectError("checkpoint", "is absent", "a safetensors file, or a state dict")
         from safetensors.torch import load_file
 
         path = Path(source)

@@ -20,7 +20,6 @@ from tts_core.model.generation import free_run, history_frames, infer
 from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel
 from tts_core.speech.audio import log_mel, resample
-from tts_core.speech.batch import Batch
 from tts_core.speech.dataset import Clip, with_recipe
 from tts_core.training.losses import losses, masked_mse
 from tts_core.training.precision import choose_precision
@@ -72,8 +71,7 @@ def preset_subject(
 
     def build_model() -> TTSModel:
         model = TTSModel(experiment.model, audio)
-        model.normaliser.mean.copy_(data.mean)
-        model.normaliser.std.copy_(data.std)
+        model.normaliser.load_state_dict({"mean": data.mean, "std": data.std})
         return model.to(device).train()
 
     fields = data.fields()
@@ -92,14 +90,14 @@ def own_subject(
     precision = choose_precision(experiment.fit.precision, device)
     scaler = precision.scaler()
 
-    def terms(model: TTSModel, batch: Batch) -> dict[str, Tensor]:
+    def terms(model: Any, batch: Any) -> dict[str, Tensor]:
         found = losses(model, batch, experiment.loss)
         return {name: found[name] for name in ("mel", "duration", "stop", "total")}
 
-    def optimizer(model: TTSModel) -> torch.optim.Optimizer:
+    def optimizer(model: Any) -> torch.optim.Optimizer:
         return start_training(experiment, model, str(device)).optimizer
 
-    def step(model: TTSModel, optimizer: torch.optim.Optimizer, batch: Batch) -> StepReport:
+    def step(model: Any, optimizer: torch.optim.Optimizer, batch: Any) -> StepReport:
         clip_norm = experiment.optimizer.clip_norm
         return train_step(model, optimizer, batch, experiment.loss, precision, scaler, clip_norm)
 
@@ -118,7 +116,7 @@ def model_subject(
     data: ClipData,
     config: ModelConfig,
     weights: LossConfig,
-    make_optimizer: Callable[[TTSModel], torch.optim.Optimizer],
+    make_optimizer: Callable[[Any], torch.optim.Optimizer],
     *,
     audio: AudioConfig | None = None,
     targets: Callable[[ClipBatch], tuple[Tensor, Tensor]] = true_targets,
@@ -135,11 +133,10 @@ def model_subject(
 
     def build_model() -> TTSModel:
         model = TTSModel(config, audio)
-        model.normaliser.mean.copy_(data.mean)
-        model.normaliser.std.copy_(data.std)
+        model.normaliser.load_state_dict({"mean": data.mean, "std": data.std})
         return finish(model).train()
 
-    def losses(model: TTSModel, batch: ClipBatch) -> dict[str, Tensor]:
+    def losses(model: Any, batch: Any) -> dict[str, Tensor]:
         with autocast():
             output = model(batch)
         target, lengths = data.target(batch)
