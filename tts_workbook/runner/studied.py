@@ -29,7 +29,6 @@ from tts_workbook.trials.clip_choice import open_clip, several_clips
 from tts_workbook.trials.preset_arm import preset_experiment
 from tts_workbook.trials.subject_sweep import subject_sweep_trials
 from tts_workbook.trials.subject_trial import SubjectChanges, SubjectTrial
-from tts_workbook.viz.frontend import under_runner
 
 # profile -> budget of the laboratory
 BUDGETS = {"smoke": "fast", "quick": "fast", "seed": "full"}
@@ -128,8 +127,11 @@ def open_subjects(book: Notebook, presets: Sequence[str], n_clips: int = 1) -> S
         book.alignment = clip.alignment
         for warning in corpus.warnings:
             print("WARNING:", warning)
-        clips, vocabulary, source = several_clips(p.data, clip, n_clips, p.language)
-        print(f"presets on one clip: {clip.id}; {len(clips)} distinct clips from {source}")
+        clips, vocabulary = [clip], corpus.vocabulary
+        print(f"presets on one clip: {clip.id}")
+        if n_clips > 1:
+            clips, vocabulary, source = several_clips(p.data, clip, n_clips, p.language)
+            print(f"{len(clips)} distinct clips from {source}")
     subjects: dict[str, Lab] = {}
     for name in names:
         if name in PRESETS:
@@ -175,7 +177,7 @@ def open_address(book: Notebook, address: str) -> Lab:
         subject = load_subject(address)
         steps = p.steps or (SMOKE_STEPS if p.profile == "smoke" else None)
         lab = Lab(subject, BUDGETS[p.profile], p.seed, steps=steps)
-        if not under_runner():
+        if not book.under_runner:
             with unchanged_randomness(lab.seed):
                 check_subject(lab.subject)
     return lab

@@ -18,7 +18,8 @@ from tts_workbook.lab.fed_as_trained import fed_as_trained
 from tts_workbook.measure.copy_synthesis import compare_with_recording
 from tts_workbook.measure.intelligibility import stoi
 from tts_workbook.pages.diagnosis_page import hop_seconds
-from tts_workbook.runner.subject_study.overfit import CHECKPOINT, UNIT
+from tts_workbook.runner.notebook_rules.overfitting import UNIT
+from tts_workbook.runner.own_training import CHECKPOINT
 from tts_workbook.runner.subject_study.study import Study, StudyLab, Verdict, metric_name
 from tts_workbook.runner.verdicts import Item
 from tts_workbook.viz import play_row, plot_intelligibility, plot_mels
