@@ -29,6 +29,27 @@ def figure_png(figure: Any, uniform_durations: bool) -> bytes:
     return picture
 
 
+def mels_figure(*given: Any, **options: Any) -> Any:
+    """The figure of `viz.plot_mels`."""
+    from tts_workbook.viz import plot_mels
+
+    return plot_mels(*given, **options)
+
+
+def intelligibility_figure(*given: Any, **options: Any) -> Any:
+    """The figure of `viz.plot_intelligibility`."""
+    from tts_workbook.viz import plot_intelligibility
+
+    return plot_intelligibility(*given, **options)
+
+
+def players(*given: Any, **options: Any) -> Any:
+    """The row of `viz.play_row`."""
+    from tts_workbook.viz import play_row
+
+    return play_row(*given, **options)
+
+
 def _plain_png(figure: Any) -> bytes:
     pixels = max(figure.get_size_inches()) * FIGURE_DPI
     dpi = FIGURE_DPI * min(1.0, FIGURE_MAX_PIXELS / pixels)

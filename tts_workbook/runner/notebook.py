@@ -84,6 +84,11 @@ class Notebook:
         return self.parameters.out
 
     @property
+    def under_runner(self) -> bool:
+        """Whether the runner executes this notebook, which has then checked what is studied."""
+        return self._context is not None
+
+    @property
     def started_in(self) -> Path:
         """Where a subject's modules and relative files are looked for: the command's folder, in
         JupyterLab the repository.

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tts_core.config import PRESETS
@@ -25,7 +27,8 @@ from tts_workbook.subject.presets import PresetSubject, preset_subject
 from tts_workbook.subject.subject import check_subject
 from tts_workbook.trials.clip_choice import open_clip, several_clips
 from tts_workbook.trials.preset_arm import preset_experiment
-from tts_workbook.viz.frontend import under_runner
+from tts_workbook.trials.subject_sweep import subject_sweep_trials
+from tts_workbook.trials.subject_trial import SubjectChanges, SubjectTrial
 
 # profile -> budget of the laboratory
 BUDGETS = {"smoke": "fast", "quick": "fast", "seed": "full"}
@@ -53,6 +56,8 @@ class Studied:
     subjects: Mapping[str, Lab]
     clips: Sequence[Clip]  # distinct ones for the presets, the chosen one first; may be empty
     vocabulary: Vocabulary | None  # that encodes them; None without presets
+    addresses: Mapping[str, str]  # of the models of the user's
+    folder: Path  # where the command was started: their modules and files are looked for there
 
     @property
     def presets(self) -> dict[str, Lab]:
@@ -74,6 +79,18 @@ class Studied:
         p = self.parameters
         on = [*(clip.id for clip in self.clips[:1]), *self.others]
         return f"{', '.join(on)}, profile {p.profile}, seed {p.seed}"
+
+    def at_home(self) -> AbstractContextManager[None]:
+        """Inside, the working folder is that of the command."""
+        return contextlib.chdir(self.folder)
+
+    def sweep_trials(self, name: str, cells: Sequence[SubjectChanges]) -> list[SubjectTrial]:
+        """One frozen trial of a model of the user's per cell, as many steps as its laboratory
+        allows.
+        """
+        steps, seed = self.subjects[name].n_steps, self.parameters.seed
+        with self.at_home():
+            return subject_sweep_trials(self.addresses[name], cells, steps, seed)
 
     def over(self, clips: Sequence[Clip], *names: str, **changes: Any) -> dict[str, Lab]:
         """Presets over other clips, all of them the batch: those of the study, or `names`;
@@ -110,8 +127,11 @@ def open_subjects(book: Notebook, presets: Sequence[str], n_clips: int = 1) -> S
         book.alignment = clip.alignment
         for warning in corpus.warnings:
             print("WARNING:", warning)
-        clips, vocabulary, source = several_clips(p.data, clip, n_clips, p.language)
-        print(f"presets on one clip: {clip.id}; {len(clips)} distinct clips from {source}")
+        clips, vocabulary = [clip], corpus.vocabulary
+        print(f"presets on one clip: {clip.id}")
+        if n_clips > 1:
+            clips, vocabulary, source = several_clips(p.data, clip, n_clips, p.language)
+            print(f"{len(clips)} distinct clips from {source}")
     subjects: dict[str, Lab] = {}
     for name in names:
         if name in PRESETS:
@@ -122,7 +142,8 @@ def open_subjects(book: Notebook, presets: Sequence[str], n_clips: int = 1) -> S
         n_weights = sum(parameter.numel() for parameter in opened.model.parameters())
         n_frames = int(opened.lengths.sum())
         print(f"{name}: {n_weights:,} weights, {n_frames} valid frames")
-    return Studied(p, subjects, clips, vocabulary)
+    addresses = {short_address(name): name for name in names if name not in PRESETS}
+    return Studied(p, subjects, clips, vocabulary, addresses, book.started_in)
 
 
 def open_preset(
@@ -156,7 +177,7 @@ def open_address(book: Notebook, address: str) -> Lab:
         subject = load_subject(address)
         steps = p.steps or (SMOKE_STEPS if p.profile == "smoke" else None)
         lab = Lab(subject, BUDGETS[p.profile], p.seed, steps=steps)
-        if not under_runner():
+        if not book.under_runner:
             with unchanged_randomness(lab.seed):
                 check_subject(lab.subject)
     return lab

@@ -80,9 +80,13 @@ class Sweep:
 
 
 def default_sweep(
-    profile: str, seed: int = 0, steps: int | None = None, precision: str = "auto"
+    profile: str,
+    seed: int = 0,
+    steps: int | None = None,
+    precision: str = "auto",
+    presets: tuple[str, ...] = ("healthy", "seed"),
 ) -> Sweep:
-    """The grid of a profile, one seed: 5 x 3 for each of two presets, in `smoke` 2 x 2 and a few
+    """The grid of a profile, one seed: 5 x 3 for each of the presets, in `smoke` 2 x 2 and a few
     steps.
     """
     if profile not in SWEEP_STEPS:
@@ -91,6 +95,7 @@ def default_sweep(
         )
     smoke = profile == "smoke"
     return Sweep(
+        presets=presets,
         lrs=(SEED_LR, 1e-3) if smoke else SWEPT_LEARNING_RATES,
         weight_decays=SWEPT_WEIGHT_DECAYS[:2] if smoke else SWEPT_WEIGHT_DECAYS,
         seeds=(seed,),

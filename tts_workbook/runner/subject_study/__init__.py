@@ -19,7 +19,7 @@ from tts_workbook.runner.subject_study.study import Study, open_study
 from tts_workbook.subject.addresses import short_address
 
 # notebook -> module here
-STUDIES = {"03": "overfit", "05": "sweep", "07": "listen"}
+STUDIES = {"07": "listen"}
 
 
 def study_subject(book: Notebook) -> Study | None:

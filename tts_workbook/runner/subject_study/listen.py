@@ -17,11 +17,11 @@ from tts_workbook.faults.generation.layout import nearest_frame, parity_table
 from tts_workbook.lab.fed_as_trained import fed_as_trained
 from tts_workbook.measure.copy_synthesis import compare_with_recording
 from tts_workbook.measure.intelligibility import stoi
-from tts_workbook.pages.diagnosis_page import hop_seconds
-from tts_workbook.runner.subject_study.overfit import CHECKPOINT, UNIT
+from tts_workbook.runner.display import intelligibility_figure, mels_figure, players
+from tts_workbook.runner.notebook_rules.overfitting import UNIT
+from tts_workbook.runner.own_training import CHECKPOINT
 from tts_workbook.runner.subject_study.study import Study, StudyLab, Verdict, metric_name
 from tts_workbook.runner.verdicts import Item
-from tts_workbook.viz import play_row, plot_intelligibility, plot_mels
 
 REASON = "it listens to our presets; what can be heard of your model is above"
 # relative, of the teacher-forced error: what threads and libraries may change of the same weights
@@ -79,6 +79,15 @@ def study(study: Study) -> Verdict:
     return Verdict(_answer(found, scores, fed), _metrics(found, scores, fed), tuple(items))
 
 
+def _hop_seconds(found: Triage) -> float:
+    """Seconds of a frame, from a sound and its mel; without a sound, frames stand for seconds."""
+    for sound in ("recording", "copy-synthesis"):
+        if sound in found.sounds:
+            samples, rate = found.sounds[sound]
+            return len(samples) / rate / len(found.mels["target"])
+    return 1.0
+
+
 def _stoi(found: Triage) -> dict[str, float]:
     """STOI of every vocoded mel against the copy-synthesis; NaN where lengths or rates differ, or
     the clip is too short.
@@ -108,12 +117,12 @@ def _told(score: float) -> float:
 
 
 def _draw(study: Study, found: Triage, scores: Mapping[str, float]) -> None:
-    hop, _ = hop_seconds(found)
+    hop = _hop_seconds(found)
     known = found.sounds.keys() & {"recording", "copy-synthesis"}
     notes = {name: f"STOI {scores[name]:.3f}" for name in found.mels if name in scores}
     mels = {name: np.nan_to_num(mel.cpu().numpy()) for name, mel in found.mels.items() if len(mel)}
     study.book.save_figure(
-        plot_mels(
+        mels_figure(
             mels,
             hop,
             f"{study.name}: the first clip",
@@ -127,7 +136,7 @@ def _draw(study: Study, found: Triage, scores: Mapping[str, float]) -> None:
     )
     if scores:
         study.book.save_figure(
-            plot_intelligibility(
+            intelligibility_figure(
                 {}, scores, f"{study.name}: through its own vocoder", order=list(scores)
             ),
             "subject_intelligibility",
@@ -153,7 +162,7 @@ def _play(study: Study, found: Triage) -> None:
         )
     for rate in dict.fromkeys(rate for _, rate in sounds.values()):
         display(
-            play_row(
+            players(
                 {name: samples / loudest for name, (samples, own) in sounds.items() if own == rate},
                 rate,
             )

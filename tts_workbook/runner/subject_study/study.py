@@ -18,7 +18,6 @@ from tts_workbook.subject.addresses import short_address
 from tts_workbook.subject.isolation import unchanged_randomness
 from tts_workbook.subject.loading import load_subject
 from tts_workbook.subject.subject import Subject, check_subject
-from tts_workbook.viz.frontend import under_runner
 
 # profile -> budget of the laboratory
 BUDGETS = {"smoke": "fast", "quick": "fast", "seed": "full"}
@@ -174,7 +173,7 @@ def open_study(book: Notebook, address: str, seed: int | None = None) -> Study:
     """
     subject = load_subject(address)
     lab = StudyLab(book, subject, book.parameters.seed if seed is None else seed)
-    if not under_runner():
+    if not book.under_runner:
         with unchanged_randomness(lab.seed):
             check_subject(lab.subject)
     return Study(book, address, subject, lab)
