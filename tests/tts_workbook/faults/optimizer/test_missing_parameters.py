@@ -17,7 +17,7 @@ from tts_workbook.faults.optimizer.missing_parameters import (
 
 CAUSE = "optimizer.missing_parameters"
 # with the other checks of the step, which are silent
-STEP = (*OF_A_STEP, "restart")
+STEP = (*OF_A_STEP, "loop.checkpointing", "loop.weights_not_loaded")
 
 
 def blamed(bench):
