@@ -3,11 +3,9 @@
 import pytest
 import torch
 
-from tests.tts_workbook.diagnosis import tiny_speaker
 from tests.tts_workbook.diagnosis.test_observe import step_with
-from tests.tts_workbook.diagnosis.tiny_speaker import findings
 from tests.tts_workbook.diagnosis.tiny_subject import Tiny, lab
-from tests.tts_workbook.faults.one_step import OF_A_STEP
+from tests.tts_workbook.faults.one_step import blamed, findings, only
 from tts_workbook.faults.optimizer.missing_parameters import (
     LeftOut,
     SwitchedOff,
@@ -16,21 +14,6 @@ from tts_workbook.faults.optimizer.missing_parameters import (
 )
 
 CAUSE = "optimizer.missing_parameters"
-# with the other checks of the step, which are silent
-STEP = (*OF_A_STEP, "loop.checkpointing", "loop.weights_not_loaded")
-
-
-def blamed(bench):
-    """Confirmed and suspected causes."""
-    return tiny_speaker.blamed(findings(bench, *STEP))
-
-
-def only(bench, cause):
-    """The finding of `cause`, the only one that is blamed, and confirmed."""
-    found = findings(bench, *STEP)
-    assert tiny_speaker.blamed(found) == {cause}
-    assert found[cause].level == "confirmed" and found[cause].fix and found[cause].strength > 0
-    return found[cause]
 
 
 def without(*names, lr=None):
@@ -109,7 +92,7 @@ def test_silent_on_declared_frozen(fields):
 
 
 def test_fixed_tables_are_not_blamed():
-    assert findings(lab(build=lambda: Off("text")), CAUSE)[CAUSE].level == "undecided"
+    assert findings(lab(build=lambda: Off("text")))[CAUSE].level == "undecided"
 
 
 def test_a_second_optimiser_inside_the_step():
