@@ -18,7 +18,6 @@ import contextlib
 import datetime
 import functools
 import hashlib
-import importlib
 import io
 import math
 import multiprocessing
@@ -26,31 +25,45 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
+
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.planted.cells import N_CLEAN, build, cells, setting_of
+from benchmarks.planted.cells import build, cells, setting_of
+from benchmarks.planted.harm import against_twin, harm
+from benchmarks.planted.known_architectures import held_out_architectures, known_architectures
+from benchmarks.planted.page import benchmark_page
+from benchmarks.planted.signs import signs
 from benchmarks.timing import processor
 from tts_core import atomic_files
 from tts_core.environment import git_commit, versions
 from tts_workbook.diagnosis.benchmark_scores import Cell, Row, score
+from tts_workbook.diagnosis.diagnose import investigate
+from tts_workbook.diagnosis.diagnosis_report import Report
+from tts_workbook.faults.planting import Setting
+from tts_workbook.lab.lab import Lab
+from tts_workbook.pages.benchmark_record import as_benchmark
+from tts_workbook.subject.isolation import private_copy, unchanged_randomness
+from tts_workbook.subject.subject import Subject
+from tts_workbook.subject.tensor_math import tensors_norm
 
 STORE = ROOT / "runs" / "diagnosis"
 RESULT = ROOT / "benchmarks" / "results" / "diagnosis.json"
-ARCHITECTURES = {
-    "ours": "benchmarks.planted.ours",
-    "tacotron2": "benchmarks.planted.tacotron",
-    "gru": "tests.tts_workbook.diagnosis.gru_plants",
-}
-HELD_OUT = ("gru",)
 SMOKE_STEPS = 64  # of a training run there
 CELLS_PER_PROCESS = 12
 OWN = threading.local()
+# the rooms that a diagnosis is made of
+ROOMS = ("diagnosis", "faults", "lab", "measure", "subject")
 # of these rooms: for notebooks and the command line, no part of a diagnosis
 BESIDE = ("module_audit.py", "triage.py")
+# bounds on the gradient norm of the first step that a watch raises an alarm beyond
+GRADIENT_NORM = (1e-6, 100.0)
 SMOKE_FAULTS = (
     "data.token_collapse",
     "model.no_causal_mask",
@@ -63,9 +76,7 @@ SMOKE_FAULTS = (
 )
 
 
-def architecture(name: str):
-    """The Architecture behind a name."""
-    return importlib.import_module(ARCHITECTURES[name]).ARCHITECTURE
+# --- what is known already ------------------------------------------------------------------------
 
 
 @functools.cache
@@ -73,9 +84,8 @@ def source() -> str:
     """Hash of what a cell depends on: the diagnosis, what it stands on, and the held-out
     architecture.
     """
-    rooms = ("diagnosis", "faults", "lab", "measure", "subject")
     folders = [ROOT / "tts_core", ROOT / "benchmarks" / "planted"]
-    folders += [ROOT / "tts_workbook" / room for room in rooms]
+    folders += [ROOT / "tts_workbook" / room for room in ROOMS]
     files = [file for folder in folders for file in folder.rglob("*.py") if file.name not in BESIDE]
     files += (ROOT / "tests" / "tts_workbook" / "diagnosis").glob("gru_*.py")
     contents = [
@@ -89,132 +99,137 @@ def known_rows(wanted: list[Cell], recorded: Path, keep: bool) -> tuple[dict[Cel
     of an older source.
     """
     kept = {path.stem: atomic_files.read_json(path) for path in STORE.glob("*.json")}
-    if recorded.exists():
-        before = atomic_files.read_json(recorded)
-        for values in before["rows"]:
-            kept.setdefault(
-                Row.from_dict(values).cell.name,
-                {"source": before["provenance"]["source"], "row": values},
-            )
-    now = {name: entry.get("source") == source() for name, entry in kept.items()}
-    rows = {
-        cell: Row.from_dict(kept[cell.name]["row"])
-        for cell in wanted
-        if cell.name in kept and (keep or now[cell.name])
+    for name, entry in recorded_entries(recorded).items():
+        kept.setdefault(name, entry)
+    rows: dict[Cell, Row] = {}
+    older = 0
+    for cell in wanted:
+        if cell.name not in kept:
+            continue
+        entry = kept[cell.name]
+        current = entry.get("source") == source()
+        if current or keep:
+            rows[cell] = Row.from_dict(entry["row"])
+            older += not current
+    return rows, older
+
+
+def recorded_entries(path: Path) -> dict[str, dict[str, Any]]:
+    """Name of a cell -> its row in a recorded result and the source that made it, as in the
+    store.
+    """
+    if not path.exists():
+        return {}
+    record = atomic_files.read_json(path)
+    made_by = record["provenance"]["source"]
+    return {
+        Row.from_dict(values).cell.name: {"source": made_by, "row": values}
+        for values in record["rows"]
     }
-    return rows, sum(not now[cell.name] for cell in rows)
 
 
-def run_cell(cell: Cell, smoke: bool = False) -> tuple[Row, dict]:
+# --- one cell -------------------------------------------------------------------------------------
+
+
+def run_cell(cell: Cell, smoke: bool = False) -> tuple[Row, dict[str, Any]]:
     """Plant, diagnose, and measure what the plant spoils; the row, and the whole report for whoever
     asks why.
     """
-    import torch
-
     torch.set_num_threads(1)
     # failing models drift into denormal numbers, which cost three times the time
     torch.set_flush_denormal(True)
-    from benchmarks.planted.harm import against_twin, harm, signs
-    from tts_workbook.diagnosis.diagnose import investigate
-    from tts_workbook.lab.lab import Lab
-
-    kind = architecture(cell.architecture)
-    subject, setting = build(kind, cell), setting_of(kind, cell)
+    architecture = known_architectures()[cell.architecture]
+    subject = build(architecture, cell)
+    setting = setting_of(architecture, cell)
     try:
-        lab = Lab(subject, seed=cell.seed, steps=SMOKE_STEPS if smoke else kind.steps)
+        lab = Lab(subject, seed=cell.seed, steps=SMOKE_STEPS if smoke else architecture.steps)
         report = investigate(lab)
     except Exception as error:  # a diagnosis that breaks is a miss, and is to be seen as one
-        return (
-            Row(
-                cell,
-                (),
-                (),
-                False,
-                False,
-                {},
-                {},
-                "the diagnosis raised",
-                0.0,
-                f"{type(error).__name__}: {error}"[:400],
-            ),
-            {},
-        )
-    names = tuple(
-        tuple(found.cause for found in report.at(level)) for level in ("confirmed", "suspected")
+        return broken(cell, error), {}
+    spoilt = ""
+    if cell.kind != "clean":
+        shown = signs(lab) | against_twin(subject, architecture.clean(setting))
+        spoilt = harm(shown, twin_signs(cell, setting, lab.n_steps))
+    row = Row(
+        cell=cell,
+        confirmed=tuple(found.cause for found in report.at("confirmed")),
+        suspected=tuple(found.cause for found in report.at("suspected")),
+        healthy=report.healthy,
+        passed=report.passed,
+        headline=finite_numbers(report.headline),
+        baselines=alarms(lab, report),
+        harm=spoilt,
+        seconds=report.seconds,
     )
-    spoilt = (
-        ""
-        if cell.kind == "clean"
-        else harm(
-            signs(lab) | against_twin(subject, kind.clean(setting)),
-            twin_signs(cell, setting, lab.n_steps),
-        )
-    )
-    numbers = {
-        name: value
-        for name, value in report.headline.items()
-        if not isinstance(value, str) and math.isfinite(value)
-    }
-    alarms = {
-        "loss below half of the best constant": not report.passed,
-        "gradient norm": gradient_alarm(lab),
-    }
-    alarm = torchtest_alarm(subject)
-    return (
-        Row(
-            cell,
-            *names,
-            report.healthy,
-            report.passed,
-            numbers,
-            {**alarms, **({} if alarm is None else {"torchtest": alarm})},
-            spoilt,
-            report.seconds,
-        ),
-        report.to_dict(),
+    return row, report.to_dict()
+
+
+def broken(cell: Cell, error: Exception) -> Row:
+    """The row of a diagnosis that raised."""
+    return Row(
+        cell=cell,
+        confirmed=(),
+        suspected=(),
+        healthy=False,
+        passed=False,
+        headline={},
+        baselines={},
+        harm="the diagnosis raised",
+        seconds=0.0,
+        error=f"{type(error).__name__}: {error}"[:400],
     )
 
 
-def twin_signs(cell: Cell, setting, steps: int) -> dict[str, float]:
+def finite_numbers(headline: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a headline that JSON holds."""
+    numbers = {name: value for name, value in headline.items() if not isinstance(value, str)}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def twin_signs(cell: Cell, setting: Setting, steps: int) -> dict[str, float]:
     """The signs of the clean twin of this setting, measured once and kept."""
-    from benchmarks.planted.harm import signs
-    from tts_workbook.lab.lab import Lab
-
     drawn = f"{setting.optimizer}-{setting.lr}-{setting.batch_size}"
     path = STORE / "twins" / f"{cell.architecture}-{cell.seed}-{drawn}-{steps}.json"
     if path.exists():
         kept = atomic_files.read_json(path)
         if kept["source"] == source():
-            return {
-                name: math.inf if value is None else value for name, value in kept["signs"].items()
-            }
-    kind = architecture(cell.architecture)
-    found = signs(Lab(kind.clean(setting), seed=cell.seed, steps=steps))
+            stored = kept["signs"]
+            return {name: math.inf if value is None else value for name, value in stored.items()}
+    architecture = known_architectures()[cell.architecture]
+    found = signs(Lab(architecture.clean(setting), seed=cell.seed, steps=steps))
+    # JSON holds no infinity
+    storable = {name: value if math.isfinite(value) else None for name, value in found.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_files.write_json(
-        path,
-        {
-            "source": source(),
-            "signs": {
-                name: value if math.isfinite(value) else None for name, value in found.items()
-            },
-        },
-    )
+    atomic_files.write_json(path, {"source": source(), "signs": storable})
     return found
 
 
-def gradient_alarm(lab) -> bool:
-    """A watch on the gradient norm of the first step: not finite, above 100, or below 1e-6."""
-    from tts_workbook.subject.tensor_math import tensors_norm
+# --- baselines: they raise an alarm and name no cause ---------------------------------------------
 
+
+def alarms(lab: Lab, report: Report) -> dict[str, bool]:
+    """Each baseline that can be asked here, and whether it raises an alarm."""
+    found = {
+        "loss below half of the best constant": not report.passed,
+        "gradient norm": gradient_alarm(lab),
+    }
+    torchtest = torchtest_alarm(lab.subject)
+    if torchtest is not None:
+        found["torchtest"] = torchtest
+    return found
+
+
+def gradient_alarm(lab: Lab) -> bool:
+    """A watch on the gradient norm of the first step: not finite, above 100, or below 1e-6."""
     try:
         norm = tensors_norm(lab.gradient(lab.build()).values())
     except Exception:  # a watch that cannot even be asked is an alarm
         return True
-    return not math.isfinite(norm) or norm > 100.0 or norm < 1e-6
+    low, high = GRADIENT_NORM
+    return not low <= norm <= high
 
 
-def torchtest_alarm(subject) -> bool | None:
+def torchtest_alarm(subject: Subject) -> bool | None:
     """torchtest's own suite (variables change, no NaN, no infinity) around the subject; None where
     it is not installed.
     """
@@ -222,23 +237,10 @@ def torchtest_alarm(subject) -> bool | None:
         from torchtest import torchtest
     except ImportError:
         return None
-    import torch
-
-    from tts_workbook.subject.isolation import private_copy, unchanged_randomness
-
-    class Whole(torch.nn.Module):
-        """The subject's model as torchtest wants one: called with a tensor, answering with one."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = subject.build_model()
-
-        def forward(self, _):
-            return subject.losses(self.inner, private_copy(subject.batch))["total"].reshape(1)
 
     with unchanged_randomness(0), contextlib.redirect_stdout(io.StringIO()):
         try:
-            whole = Whole()
+            whole = AsTorchtestWants(subject)
             torchtest.test_suite(
                 whole,
                 lambda output, _: output.sum(),
@@ -253,7 +255,23 @@ def torchtest_alarm(subject) -> bool | None:
     return False
 
 
-def in_recycled_process(cell: Cell, smoke: bool) -> tuple[Row, dict]:
+class AsTorchtestWants(torch.nn.Module):
+    """The subject's model as torchtest wants one: called with a tensor, answering with one."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.subject = subject
+        self.inner = subject.build_model()
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        terms = self.subject.losses(self.inner, private_copy(self.subject.batch))
+        return terms["total"].reshape(1)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def in_recycled_process(cell: Cell, smoke: bool) -> tuple[Row, dict[str, Any]]:
     """`run_cell` in this thread's own process, which is replaced every CELLS_PER_PROCESS cells, so
     that memory does not pile up.
 
@@ -263,37 +281,15 @@ def in_recycled_process(cell: Cell, smoke: bool) -> tuple[Row, dict]:
     if getattr(OWN, "left", 0) == 0:
         if hasattr(OWN, "pool"):
             OWN.pool.shutdown()
-        OWN.pool, OWN.left = (
-            ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")),
-            CELLS_PER_PROCESS,
-        )
+        OWN.pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        OWN.left = CELLS_PER_PROCESS
     OWN.left -= 1
     return OWN.pool.submit(run_cell, cell, smoke).result()
 
 
-def write_page(result: dict, path: Path) -> Path:
-    """The result as a page beside its JSON: the numbers against their bars, the matrices, and every
-    miss.
-    """
-    from benchmarks.planted.page import benchmark_page
-    from tts_workbook.pages.benchmark_record import as_benchmark
-
-    page = path.with_suffix(".html")
-    atomic_files.write_text(page, benchmark_page(as_benchmark(result, str(path))))
-    return page
-
-
-def line(row: Row) -> str:
-    """One row as a line of the log."""
-    said = row.error or row.first or ("healthy" if row.healthy else "cannot tell")
-    return (
-        f"{row.cell.name}: {said} ({row.seconds:.0f}"
-        f" s){'' if row.harm or row.cell.kind == 'clean' else ' masked'}"
-    )
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parsed_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--smoke",
         action="store_true",
@@ -301,7 +297,7 @@ def main() -> int:
     )
     parser.add_argument("--seeds", default="0,1,2,3")
     parser.add_argument("--kinds", default="fault,clean,outside,pair")
-    parser.add_argument("--architectures", default=",".join(ARCHITECTURES))
+    parser.add_argument("--architectures", default=",".join(known_architectures()))
     parser.add_argument("--faults", default="", help="only these; default: all")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument(
@@ -319,78 +315,126 @@ def main() -> int:
         ),
     )
     options = parser.parse_args()
-    options.out = options.out or (STORE / "result" / "smoke.json" if options.smoke else RESULT)
-    names = [
-        name
-        for name in options.architectures.split(",")
-        if not (options.smoke and name in HELD_OUT)
-    ]
-    known = {name: architecture(name) for name in names}
-    wanted = cells(
-        known,
-        HELD_OUT,
-        [0] if options.smoke else [int(seed) for seed in options.seeds.split(",")],
-        ("fault", "clean") if options.smoke else options.kinds.split(","),
-        n_clean=2 if options.smoke else N_CLEAN,
-    )
+    if options.out is None:
+        options.out = STORE / "result" / "smoke.json" if options.smoke else RESULT
+    return options
+
+
+def wanted_cells(options: argparse.Namespace) -> list[Cell]:
+    """The cells that the command line asks for, in the order in which they run."""
+    held_out = held_out_architectures()
+    names = options.architectures.split(",")
     if options.smoke:
+        names = [name for name in names if name not in held_out]
+        chosen = {name: known_architectures()[name] for name in names}
+        wanted = cells(chosen, held_out, [0], ("fault", "clean"), n_clean=2)
         wanted = [cell for cell in wanted if cell.kind == "clean" or cell.fault in SMOKE_FAULTS]
+    else:
+        chosen = {name: known_architectures()[name] for name in names}
+        seeds = [int(seed) for seed in options.seeds.split(",")]
+        wanted = cells(chosen, held_out, seeds, options.kinds.split(","))
     if options.faults:
         wanted = [cell for cell in wanted if cell.fault in options.faults.split(",")]
-    rows, older = ({}, 0) if options.smoke else known_rows(wanted, options.out, options.keep)
-    print(f"{len(wanted)} cells, {len(rows)} known, {older} of an older source", flush=True)
-    started = time.perf_counter()
+    return wanted
+
+
+def run_cells(wanted: Sequence[Cell], options: argparse.Namespace) -> Iterator[Row]:
+    """Run these cells in parallel processes; each row is stored, unless it is of a smoke run, and
+    given out the moment it is there.
+    """
     STORE.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(options.workers) as threads:
-        running = {
-            threads.submit(in_recycled_process, cell, options.smoke): cell
-            for cell in wanted
-            if cell not in rows and not options.record
-        }
+        running = [threads.submit(in_recycled_process, cell, options.smoke) for cell in wanted]
         for future in as_completed(running):
-            cell = running[future]
-            rows[cell], report = future.result()
+            row, report = future.result()
             if not options.smoke:
-                atomic_files.write_json(
-                    STORE / f"{cell.name}.json",
-                    {"source": source(), "row": rows[cell].to_dict(), "report": report},
-                )
-            print(
-                f"{datetime.datetime.now():%H:%M:%S} {len(rows)}/{len(wanted)} {line(rows[cell])}",
-                flush=True,
-            )
-    ordered = [rows[cell] for cell in wanted if cell in rows]
-    result = {
-        "provenance": {
-            "command": "python benchmarks/diagnosis.py" + (" --smoke" if options.smoke else ""),
-            "commit": git_commit(ROOT),
-            "device": f"cpu, {processor()}, {options.workers} one-thread workers",
-            "date": datetime.date.today().isoformat(),
-            "versions": {
-                name: versions()[name] for name in ("python", "torch", "torchaudio", "numpy")
-            },
-            "source": source(),
-            "rows_of_an_older_source": older,
-            "complete": len(ordered) == len(wanted),
-            "seconds": round(time.perf_counter() - started),
+                stored = {"source": source(), "row": row.to_dict(), "report": report}
+                atomic_files.write_json(STORE / f"{row.cell.name}.json", stored)
+            yield row
+
+
+def log_line(row: Row) -> str:
+    """One row as a line of the log."""
+    said = row.error or row.first or ("healthy" if row.healthy else "cannot tell")
+    masked = "" if row.harm or row.cell.kind == "clean" else " masked"
+    return f"{row.cell.name}: {said} ({row.seconds:.0f} s){masked}"
+
+
+def result_of(
+    rows: Sequence[Row], options: argparse.Namespace, *, complete: bool, older: int, seconds: float
+) -> dict[str, Any]:
+    """What is recorded: rows, scores, and how they were made."""
+    known_versions = versions()
+    provenance = {
+        "command": "python benchmarks/diagnosis.py" + (" --smoke" if options.smoke else ""),
+        "commit": git_commit(ROOT),
+        "device": f"cpu, {processor()}, {options.workers} one-thread workers",
+        "date": datetime.date.today().isoformat(),
+        "versions": {
+            name: known_versions[name] for name in ("python", "torch", "torchaudio", "numpy")
         },
-        "held_out": list(HELD_OUT),
-        "scores": score(ordered),
-        "rows": [row.to_dict() for row in ordered],
+        "source": source(),
+        "rows_of_an_older_source": older,
+        "complete": complete,
+        "seconds": round(seconds),
     }
+    return {
+        "provenance": provenance,
+        "held_out": list(held_out_architectures()),
+        "scores": score(rows),
+        "rows": [row.to_dict() for row in rows],
+    }
+
+
+def write_page(result: dict[str, Any], path: Path) -> Path:
+    """The result as a page beside its JSON: the numbers against their bars, the matrices, and every
+    miss.
+    """
+    page = path.with_suffix(".html")
+    atomic_files.write_text(page, benchmark_page(as_benchmark(result, str(path))))
+    return page
+
+
+def summary(scores: Mapping[str, Any], smoke: bool) -> str:
+    """The last line of the log; empty where no harmful plant was run."""
+    half = scores["tuning" if smoke else "scored"]
+    if not half["n"]:
+        return ""
+    clean = scores["clean"]
+    return (
+        f"{half['n']} harmful plants: detection {half['detection']['value']:.3f}, root cause"
+        f" {half['root_cause']['value']:.3f}, macro-F1 {half['macro_f1']['value']:.3f}; clean:"
+        f" {clean['alarms']} alarms in {clean['n']} runs"
+    )
+
+
+def main() -> int:
+    options = parsed_options()
+    wanted = wanted_cells(options)
+    rows: dict[Cell, Row] = {}
+    older = 0
+    if not options.smoke:
+        rows, older = known_rows(wanted, options.out, options.keep)
+    print(f"{len(wanted)} cells, {len(rows)} known, {older} of an older source", flush=True)
+    started = time.perf_counter()
+    missing = [] if options.record else [cell for cell in wanted if cell not in rows]
+    for row in run_cells(missing, options):
+        rows[row.cell] = row
+        now = f"{datetime.datetime.now():%H:%M:%S}"
+        print(f"{now} {len(rows)}/{len(wanted)} {log_line(row)}", flush=True)
+    ordered = [rows[cell] for cell in wanted if cell in rows]
+    result = result_of(
+        ordered,
+        options,
+        complete=len(ordered) == len(wanted),
+        older=older,
+        seconds=time.perf_counter() - started,
+    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     atomic_files.write_json(options.out, result)
     print(write_page(result, options.out), flush=True)
-    half = result["scores"]["scored" if not options.smoke else "tuning"]
-    if half["n"]:
-        detection, root, f1 = (
-            half[name]["value"] for name in ("detection", "root_cause", "macro_f1")
-        )
-        clean = result["scores"]["clean"]
-        print(
-            f"{half['n']} harmful plants: detection {detection:.3f}, root cause {root:.3f},"
-            f" macro-F1 {f1:.3f}; clean: {clean['alarms']} alarms in {clean['n']} runs"
-        )
+    if said := summary(result["scores"], options.smoke):
+        print(said)
     return 0
 
 

@@ -1,7 +1,5 @@
-"""What the benchmark draws: short clips, a setting for each run, and architectures that build
-subjects from it.
-
-Shapes: T frames, M mel bins, N phonemes.
+"""What an architecture of the benchmark is, and what is drawn for its runs: short clips of real
+speech, and a setting.
 """
 
 from __future__ import annotations
@@ -9,8 +7,9 @@ from __future__ import annotations
 import functools
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,9 @@ from tts_workbook.corpus.reading import read_corpus
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.subject.subject import Subject
 
-MAX_SECONDS = 1.4
+MAX_SECONDS = 1.4  # of a drawn clip
+MIN_PHONEMES = 8  # of a drawn clip
+STANDARD = AudioConfig()
 
 
 def cut(clip: Clip, start: int, max_frames: int, audio: AudioConfig) -> Clip:
@@ -35,11 +36,10 @@ def cut(clip: Clip, start: int, max_frames: int, audio: AudioConfig) -> Clip:
     first = int(ends[start - 1]) if start else 0
     last = int(np.searchsorted(ends, first + max_frames, side="right"))
     chosen = slice(start, max(last, start + 1))
-    durations = clip.durations[chosen]
+    durations = clip.durations[chosen].copy()
     n_frames = int(durations.sum())
     samples = clip.samples[first * audio.hop_length : (first + n_frames) * audio.hop_length]
     mel = log_mel(samples, audio)
-    durations = durations.copy()
     durations[-1] += len(mel) - n_frames  # the centred transform has one frame more than hops
     return replace(
         clip,
@@ -54,10 +54,10 @@ def cut(clip: Clip, start: int, max_frames: int, audio: AudioConfig) -> Clip:
 
 @functools.cache
 def short_clips(
-    max_seconds: float = MAX_SECONDS, audio: AudioConfig = AudioConfig()
+    max_seconds: float = MAX_SECONDS, audio: AudioConfig = STANDARD
 ) -> tuple[Clip, ...]:
     """Every bundled English clip cut into pieces of at most `max_seconds`, at phoneme borders,
-    those with 8 phonemes or more.
+    those with MIN_PHONEMES or more.
     """
     frames = math.floor(max_seconds / audio.hop_seconds) - 1
     pieces = []
@@ -66,22 +66,23 @@ def short_clips(
             start = 0
             while start < len(clip.durations):
                 piece = cut(clip, start, frames, audio)
-                if len(piece.phonemes) >= 8:
+                if len(piece.phonemes) >= MIN_PHONEMES:
                     pieces.append(piece)
                 start += len(piece.phonemes)
     return tuple(pieces)
 
 
 def draw_setting(
-    seed: int, n_clips: int = 12, max_seconds: float = MAX_SECONDS, **changes
+    seed: int, n_clips: int = 12, max_seconds: float = MAX_SECONDS, **changes: Any
 ) -> Setting:
-    """A setting with clips of one voice, of at most `max_seconds`, chosen by `seed`."""
+    """A setting with clips of one voice, of at most `max_seconds`, chosen by `seed`; `changes` are
+    other fields of Setting.
+    """
     pieces = short_clips(max_seconds)
     voices = sorted({piece.path.parent for piece in pieces})
     voice = voices[seed % len(voices)]
-    chosen = random.Random(f"clips {seed}").sample(
-        [piece for piece in pieces if piece.path.parent == voice], n_clips
-    )
+    spoken = [piece for piece in pieces if piece.path.parent == voice]
+    chosen = random.Random(f"clips {seed}").sample(spoken, n_clips)
     return Setting(seed=seed, clips=tuple(chosen), **changes)
 
 
@@ -92,22 +93,19 @@ class Architecture:
     """
 
     name: str
+    # setting -> the sound subject
     clean: Build
-    # by catalogue id; differs from `clean` in the one planted defect
+    # by catalogue id; each differs from `clean` in the one planted defect
     plants: Mapping[str, Build]
-    nonsense: Mapping[str, str]  # catalogue id -> why the fault cannot exist here
-    # faults that the catalogue does not hold
+    # catalogue id -> why the fault cannot exist here
+    nonsense: Mapping[str, str]
+    # by name: faults that the catalogue does not hold
     outside: Mapping[str, Build] = field(default_factory=dict)
-    # plants that go on top of any
+    # plants that go on top of any build, a faulty one too: the second of a pair
     layers: Mapping[str, Callable[[Build, Setting], Subject]] = field(default_factory=dict)
-    # build, a
-    # faulty one
-    # too: pairs
     # of its clips: an architecture that is slow gets shorter ones
     max_seconds: float = MAX_SECONDS
     # of its training runs: fixed, so that a result does not hang on the machine's pace
     steps: int = 200
-    # fields of Setting that a fault and its twin need
-    required: Callable[[str], Mapping[str, object]] = lambda cause: {}
-    # which options of Setting mean something here
-    variants: Sequence[str] = ("tied", "frozen")
+    # catalogue id -> fields of Setting that the fault and its twin need
+    required: Callable[[str], Mapping[str, Any]] = lambda cause: {}

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from tts_workbook.faults.planting import Setting
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class AlwaysDropout(nn.Module):
@@ -19,7 +25,7 @@ class AlwaysDropout(nn.Module):
         return F.dropout(x, self.p, training=True)
 
 
-def always_drop(model: nn.Module, p: float) -> nn.Module:
+def always_drop(model: Module, p: float) -> Module:
     """Every nn.Dropout of `model` becomes one that is always on, with probability `p` of dropping.
     Returns the model.
     """
@@ -28,6 +34,16 @@ def always_drop(model: nn.Module, p: float) -> nn.Module:
             if isinstance(child, nn.Dropout):
                 setattr(module, name, AlwaysDropout(p))
     return model
+
+
+def drawn_dropout(setting: Setting) -> float:
+    """A probability of dropping, drawn: 20 to 50 %, or what is left by an implementation that takes
+    p = 0.1 to 0.2 for the share that is kept.
+    """
+    generator = setting.random
+    if generator.random() < 0.5:
+        return generator.uniform(0.2, 0.5)
+    return 1 - generator.uniform(0.1, 0.2)
 
 
 class Squashed(nn.Module):
@@ -39,7 +55,9 @@ class Squashed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.inner(x)
-        return y.sigmoid() if self.kind == "sigmoid" else self.limit * torch.tanh(y / self.limit)
+        if self.kind == "sigmoid":
+            return y.sigmoid()
+        return self.limit * torch.tanh(y / self.limit)
 
 
 class Gain(nn.Module):
@@ -63,8 +81,6 @@ class Reentrant(nn.Module):
         self.inner = inner
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return (
-            checkpoint(self.inner, *inputs, use_reentrant=True)
-            if torch.is_grad_enabled()
-            else self.inner(*inputs)
-        )
+        if not torch.is_grad_enabled():
+            return self.inner(*inputs)
+        return checkpoint(self.inner, *inputs, use_reentrant=True)

@@ -1,5 +1,5 @@
-"""The workbook's own model as an architecture of the benchmark: its structural plants, and what
-cannot be planted in it.
+"""The workbook's own model as an architecture of the benchmark: the plants that only its structure
+can have.
 
 The range that a severity is drawn from stands beside each plant; the faulty classes are in
 ours_modules.py. Shapes: B batch, N phonemes, T frames, D width.
@@ -7,15 +7,16 @@ ours_modules.py. Shapes: B batch, N phonemes, T frames, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmarks.planted.architecture import Architecture
-from benchmarks.planted.faulty_modules import Gain, Squashed, always_drop
+from benchmarks.planted.faulty_modules import Gain, Squashed, always_drop, drawn_dropout
 from benchmarks.planted.ours_modules import (
     Bidirectional,
     ChannelNorm,
@@ -36,12 +37,33 @@ from benchmarks.planted.ours_modules import (
 from benchmarks.planted.ours_twin import build
 from benchmarks.planted.plants import LAYERS, generic_plants, outside_plants, required_setting
 from tts_core.model.attention import MultiHeadAttention
+from tts_core.model.decoder import DecoderLayer
+from tts_core.model.encoder import EncoderLayer
 from tts_core.model.tts import TTSModel
+from tts_core.speech.dataset import Clip
 from tts_workbook.faults.planting import Build, Setting, with_clips
 from tts_workbook.subject.clip_batch import ClipBatch
 from tts_workbook.subject.clip_data import clipped_step
 from tts_workbook.subject.presets import next_frame, true_targets
 from tts_workbook.subject.subject import Subject
+
+Layer = EncoderLayer | DecoderLayer
+
+
+def encoder_layers(model: TTSModel) -> list[EncoderLayer]:
+    """The layers of the encoder, typed."""
+    return list(cast(Iterable[EncoderLayer], model.encoder.layers))
+
+
+def decoder_layers(model: TTSModel) -> list[DecoderLayer]:
+    """The layers of the decoder, typed."""
+    return list(cast(Iterable[DecoderLayer], model.decoder.layers))
+
+
+def all_layers(model: TTSModel) -> list[Layer]:
+    """The layers of encoder and decoder."""
+    return [*encoder_layers(model), *decoder_layers(model)]
+
 
 # --- what the decoder hears -----------------------------------------------------------------------
 
@@ -51,7 +73,8 @@ def no_causal_mask(setting: Setting) -> Subject:
     every = setting.random.random() < 0.5
 
     def finish(model: TTSModel) -> TTSModel:
-        for layer in model.decoder.layers if every else model.decoder.layers[:1]:
+        layers = decoder_layers(model)
+        for layer in layers if every else layers[:1]:
             become(layer.self_attention, Bidirectional)
         model.decoder.register_forward_pre_hook(note_valid_frames)
         return model
@@ -66,7 +89,7 @@ def with_cross_attention(kind: type[MultiHeadAttention]) -> Callable[[TTSModel],
     """A finish that gives every cross-attention another class."""
 
     def finish(model: TTSModel) -> TTSModel:
-        for layer in model.decoder.layers:
+        for layer in decoder_layers(model):
             become(layer.cross_attention, kind)
         return model
 
@@ -75,16 +98,15 @@ def with_cross_attention(kind: type[MultiHeadAttention]) -> Callable[[TTSModel],
 
 def padding_mask(setting: Setting) -> Subject:
     """Cross-attention's padding mask is missing or inverted (drawn)."""
-    return build(
-        setting, finish=with_cross_attention(setting.random.choice([Unmasked, InvertedMask]))
-    )
+    kind = setting.random.choice([Unmasked, InvertedMask])
+    return build(setting, finish=with_cross_attention(kind))
 
 
 def mask_overflow(setting: Setting) -> Subject:
     """fp16 autocast, and a mask value of -1e9 that fp16 cannot hold."""
     subject = build(replace(setting, bf16=False), finish=with_cross_attention(HalfMask))
 
-    def losses(model: TTSModel, batch: ClipBatch) -> dict[str, Tensor]:
+    def losses(model: nn.Module, batch: ClipBatch) -> Mapping[str, Tensor]:
         with torch.autocast("cpu", dtype=torch.float16):
             return subject.losses(model, batch)
 
@@ -102,7 +124,8 @@ def text_ignored(setting: Setting) -> Subject:
 
 def memory_scale(setting: Setting) -> Subject:
     """No norm behind the encoder, and its output (of scale sqrt(D), about 10) times 3 to 100."""
-    return build(setting, config=dict(memory_norm=False, memory_scale=setting.log_uniform(3, 100)))
+    scale = setting.log_uniform(3, 100)
+    return build(setting, config=dict(memory_norm=False, memory_scale=scale))
 
 
 def positions(setting: Setting) -> Subject:
@@ -123,10 +146,6 @@ def positions(setting: Setting) -> Subject:
 # --- how it is built ------------------------------------------------------------------------------
 
 
-def feed_forwards(model: TTSModel) -> list[nn.Sequential]:
-    return [layer.feed_forward for layer in (*model.encoder.layers, *model.decoder.layers)]
-
-
 def dead_units(setting: Setting) -> Subject:
     """Biases of -10 to -100 keep every rectified unit of the feed-forward layers, and of a pre-net,
     at zero.
@@ -135,8 +154,11 @@ def dead_units(setting: Setting) -> Subject:
 
     @torch.no_grad()
     def finish(model: TTSModel) -> TTSModel:
-        for layers in (*feed_forwards(model), model.mel_projection_in):
-            layers[0].bias.fill_(depth)
+        rectified = [layer.feed_forward for layer in all_layers(model)]
+        rectified.append(cast(nn.Sequential, model.mel_projection_in))
+        for modules in rectified:
+            first = cast(nn.Linear, modules[0])
+            first.bias.fill_(depth)
         return model
 
     return build(setting, finish=finish, config=dict(mel_input="prenet"))
@@ -146,10 +168,7 @@ def dropout_always_on(setting: Setting) -> Subject:
     """Dropout that no mode switches off, 20 to 50 %; or one that takes p = 0.1 to 0.2 for the share
     that is kept (drawn).
     """
-    generator = setting.random
-    share = (
-        generator.uniform(0.2, 0.5) if generator.random() < 0.5 else 1 - generator.uniform(0.1, 0.2)
-    )
+    share = drawn_dropout(setting)
     return build(setting, finish=lambda model: always_drop(model, share))
 
 
@@ -160,7 +179,7 @@ def output_range(setting: Setting) -> Subject:
     kind, limit = setting.random.choice(["sigmoid", "tanh"]), setting.log_uniform(0.2, 0.8)
 
     def finish(model: TTSModel) -> TTSModel:
-        model.mel_projection_out = Squashed(model.mel_projection_out, kind, limit)
+        model.add_module("mel_projection_out", Squashed(model.mel_projection_out, kind, limit))
         return model
 
     return build(setting, finish=finish)
@@ -173,7 +192,8 @@ def norm_mode(setting: Setting) -> Subject:
     momentum = setting.log_uniform(1e-5, 1e-4)
 
     def finish(model: TTSModel) -> TTSModel:
-        model.encoder.memory_norm = ChannelNorm(model.config.hidden_dim, momentum=momentum)
+        norm = ChannelNorm(model.config.hidden_dim, momentum=momentum)
+        model.encoder.add_module("memory_norm", norm)
         return model
 
     return build(setting, finish=finish)
@@ -186,10 +206,12 @@ def norm_runaway(setting: Setting) -> Subject:
     gain = setting.log_uniform(1.5, 5)
 
     def finish(model: TTSModel) -> TTSModel:
-        for layer in (*model.encoder.layers, *model.decoder.layers):
-            layer.feed_forward_norm = nn.Identity()
+        for layer in all_layers(model):
+            layer.add_module("feed_forward_norm", nn.Identity())
             layer.feed_forward.append(Gain(gain))
-        model.encoder.memory_norm = model.decoder.norm = nn.Identity()
+        none = nn.Identity()
+        model.encoder.add_module("memory_norm", none)
+        model.decoder.add_module("norm", none)
         return model
 
     return build(setting, finish=finish)
@@ -199,23 +221,22 @@ def bad_initialisation(setting: Setting) -> Subject:
     """Drawn: values and outputs of the decoder's attention start at zero and stay there, or its
     projections start 10 to 30 times too large.
     """
-    starved, factor = setting.random.random() < 0.5, setting.log_uniform(10, 30)
+    starved = setting.random.random() < 0.5
+    factor = setting.log_uniform(10, 30)
 
     @torch.no_grad()
+    def spoil(attention: MultiHeadAttention) -> None:
+        if starved:
+            attention.value.weight.zero_()
+            attention.output.weight.zero_()
+            return
+        for projection in (attention.query, attention.key, attention.value, attention.output):
+            projection.weight.mul_(factor)
+
     def finish(model: TTSModel) -> TTSModel:
-        for layer in model.decoder.layers:
-            for attention in (layer.self_attention, layer.cross_attention):
-                if starved:
-                    for projection in (attention.value, attention.output):
-                        projection.weight.zero_()
-                else:
-                    for projection in (
-                        attention.query,
-                        attention.key,
-                        attention.value,
-                        attention.output,
-                    ):
-                        projection.weight.mul_(factor)
+        for layer in decoder_layers(model):
+            spoil(layer.self_attention)
+            spoil(layer.cross_attention)
         return model
 
     return build(setting, finish=finish)
@@ -228,17 +249,22 @@ def duration_domain(setting: Setting) -> Subject:
     """Drawn: the batch holds log1p durations, which the length regulator takes for frames; or the
     predictor learns frames, of which inference takes exp.
     """
+
+    def learns_frames(batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        return batch.durations.float(), true_targets(batch)[1]
+
+    def learns_as_given(batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        return batch.durations, true_targets(batch)[1]
+
+    def in_logarithms(clip: Clip) -> Clip:
+        return replace(clip, durations=np.log1p(clip.durations).astype(np.float32))
+
     if setting.random.random() < 0.5:
-        return build(
-            setting, targets=lambda batch: (batch.durations.float(), true_targets(batch)[1])
-        )
-    logs = with_clips(
-        setting, lambda clip: replace(clip, durations=np.log1p(clip.durations).astype(np.float32))
-    )
+        return build(setting, targets=learns_frames)
     return build(
-        logs,
+        with_clips(setting, in_logarithms),
         finish=lambda model: become(model, Rounding),
-        targets=lambda batch: (batch.durations, true_targets(batch)[1]),
+        targets=learns_as_given,
     )
 
 
@@ -247,12 +273,15 @@ def stopping(setting: Setting) -> Subject:
     of its end.
     """
     generator = setting.random
-    inverted, share = generator.random() < 0.5, generator.uniform(0.3, 0.6)
+    inverted = generator.random() < 0.5
+    share = generator.uniform(0.3, 0.6)
 
     def targets(batch: ClipBatch) -> tuple[Tensor, Tensor]:
         log_durations, last = true_targets(batch)
-        early = torch.arange(last.shape[1]) == (share * batch.mel_lengths[:, None]).long()
-        return log_durations, 1 - last if inverted else early.to(last)
+        if inverted:
+            return log_durations, 1 - last
+        too_early = (share * batch.mel_lengths[:, None]).long()
+        return log_durations, (torch.arange(last.shape[1]) == too_early).to(last)
 
     return build(setting, targets=targets)
 
@@ -261,12 +290,13 @@ def layout(setting: Setting) -> Subject:
     """Generation lays out another history than training: the seed's layout, or one that lags by a
     frame (drawn).
     """
-    feed, subject = setting.random.choice([lagging, seed_layout]), build(setting)
+    feed = setting.random.choice([lagging, seed_layout])
+    subject = build(setting)
 
-    def continue_from(model: TTSModel, batch: ClipBatch, history: Tensor) -> Tensor:
-        return next_frame(model, batch, history, feed)
+    def continue_from(model: nn.Module, batch: ClipBatch, history: Tensor) -> Tensor:
+        return next_frame(cast(TTSModel, model), batch, history, feed)
 
-    def generate(model: TTSModel, batch: ClipBatch) -> Tensor:
+    def generate(model: nn.Module, batch: ClipBatch) -> Tensor:
         mel = batch.mel.new_zeros(len(batch.mel), 0, batch.mel.shape[2])
         for _ in range(batch.mel.shape[1]):
             mel = torch.cat([mel, continue_from(model, batch, mel)[:, None]], dim=1)
@@ -279,9 +309,8 @@ def exposure_gap(setting: Setting) -> Subject:
     """No defect of code: a memory 10 to 30 times too quiet beside a history 5 times too loud, so
     that frames are copied.
     """
-    return build(
-        setting, config=dict(memory_scale=1 / setting.log_uniform(10, 30), mel_input_scale=5.0)
-    )
+    quiet = 1 / setting.log_uniform(10, 30)
+    return build(setting, config=dict(memory_scale=quiet, mel_input_scale=5.0))
 
 
 def finishing(kind: type[TTSModel]) -> Build:
@@ -289,14 +318,14 @@ def finishing(kind: type[TTSModel]) -> Build:
     return lambda setting: build(setting, finish=lambda model: become(model, kind))
 
 
+# what the plants of the causes cannot know of this model
+OWN: dict[str, dict[str, Any]] = {
+    "optimizer.missing_parameters": {"parts": ("decoder", "mel_projection_out")},
+    "loss.imbalance": {"term": "duration"},
+}
+
 PLANTS: dict[str, Build] = {
-    **generic_plants(
-        build,
-        own={
-            "optimizer.missing_parameters": {"parts": ("decoder", "mel_projection_out")},
-            "loss.imbalance": {"term": "duration"},
-        },
-    ),
+    **generic_plants(build, own=OWN),
     "data.duration_domain": duration_domain,
     "model.memory_scale": memory_scale,
     "model.no_causal_mask": no_causal_mask,
@@ -325,6 +354,6 @@ ARCHITECTURE = Architecture(
     nonsense={},
     outside=outside_plants(build),
     layers=LAYERS,
-    required=lambda cause: required_setting(cause, "ours"),
+    required=required_setting,
     steps=160,
 )

@@ -7,18 +7,22 @@ mel bins.
 
 from __future__ import annotations
 
+from typing import TypeVar, cast
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tts_core.model.attention import MultiHeadAttention
+from tts_core.model.attention import Mask, MultiHeadAttention
 from tts_core.model.tts import Output, TTSModel
-from tts_workbook.subject.clip_batch import ClipBatch
+from tts_core.speech.batch import Batch
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def become(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
+def become(module: Module, kind: type[nn.Module]) -> Module:
     """Give a built module another class; its weights stay."""
-    module.__class__ = kind
+    module.__class__ = cast(type[Module], kind)
     return module
 
 
@@ -27,25 +31,28 @@ class Bidirectional(MultiHeadAttention):
     told of.
     """
 
-    def forward(
-        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
-        valid = self.valid if x.shape[1] > 1 and self.valid.shape[-1] == keys.shape[2] else None
-        return super().forward(x, keys, values, valid)
+    valid: Tensor  # (B, 1, 1, T) True = frame
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Mask = None) -> Tensor:
+        whole_clip = x.shape[1] > 1 and self.valid.shape[-1] == keys.shape[2]
+        return super().forward(x, keys, values, self.valid if whole_clip else None)
 
 
 def note_valid_frames(decoder: nn.Module, inputs: tuple) -> None:
-    """Tell every bidirectional layer of a decoder which frames are valid: inputs are x, memory,
-    memory_mask, run_layer.
+    """Tell every bidirectional layer of a decoder which frames are valid.
+
+    A forward pre-hook: `inputs` are x, memory, memory_mask (B, T), run_layer.
     """
-    for layer in decoder.layers:
-        layer.self_attention.valid = inputs[2][:, None, None, :]
+    valid = inputs[2][:, None, None, :]
+    for module in decoder.modules():
+        if isinstance(module, Bidirectional):
+            module.valid = valid
 
 
 class Unshifted(TTSModel):
     """Teacher forcing feeds the very frame that is to be predicted."""
 
-    def forward(self, batch: ClipBatch) -> Output:
+    def forward(self, batch: Batch) -> Output:
         encoded = self.encode(batch.phonemes, batch.phoneme_mask)
         memory = self.expand(encoded, batch.durations, batch.mel.shape[1])
         history = self.normaliser.normalise(batch.mel)
@@ -66,9 +73,7 @@ class Unshifted(TTSModel):
 class Unmasked(MultiHeadAttention):
     """Cross-attention over padding as well."""
 
-    def forward(
-        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Mask = None) -> Tensor:
         return super().forward(x, keys, values, None)
 
 
@@ -77,10 +82,8 @@ class InvertedMask(MultiHeadAttention):
     padding.
     """
 
-    def forward(
-        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
-        return super().forward(x, keys, values, -1e4 * mask.to(keys.dtype))
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Mask = None) -> Tensor:
+        return super().forward(x, keys, values, -1e4 * _given(mask).to(keys.dtype))
 
 
 class HalfMask(MultiHeadAttention):
@@ -88,19 +91,22 @@ class HalfMask(MultiHeadAttention):
     -inf is NaN.
     """
 
-    def forward(
-        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Mask = None) -> Tensor:
         large = torch.tensor(-1e9).to(keys.dtype)
-        return super().forward(x, keys, values, (~mask).to(keys.dtype) * large)
+        kept_out = (~_given(mask)).to(keys.dtype)
+        return super().forward(x, keys, values, kept_out * large)
+
+
+def _given(mask: Mask) -> Tensor:
+    """The padding mask that the decoder hands to cross-attention: always a tensor."""
+    assert isinstance(mask, Tensor)
+    return mask
 
 
 class Deaf(MultiHeadAttention):
     """Cross-attention that asks and gets nothing: its result is dropped before the residual sum."""
 
-    def forward(
-        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Mask = None) -> Tensor:
         return torch.zeros_like(x)
 
 

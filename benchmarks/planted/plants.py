@@ -1,5 +1,5 @@
-"""The index of planted faults that do not depend on the architecture, and how to plant them in
-another one.
+"""The plants that do not depend on the architecture: those of the causes, and faults that the
+catalogue does not hold.
 
 A plant turns a build and a setting into a faulty Subject: `plant(build, setting)`. `build(setting,
 **parts)` returns the clean subject of `setting` over `setting.clips`, and takes the keywords of
@@ -11,11 +11,15 @@ A plant turns a build and a setting into a faulty Subject: `plant(build, setting
 - `extract(samples, hertz)`: today's feature extraction before standardisation, for
   `Subject.features`.
 
-An architecture that carries its data as `ClipBatch` and builds on `subject.clip_data.ClipData` has all of them
-for nothing:
+An architecture that carries its data as `ClipBatch` and builds on `subject.clip_data.ClipData` has
+all of them for nothing:
 
-    Architecture("mine", clean=build, plants={**generic_plants(build), "model.positions": my_plant},
-    nonsense={...})
+    Architecture(
+        name="mine",
+        clean=build,
+        plants={**generic_plants(build), "model.positions": my_plant},
+        nonsense={...},
+    )
 
 One that has batches of its own passes `only=` the plants it can serve: those of `optimizer`,
 `precision` and `loop` need no more than `build(setting)`, `loop.accumulation` a `split` of a batch
@@ -32,7 +36,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tts_workbook.faults.planting import Build, Plant, Setting
 from tts_workbook.faults.registry import CAUSES
@@ -43,16 +47,23 @@ GENERIC: Mapping[str, Plant] = {
     cause.id: cause.plant for cause in CAUSES.values() if cause.plant is not None
 }
 
-LOW_RATES = {"tacotron2": 1e-3}  # 1e-4 learns too slowly to tell
+# Plants that need no more than `build(setting)`, and so go on top of any other one: the second of a
+# pair.
+LAYERS: Mapping[str, Plant] = {
+    cause: plant for cause, plant in GENERIC.items() if CAUSES[cause].plant_layers
+}
 
 
-def required_setting(cause: str, architecture: str) -> dict[str, Any]:
+def required_setting(cause: str, *, low_rate: float | None = None) -> dict[str, Any]:
     """The fields of Setting that a fault's run and its clean twin need; a larger batch than the one
     named serves too.
+
+    `low_rate` stands for the learning rate that a fault asks for, in an architecture that would
+    learn too slowly with it to tell.
     """
     required = dict(CAUSES[cause].plant_needs)
-    if "lr" in required:
-        required["lr"] = LOW_RATES.get(architecture, required["lr"])
+    if "lr" in required and low_rate is not None:
+        required["lr"] = low_rate
     return required
 
 
@@ -73,19 +84,13 @@ def generic_plants(
     }
 
 
-# Plants that need no more than `build(setting)`, and so go on top of any other one: the second of a
-# pair.
-LAYERS: Mapping[str, Plant] = {
-    cause: plant for cause, plant in GENERIC.items() if CAUSES[cause].plant_layers
-}
-
-
 # --- faults that the catalogue does not hold ------------------------------------------------------
 
 
 def noisy_gradients(build: Build, setting: Setting) -> Subject:
     """Gradients drown in noise 30 to 300 times their size, as from a broken all-reduce."""
-    subject, factor = build(setting), setting.log_uniform(30, 300)
+    subject = build(setting)
+    factor = setting.log_uniform(30, 300)
 
     def train_step(
         model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any
@@ -106,15 +111,17 @@ def noisy_gradients(build: Build, setting: Setting) -> Subject:
 
 def schedule_ends(build: Build, setting: Setting) -> Subject:
     """The schedule reaches a learning rate of zero after 5 to 15 steps and stays there."""
-    subject, last = build(setting), setting.random.randint(5, 15)
+    subject = build(setting)
+    last = setting.random.randint(5, 15)
 
     def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
         optimizer = subject.make_optimizer(model)
 
-        def decay(optimizer, args, kwargs):
+        def decay(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
             for group in optimizer.param_groups:
                 group["steps_made"] = group.get("steps_made", 0) + 1
-                group["lr"] = 0.0 if group["steps_made"] >= last else group["lr"]
+                if group["steps_made"] >= last:
+                    group["lr"] = 0.0
 
         optimizer.register_step_post_hook(decay)
         return optimizer
@@ -127,40 +134,44 @@ def target_lag(build: Build, setting: Setting) -> Subject:
     target.
     """
     lag = setting.random.randint(5, 20)
-    return build(
-        setting,
-        mel_loss=lambda prediction, target, lengths: mean_l1(
-            prediction, target.roll(-lag, dims=1), lengths
-        ),
-    )
+
+    def mel_loss(prediction: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
+        return mean_l1(prediction, target.roll(-lag, dims=1), lengths)
+
+    return build(setting, mel_loss=mel_loss)
 
 
 def flipped_bins(build: Build, setting: Setting) -> Subject:
     """Today's loss has the mel bins upside down in the target."""
-    return build(
-        setting,
-        mel_loss=lambda prediction, target, lengths: mean_l1(prediction, target.flip(2), lengths),
-    )
+
+    def mel_loss(prediction: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
+        return mean_l1(prediction, target.flip(2), lengths)
+
+    return build(setting, mel_loss=mel_loss)
 
 
 def ascent(build: Build, setting: Setting) -> Subject:
     """The mel term has the wrong sign, bounded by a tanh."""
-    return build(
-        setting,
-        mel_loss=lambda prediction, target, lengths: -mean_l1(prediction, target, lengths).tanh(),
-    )
+
+    def mel_loss(prediction: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
+        return -mean_l1(prediction, target, lengths).tanh()
+
+    return build(setting, mel_loss=mel_loss)
 
 
 def alternate_signs(build: Build, setting: Setting) -> Subject:
     """Every second step goes uphill."""
-    subject, uphill = build(setting), itertools.cycle([False, True])
+    subject = build(setting)
+    uphill = itertools.cycle([False, True])
 
     def train_step(
         model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any
     ) -> dict[str, float]:
         optimizer.zero_grad(set_to_none=True)
         terms = subject.losses(model, batch)
-        (-terms["total"] if next(uphill) else terms["total"]).backward()
+        total = terms["total"]
+        objective = -total if next(uphill) else total
+        objective.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         return {name: float(term.detach()) for name, term in terms.items()}

@@ -4,10 +4,10 @@ public modules only.
 Overfit of the clean twin with AdamW, teacher-forced L1 over best constant in eval mode: two clips
 of 1.3 s 1.27, 0.73, 0.51 and 0.34 after 50, 100, 150 and 200 steps (free-running 0.84). Clips of
 0.7 s after 200 steps: two 0.25 to 0.31, SGD 0.43, Adam with dropout 0.3 and warm-up 0.39, one clip
-tied, frozen and in bf16 0.29, four 0.32. The gate of 0.5 is passed between steps 100 and
-200. Text use stays at 1.0: alignments take longer than this, so what needs them cannot be seen
-     here. A step of two clips takes 0.17 s (1.3 s long) or 0.09 s (0.7 s) on one core, nearly all
-     of it the loop over frames.
+tied, frozen and in bf16 0.29, four 0.32. The gate of 0.5 is passed between steps 100 and 200. Text
+use stays at 1.0: alignments take longer than this, so what needs them cannot be seen here. A step
+of two clips takes 0.17 s (1.3 s long) or 0.09 s (0.7 s) on one core, nearly all of it the loop over
+frames.
 
 Shapes: B batch, N phonemes, T frames, M mel bins, D width of the encoder. Targets are standardised
 per bin. The model knows no durations; its pre-net draws dropout in eval mode by design.
@@ -67,12 +67,11 @@ def refine(model: Tacotron2, frames: Tensor, lengths: Tensor) -> Tensor:
     reach them.
     """
     refined = []
-    for row, length in zip(frames, lengths.tolist()):
+    for row, length in zip(frames, lengths.tolist(), strict=True):
         own = row[None, :length].transpose(1, 2)
         refined.append((own + model.postnet(own))[0].T)
-    return torch.cat(
-        [pad_sequence(refined, batch_first=True), frames[:, max(lengths.tolist()) :]], dim=1
-    )
+    beyond = frames[:, max(lengths.tolist()) :]
+    return torch.cat([pad_sequence(refined, batch_first=True), beyond], dim=1)
 
 
 def decode(model: Tacotron2, batch: ClipBatch, history: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,23 +79,34 @@ def decode(model: Tacotron2, batch: ClipBatch, history: Tensor) -> tuple[Tensor,
     M) is what is fed.
     """
     memory, lengths, back = encode(model, batch)
-    frames, gates, _ = model.decoder(
-        memory, history[back.argsort()].transpose(1, 2), memory_lengths=lengths
-    )
+    fed = history[back.argsort()].transpose(1, 2)
+    frames, gates, _ = model.decoder(memory, fed, memory_lengths=lengths)
     return frames.transpose(1, 2)[back], gates[back]
 
 
 @contextmanager
-def forced_length(decoder: nn.Module, n_frames: int) -> Iterator[None]:
+def forced_length(decoder: Any, n_frames: int) -> Iterator[None]:
     """Let the decoder's own inference run for exactly `n_frames`, whatever its gate says."""
-    kept = decoder.decoder_max_step, decoder.decoder_early_stopping
-    decoder.decoder_max_step, decoder.decoder_early_stopping = n_frames, False
+    kept = decoder.decoder_early_stopping
+    decoder.decoder_early_stopping = False
+    try:
+        with at_most(decoder, n_frames):
+            yield
+    finally:
+        decoder.decoder_early_stopping = kept
+
+
+@contextmanager
+def at_most(decoder: Any, n_frames: int) -> Iterator[None]:
+    """Let the decoder's own inference end by its gate, or without a warning after `n_frames`."""
+    kept = decoder.decoder_max_step
+    decoder.decoder_max_step = n_frames
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Reached max decoder steps")
             yield
     finally:
-        decoder.decoder_max_step, decoder.decoder_early_stopping = kept
+        decoder.decoder_max_step = kept
 
 
 @torch.no_grad()
@@ -106,7 +116,8 @@ def self_fed(model: Tacotron2, batch: ClipBatch, n_frames: int) -> Tensor:
     """
     with evaluating(model), forced_length(model.decoder, n_frames):
         memory, lengths, back = encode(model, batch)
-        return model.decoder.infer(memory, lengths)[0].transpose(1, 2)[back]
+        frames = model.decoder.infer(memory, lengths)[0]
+        return frames.transpose(1, 2)[back]
 
 
 @torch.no_grad()
@@ -131,17 +142,11 @@ def next_frame(model: Tacotron2, batch: ClipBatch, history: Tensor) -> Tensor:
 
 def full_inference(model: Tacotron2, batch: ClipBatch) -> list[Tensor]:
     """Text alone in: (T', M) per clip, ended by the gate or after three times the longest clip."""
-    kept = model.decoder.decoder_max_step
-    model.decoder.decoder_max_step = 3 * batch.mel.shape[1]
-    try:
-        with evaluating(model), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Reached max decoder steps")
-            memory, lengths, back = encode(model, batch)
-            frames, n_frames, _, _ = model.decoder.infer(memory, lengths)
-            mel = refine(model, frames.transpose(1, 2)[back], n_frames[back])
-            return [row[:length] for row, length in zip(mel, n_frames[back].tolist())]
-    finally:
-        model.decoder.decoder_max_step = kept
+    with evaluating(model), at_most(model.decoder, 3 * batch.mel.shape[1]):
+        memory, lengths, back = encode(model, batch)
+        frames, n_frames, _, _ = model.decoder.infer(memory, lengths)
+        mel = refine(model, frames.transpose(1, 2)[back], n_frames[back])
+    return [row[:length] for row, length in zip(mel, n_frames[back].tolist(), strict=True)]
 
 
 def last_frames(batch: ClipBatch) -> Tensor:
@@ -161,13 +166,13 @@ def build(
     made), `history` is what teacher forcing feeds for a target (B, T, M), `gate_target` when to
     stop (B, T); `parts` are the keywords of `Parts`.
     """
-    parts = Parts(**parts)
-    data = ClipData.of(setting.clips, setting.batch_size, setting.seed, parts)
+    recipe = Parts(**parts)
+    data = ClipData.of(setting.clips, setting.batch_size, setting.seed, recipe)
 
     def build_model() -> Tacotron2:
         model = Tacotron2(
             n_symbol=Vocabulary.arpabet().get_vocab_size(),
-            n_mels=parts.audio.n_mels,
+            n_mels=recipe.audio.n_mels,
             attention_dropout=setting.dropout,
             decoder_dropout=setting.dropout,
             **SIZE,
@@ -178,8 +183,9 @@ def build(
             model.embedding.requires_grad_(False)
         return finish(model).train()
 
-    def frames(model: Tacotron2, batch: ClipBatch) -> Tensor:
-        return decode(model, batch, history(data.target(batch)[0]))[0]
+    def teacher_forced(model: Tacotron2, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        target, _ = data.target(batch)
+        return decode(model, batch, history(target))
 
     def losses(model: Tacotron2, batch: ClipBatch) -> dict[str, Tensor]:
         target, lengths = data.target(batch)
@@ -189,25 +195,33 @@ def build(
         gate = binary_cross_entropy_with_logits(
             gates.float()[batch.mel_mask], gate_target(batch)[batch.mel_mask]
         )
-        terms = {
-            "mel": parts.mel_loss(refined, target, lengths),
-            "frames": parts.mel_loss(raw, target, lengths),
-            "gate": gate,
-        }
-        return {**terms, "total": terms["mel"] + terms["frames"] + GATE_WEIGHT * terms["gate"]}
+        mel = recipe.mel_loss(refined, target, lengths)
+        frames = recipe.mel_loss(raw, target, lengths)
+        total = mel + frames + GATE_WEIGHT * gate
+        return {"mel": mel, "frames": frames, "gate": gate, "total": total}
+
+    def predict_frames(model: Tacotron2, batch: ClipBatch) -> Tensor:
+        return teacher_forced(model, batch)[0]
+
+    def predict_mel(model: Tacotron2, batch: ClipBatch) -> Tensor:
+        return refine(model, predict_frames(model, batch), batch.mel_lengths)
+
+    def stop(model: Tacotron2, batch: ClipBatch) -> Tensor:
+        return teacher_forced(model, batch)[1].sigmoid()
+
+    def generate(model: Tacotron2, batch: ClipBatch) -> Tensor:
+        return refine(model, self_fed(model, batch, batch.mel.shape[1]), batch.mel_lengths)
 
     return Subject(
         build_model=build_model,
         losses=losses,
         make_optimizer=make_optimizer(setting, LEARNING_RATES),
         train_step=clipped_step(losses),
-        predict_mel=lambda model, batch: refine(model, frames(model, batch), batch.mel_lengths),
-        predict_frames=frames,
-        generate=lambda model, batch: refine(
-            model, self_fed(model, batch, batch.mel.shape[1]), batch.mel_lengths
-        ),
+        predict_mel=predict_mel,
+        predict_frames=predict_frames,
+        generate=generate,
         continue_from=next_frame,
-        stop=lambda model, batch: decode(model, batch, history(data.target(batch)[0]))[1].sigmoid(),
+        stop=stop,
         infer=full_inference,
         frozen=("embedding",) if setting.frozen else (),
         stochastic=("decoder.prenet",),

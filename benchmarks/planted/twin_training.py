@@ -25,6 +25,7 @@ def make_optimizer(
     def build(model: nn.Module) -> torch.optim.Optimizer:
         lr = default_lr[setting.optimizer] if setting.lr is None else setting.lr
         parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer: torch.optim.Optimizer
         if setting.optimizer == "sgd":
             optimizer = torch.optim.SGD(parameters, lr=lr, momentum=MOMENTUM)
         elif setting.optimizer == "adam":

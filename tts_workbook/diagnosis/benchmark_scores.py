@@ -7,7 +7,6 @@ only ever scored.
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,9 +16,11 @@ from typing import Any, Literal
 from tts_workbook.faults.registry import CAUSES
 
 Kind = Literal["fault", "clean", "outside", "pair"]
-TUNING, SCORED = (0, 1), (2, 3)
+TUNING = (0, 1)  # seeds
+SCORED = (2, 3)  # seeds
 N_BOOTSTRAP = 2000
-# look-alikes of FAULTS.md: what is confused within one is shown as a matrix of its own
+CANNOT_TELL = "cannot tell"
+# look-alikes: what is confused within a group is shown as a matrix of its own
 GROUPS = {
     "on the best-constant line": (
         "optimizer.weight_decay",
@@ -55,6 +56,11 @@ class Cell:
     seed: int
 
     @property
+    def faults(self) -> list[str]:
+        """What is planted: two ids of a pair, else one name."""
+        return self.fault.split(" & ")
+
+    @property
     def name(self) -> str:
         """A file name."""
         return f"{self.architecture}-{self.kind}-{self.fault.replace(' & ', '+')}-{self.seed}"
@@ -77,14 +83,36 @@ class Row:
     error: str = ""  # the diagnosis itself broke
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """Every cause among its findings, strongest first."""
+        return self.confirmed + self.suspected
+
+    @property
     def first(self) -> str:
         """The cause that it names first; empty where it names none."""
-        return (self.confirmed or self.suspected or ("",))[0]
+        return self.named[0] if self.named else ""
+
+    @property
+    def right(self) -> bool:
+        """Whether the first cause named is the planted one."""
+        return self.first == self.cell.fault
+
+    @property
+    def harmful_plant(self) -> bool:
+        """Whether one fault was planted and spoils something: what rates are computed over."""
+        return self.cell.kind == "fault" and bool(self.harm)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was planted and the overfit gate was passed: what alarms are counted
+        over.
+        """
+        return self.cell.kind == "clean" and self.passed
 
     @property
     def detected(self) -> bool:
         """Whether it says that something is wrong: a finding, or no healthy verdict."""
-        return not self.healthy or bool(self.first)
+        return not self.healthy or bool(self.named)
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "cell": asdict(self.cell)}
@@ -102,35 +130,25 @@ def score(rows: Sequence[Row]) -> dict[str, Any]:
     """Every figure of the benchmark over these rows, for the tuning and the scored half and for
     each architecture.
     """
-    halves = {
-        "tuning": [row for row in rows if row.cell.seed in TUNING],
-        "scored": [row for row in rows if row.cell.seed in SCORED],
-    }
-    by_architecture = {
-        name: [row for row in halves["scored"] if row.cell.architecture == name]
-        for name in dict.fromkeys(row.cell.architecture for row in rows)
-    }
+    tuning = [row for row in rows if row.cell.seed in TUNING]
+    scored = [row for row in rows if row.cell.seed in SCORED]
+    architectures = dict.fromkeys(row.cell.architecture for row in rows)
+    baselines = sorted({name for row in rows for name in row.baselines})
+    harmful = [row for row in scored if row.harmful_plant]
+    masked = [row for row in rows if row.cell.kind == "fault" and not row.harm]
     return {
-        **{half: fault_scores(found) for half, found in halves.items()},
-        "by_architecture": {name: fault_scores(found) for name, found in by_architecture.items()},
+        "tuning": fault_scores(tuning),
+        "scored": fault_scores(scored),
+        "by_architecture": {
+            name: fault_scores([row for row in scored if row.cell.architecture == name])
+            for name in architectures
+        },
         "clean": clean_scores([row for row in rows if row.cell.kind == "clean"]),
-        "outside": outside_scores(
-            [row for row in rows if row.cell.kind == "outside" and row.cell.seed in SCORED]
-        ),
+        "outside": outside_scores([row for row in scored if row.cell.kind == "outside"]),
         "pairs": pair_scores([row for row in rows if row.cell.kind == "pair"]),
-        "baselines": {
-            name: alarm_rates(rows, name)
-            for name in sorted({name for row in rows for name in row.baselines})
-        },
-        "confusion": {
-            group: confusion(
-                [row for row in halves["scored"] if row.cell.kind == "fault" and row.harm], causes
-            )
-            for group, causes in GROUPS.items()
-        },
-        "masked": sorted(
-            row.cell.name for row in rows if row.cell.kind == "fault" and not row.harm
-        ),
+        "baselines": {name: alarm_rates(rows, name) for name in baselines},
+        "confusion": {group: confusion(harmful, causes) for group, causes in GROUPS.items()},
+        "masked": sorted(row.cell.name for row in masked),
     }
 
 
@@ -138,56 +156,52 @@ def fault_scores(rows: Sequence[Row]) -> dict[str, Any]:
     """Detection, root cause and macro-F1 over the plants that harm, with intervals clustered by
     fault.
     """
-    planted = [row for row in rows if row.cell.kind == "fault" and row.harm]
+    planted = [row for row in rows if row.harmful_plant]
     if not planted:
         return {"n": 0}
-    silent = [row for row in planted if row.passed]
-    found = {
+    rows_of = rows_by_fault(planted)
+    seconds = sorted(row.seconds for row in planted)
+    missed = [row for row in planted if not row.right]
+    return {
         "n": len(planted),
-        "faults": len({row.cell.fault for row in planted}),
+        "faults": len(rows_of),
         "detection": rate(planted, lambda row: row.detected),
-        "root_cause": rate(planted, right),
-        "named": rate(planted, lambda row: row.cell.fault in row.confirmed + row.suspected),
+        "root_cause": rate(planted, lambda row: row.right),
+        "named": rate(planted, lambda row: row.cell.fault in row.named),
         "cannot_tell": rate(planted, lambda row: not row.first),
         "macro_f1": macro_f1(planted),
-        "silent": {
-            "n": len(silent),
-            **(
-                {
-                    "detection": rate(silent, lambda row: row.detected),
-                    "root_cause": rate(silent, right),
-                }
-                if silent
-                else {}
-            ),
-        },
-        "seconds": {
-            "median": sorted(row.seconds for row in planted)[len(planted) // 2],
-            "largest": max(row.seconds for row in planted),
-        },
+        "silent": silent_scores(planted),
+        "seconds": {"median": seconds[len(seconds) // 2], "largest": seconds[-1]},
+        "by_fault": {fault: share(mine, lambda row: row.right) for fault, mine in rows_of.items()},
+        "missed": sorted(
+            f"{row.cell.name}: {row.error or row.first or CANNOT_TELL}" for row in missed
+        ),
     }
-    found["by_fault"] = {
-        fault: sum(map(right, mine)) / len(mine) for fault, mine in by_fault(planted).items()
+
+
+def silent_scores(planted: Sequence[Row]) -> dict[str, Any]:
+    """Of the plants that pass the overfit gate: nothing but a diagnosis can see them."""
+    silent = [row for row in planted if row.passed]
+    if not silent:
+        return {"n": 0}
+    return {
+        "n": len(silent),
+        "detection": rate(silent, lambda row: row.detected),
+        "root_cause": rate(silent, lambda row: row.right),
     }
-    found["missed"] = sorted(
-        f"{row.cell.name}: {row.error or row.first or 'cannot tell'}"
-        for row in planted
-        if not right(row)
-    )
-    return found
 
 
-def right(row: Row) -> bool:
-    """Whether the first cause named is the planted one."""
-    return row.first == row.cell.fault
-
-
-def by_fault(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by planted fault."""
+def rows_by_fault(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each planted fault."""
     found: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         found[row.cell.fault].append(row)
     return dict(found)
+
+
+def share(rows: Sequence[Row], test: Callable[[Row], bool]) -> float:
+    """Share of rows that pass a test."""
+    return sum(map(test, rows)) / len(rows)
 
 
 def rate(rows: Sequence[Row], test: Callable[[Row], bool]) -> dict[str, Any]:
@@ -195,35 +209,37 @@ def rate(rows: Sequence[Row], test: Callable[[Row], bool]) -> dict[str, Any]:
     are no independent witnesses.
     """
     return {
-        "value": sum(map(test, rows)) / len(rows),
-        "interval": clustered(rows, lambda sample: sum(map(test, sample)) / len(sample)),
+        "value": share(rows, test),
+        "interval": clustered_interval(rows, lambda sample: share(sample, test)),
     }
 
 
-def clustered(rows: Sequence[Row], statistic: Callable[[Sequence[Row]], float]) -> list[float]:
+def clustered_interval(
+    rows: Sequence[Row], statistic: Callable[[Sequence[Row]], float]
+) -> list[float]:
     """95 % percentile interval of a statistic, faults drawn with replacement."""
-    clusters, stream = list(by_fault(rows).values()), random.Random(0)
-    values = sorted(
-        statistic([row for cluster in stream.choices(clusters, k=len(clusters)) for row in cluster])
-        for _ in range(N_BOOTSTRAP)
-    )
+    clusters = list(rows_by_fault(rows).values())
+    stream = random.Random(0)
+    values = []
+    for _ in range(N_BOOTSTRAP):
+        drawn = stream.choices(clusters, k=len(clusters))
+        values.append(statistic([row for cluster in drawn for row in cluster]))
+    values.sort()
     return [values[int(0.025 * N_BOOTSTRAP)], values[int(0.975 * N_BOOTSTRAP) - 1]]
 
 
 def macro_f1(rows: Sequence[Row]) -> dict[str, Any]:
     """Mean over the planted faults of the F1 of naming each first."""
+    return {"value": mean_f1(rows), "interval": clustered_interval(rows, mean_f1)}
 
-    def value(sample: Sequence[Row]) -> float:
-        planted, named = (
-            Counter(row.cell.fault for row in sample),
-            Counter(row.first for row in sample),
-        )
-        hits = Counter(row.cell.fault for row in sample if right(row))
-        return sum(2 * hits[fault] / (planted[fault] + named[fault]) for fault in planted) / len(
-            planted
-        )
 
-    return {"value": value(rows), "interval": clustered(rows, value)}
+def mean_f1(rows: Sequence[Row]) -> float:
+    """The F1 of a fault is 2 hits / (times planted + times named first)."""
+    planted = Counter(row.cell.fault for row in rows)
+    named = Counter(row.first for row in rows)
+    hits = Counter(row.cell.fault for row in rows if row.right)
+    total = sum(2 * hits[fault] / (planted[fault] + named[fault]) for fault in planted)
+    return total / len(planted)
 
 
 def clean_scores(rows: Sequence[Row]) -> dict[str, Any]:
@@ -238,7 +254,7 @@ def clean_scores(rows: Sequence[Row]) -> dict[str, Any]:
         "not_passed": sorted(row.cell.name for row in rows if not row.passed),
         "alarms": len(alarms),
         "suspicions": len(suspected),
-        "bound": upper_bound(len(alarms), len(gated)) if gated else None,
+        "bound": rate_bound(len(alarms), len(gated)) if gated else None,
         "which": sorted(f"{row.cell.name}: {', '.join(row.confirmed)}" for row in alarms),
         "suspected": sorted(f"{row.cell.name}: {', '.join(row.suspected)}" for row in suspected),
     }
@@ -251,24 +267,23 @@ def defects(causes: Iterable[str]) -> list[str]:
     return [cause for cause in causes if cause not in CAUSES or CAUSES[cause].defect]
 
 
-def upper_bound(hits: int, n: int, level: float = 0.95) -> float:
+def rate_bound(hits: int, n: int, level: float = 0.95) -> float:
     """One-sided exact (Clopper-Pearson) upper bound of a rate: 0 of 40 means at most 7.2 %."""
-    low, high = hits / n, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = sum(math.comb(n, k) * middle**k * (1 - middle) ** (n - k) for k in range(hits + 1))
-        low, high = (middle, high) if below > 1 - level else (low, middle)
-    return high
+    from scipy.stats import binomtest  # here, because it takes a second to import
+
+    interval = binomtest(hits, n, alternative="less").proportion_ci(level, method="exact")
+    return float(interval.high)
 
 
 def outside_scores(rows: Sequence[Row]) -> dict[str, Any]:
     """Faults that the catalogue does not hold: a confirmed cause is wrong there, "cannot tell" is
     right.
     """
+    wrong = [row for row in rows if defects(row.confirmed)]
     return {
         "n": len(rows),
         "wrongly_confirmed": sorted(
-            f"{row.cell.name}: {', '.join(row.confirmed)}" for row in rows if defects(row.confirmed)
+            f"{row.cell.name}: {', '.join(row.confirmed)}" for row in wrong
         ),
         "noticed": sum(row.detected for row in rows),
     }
@@ -276,45 +291,38 @@ def outside_scores(rows: Sequence[Row]) -> dict[str, Any]:
 
 def pair_scores(rows: Sequence[Row]) -> dict[str, Any]:
     """Two planted at once: how often both, one or none is among the findings."""
-    found = Counter(
-        sum(fault in row.confirmed + row.suspected for fault in row.cell.fault.split(" & "))
-        for row in rows
-    )
+    times_found = Counter(n_found(row) for row in rows)
+    incomplete = [row for row in rows if n_found(row) < len(row.cell.faults)]
     return {
         "n": len(rows),
-        "both": found[2],
-        "one": found[1],
-        "none": found[0],
+        "both": times_found[2],
+        "one": times_found[1],
+        "none": times_found[0],
         "missed": sorted(
-            f"{row.cell.name}: {', '.join(row.confirmed + row.suspected) or 'cannot tell'}"
-            for row in rows
-            if any(
-                fault not in row.confirmed + row.suspected for fault in row.cell.fault.split(" & ")
-            )
+            f"{row.cell.name}: {', '.join(row.named) or CANNOT_TELL}" for row in incomplete
         ),
     }
 
 
-def alarm_rates(rows: Sequence[Row], name: str) -> dict[str, float | None]:
+def n_found(row: Row) -> int:
+    """How many of the planted faults are among the findings."""
+    return sum(fault in row.named for fault in row.cell.faults)
+
+
+def alarm_rates(rows: Sequence[Row], baseline: str) -> dict[str, float | None]:
     """A baseline's alarms over harmful plants of the scored half and over clean runs; None where
     there are none.
     """
-    planted = [
-        row
-        for row in rows
-        if row.cell.kind == "fault"
-        and row.harm
-        and row.cell.seed in SCORED
-        and name in row.baselines
-    ]
-    clean = [
-        row for row in rows if row.cell.kind == "clean" and row.passed and name in row.baselines
-    ]
+
+    def alarm(row: Row) -> bool:
+        return row.baselines[baseline]
+
+    asked = [row for row in rows if baseline in row.baselines]
+    planted = [row for row in asked if row.harmful_plant and row.cell.seed in SCORED]
+    clean = [row for row in asked if row.sound]
     return {
-        "detection": (
-            sum(row.baselines[name] for row in planted) / len(planted) if planted else None
-        ),
-        "false_alarms": sum(row.baselines[name] for row in clean) / len(clean) if clean else None,
+        "detection": share(planted, alarm) if planted else None,
+        "false_alarms": share(clean, alarm) if clean else None,
     }
 
 
@@ -322,12 +330,14 @@ def confusion(rows: Sequence[Row], causes: Sequence[str]) -> dict[str, dict[str,
     """Planted cause -> named cause -> how often; what lies outside the group is "other", nothing
     "cannot tell".
     """
+
+    def named(row: Row) -> str:
+        if not row.first:
+            return CANNOT_TELL
+        return row.first if row.first in causes else "other"
+
     table: dict[str, dict[str, int]] = {}
     for cause in causes:
-        named = Counter(
-            row.first if row.first in causes else "other" if row.first else "cannot tell"
-            for row in rows
-            if row.cell.fault == cause
-        )
-        table[cause] = dict(named)
+        mine = [row for row in rows if row.cell.fault == cause]
+        table[cause] = dict(Counter(named(row) for row in mine))
     return table

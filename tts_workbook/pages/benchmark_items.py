@@ -4,19 +4,12 @@ item for each of them.
 
 from __future__ import annotations
 
-from tts_workbook.pages.benchmark_record import (
-    COMMAND,
-    NOT_RECORDED,
-    Bar,
-    Benchmark,
-    bars,
-    interval_text,
-    value_text,
-    wanted_text,
-)
+from tts_workbook.pages.benchmark_bars import Bar, bars, interval_text, value_text, wanted_text
+from tts_workbook.pages.benchmark_record import COMMAND, NOT_RECORDED, Benchmark
 from tts_workbook.pages.rendering import html_table
-from tts_workbook.runner.verdicts import Item
+from tts_workbook.runner.verdicts import Item, Verdict
 
+VERDICTS: dict[bool | None, Verdict] = {True: "supported", False: "refuted", None: "undecided"}
 REFUTING = (
     "the same matrix on another architecture that the rules were not made on, with its plants"
     " written blind to the checks"
@@ -57,11 +50,10 @@ def item(bar: Bar, where: str) -> Item:
     """One bar as an item: it is about the matrix as recorded, so its value decides and its interval
     stands beside it.
     """
-    verdict = {True: "supported", False: "refuted", None: "undecided"}[bar.reached]
     return Item(
         id=bar.id,
         claim=f"{bar.name}: {wanted_text(bar)}",
-        verdict=verdict,
+        verdict=VERDICTS[bar.reached],
         effect=bar.value,
         unit=bar.unit if bar.most else "share",
         interval=bar.interval,
@@ -77,11 +69,8 @@ def provenance(found: Benchmark) -> str:
     """Where the numbers come from, or how to make them."""
     if not found.rows:
         return f"not recorded yet: {COMMAND}"
-    made = ", ".join(
-        str(found.provenance[name])
-        for name in ("command", "commit", "date")
-        if found.provenance.get(name)
-    )
+    known = [found.provenance.get(name) for name in ("command", "commit", "date")]
+    made = ", ".join(str(value) for value in known if value)
     return f"recorded: {made}. {found.caution}".strip()
 
 
@@ -93,16 +82,20 @@ def benchmark_sentence(found: Benchmark | None) -> str:
     by_id = {bar.id: bar for bar in asked}
     missed = [bar.name for bar in asked if bar.reached is False]
     unknown = [bar.name for bar in asked if bar.reached is None]
-    cause = by_id["benchmark_root_cause"]
-    measured = (
-        f"On {cause.n} harmful plants of the scored half it names the planted cause first in"
-        f" {100 * cause.value:.1f} %"
-        if cause.value is not None
-        else "No scored plant is recorded"
-    )
+    parts = [root_cause_text(by_id["benchmark_root_cause"])]
+    parts.append(f"; of {len(asked)} bars {sum(bar.reached is True for bar in asked)} are reached")
+    if missed:
+        parts.append(f", not reached: {'; '.join(missed)}")
+    if unknown:
+        parts.append(f", not measured: {'; '.join(unknown)}")
+    return "".join(parts) + "."
+
+
+def root_cause_text(bar: Bar) -> str:
+    """How often the planted cause was named first, in words."""
+    if bar.value is None:
+        return "No scored plant is recorded"
     return (
-        f"{measured}; of {len(asked)} bars {sum(bar.reached is True for bar in asked)} are reached"
-        + (f", not reached: {'; '.join(missed)}" if missed else "")
-        + (f", not measured: {'; '.join(unknown)}" if unknown else "")
-        + "."
+        f"On {bar.n} harmful plants of the scored half it names the planted cause first in"
+        f" {100 * bar.value:.1f} %"
     )

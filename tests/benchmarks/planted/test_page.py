@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.planted.page import benchmark_page
+from tests.tts_workbook.pages.benchmark_rows import full_rows, record_of, row, sound
 from tests.tts_workbook.pages.test_run_report import Page
-from tests.tts_workbook.runner.benchmark_rows import full_rows, record_of, row, sound
 from tts_workbook.pages.benchmark_record import NOT_RECORDED, as_benchmark
 
 EVIL = "<script>alert(1)</script>"

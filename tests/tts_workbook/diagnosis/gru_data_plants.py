@@ -51,7 +51,9 @@ def text_audio_pairing(setting: Setting) -> Subject:
             super().__init__(setting)
             step = setting.random.randrange(1, len(self.items))
             texts = [(item["chars"], item["ids"], item["dur"]) for item in self.items]
-            for item, (chars, ids, dur) in zip(self.items, texts[step:] + texts[:step]):
+            for item, (chars, ids, dur) in zip(
+                self.items, texts[step:] + texts[:step], strict=True
+            ):
                 item.update(chars=chars, ids=ids, dur=fit_sum(dur, len(item["mel"])))
 
     return adapt(setting, MixedUp(setting))

@@ -426,7 +426,7 @@ def swapped_bins(setting: Setting) -> Subject:
     dice = setting.random
     order = list(range(BINS))
     chosen = dice.sample(order, 2 * dice.randint(20, 40))
-    for a, b in zip(chosen[::2], chosen[1::2]):
+    for a, b in zip(chosen[::2], chosen[1::2], strict=True):
         order[a], order[b] = b, a
 
     def change(terms: dict, out: dict, batch: dict) -> dict:
@@ -445,7 +445,7 @@ def reversed_targets(setting: Setting) -> Subject:
 
     def change(terms: dict, out: dict, batch: dict) -> dict:
         mels = batch["mels"].clone()
-        for row, n in zip(mels, batch["mel_len"].tolist()):
+        for row, n in zip(mels, batch["mel_len"].tolist(), strict=True):
             row[:, n - int(share * n) : n] = row[:, n - int(share * n) : n].flip(1)
         return {
             "mel_raw": mel_error(out["frames"], mels, out["mask"]),
@@ -479,13 +479,13 @@ def stale_average(setting: Setting) -> Subject:
         def __init__(self, **options) -> None:
             super().__init__(**options)
             self.average = CharConvGRU(**options).requires_grad_(False)
-            self.average.load_state_dict(self.state_dict(), strict=False)
+            self.average.load_state_dict(self.state_dict(), strict=True)
 
         def forward(self, batch: dict) -> dict:
             if not self.training:
                 return self.average(batch)
             with torch.no_grad():
-                for slow, fast in zip(self.average.parameters(), self.parameters()):
+                for slow, fast in zip(self.average.parameters(), self.parameters(), strict=False):
                     slow.lerp_(fast, pace)
             return super().forward(batch)
 

@@ -238,7 +238,9 @@ def no_step(setting: Setting) -> Subject:
 def split(batch: dict) -> list[dict]:
     """One batch per clip, each without padding."""
     rows = []
-    for i, (n, t) in enumerate(zip(batch["txt_len"].tolist(), batch["mel_len"].tolist())):
+    for i, (n, t) in enumerate(
+        zip(batch["txt_len"].tolist(), batch["mel_len"].tolist(), strict=True)
+    ):
         row = {name: part[i : i + 1] for name, part in batch.items()}
         rows.append(
             row | {"txt": row["txt"][:, :n], "dur": row["dur"][:, :n], "mels": row["mels"][..., :t]}
@@ -317,7 +319,7 @@ def trained_weights(setting: Setting, steps: int = 40) -> dict[str, Tensor]:
 
 def weights_not_loaded(setting: Setting) -> Subject:
     """Saved under other names (all of them behind "module.", or one or two parts renamed), loaded
-    with strict=False.
+    with strict=True.
     """
     parts = setting.random.choice(
         (("",), ("to_mel.",), ("speaker.",), ("reader.", "to_mel."), ("speaker.", "to_mel."))
@@ -340,7 +342,7 @@ def weights_not_loaded(setting: Setting) -> Subject:
 
     def build() -> nn.Module:
         model = fresh(setting)
-        model.load_state_dict(saved, strict=False)
+        model.load_state_dict(saved, strict=True)
         return model
 
     return replace(adapt(setting), build_model=build, checkpoint=saved)

@@ -145,7 +145,11 @@ def trim(batch: dict, a: int, b: int) -> dict:
                 "ids": batch["txt"][i, :n][kept],
                 "dur": dur[kept],
                 "mel": batch["mels"][i, :, a : frames - b].T,
-                "chars": [char for char, keep in zip(batch["chars"][i], kept.tolist()) if keep],
+                "chars": [
+                    char
+                    for char, keep in zip(batch["chars"][i], kept.tolist(), strict=True)
+                    if keep
+                ],
                 "wav": batch["wav"][i][a * hop : (frames - 1 - b) * hop],
             }
         )

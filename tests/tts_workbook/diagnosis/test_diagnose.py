@@ -112,7 +112,7 @@ def test_the_strongest_level_counts_and_what_is_explained_is_not_blamed():
         and "exposure_gap" in Report(drift, {}, True, 1.0).verdict
     )
     assert "cannot tell" in Report((), {}, passed=False, seconds=1.0).verdict
-    with pytest.raises(ValueError, match="no.such"):
+    with pytest.raises(ValueError, match=r"no\.such"):
         Finding("no.such", "confirmed", "x")
 
 

@@ -99,7 +99,10 @@ def test_a_whole_report_is_in_order():
     causes = [SPECIFIC, "optimizer.lr_too_large", "data.mel_recipe", DRIFT]
     assert (
         ranked(
-            *(confirmed(cause, strength) for cause, strength in zip(causes, (0.1, 0.2, 0.3, 0.4)))
+            *(
+                confirmed(cause, strength)
+                for cause, strength in zip(causes, (0.1, 0.2, 0.3, 0.4), strict=True)
+            )
         )
         == causes
     )

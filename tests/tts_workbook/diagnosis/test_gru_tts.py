@@ -116,7 +116,7 @@ def test_the_data_parts_agree_on_any_batch(clean):
         target, lengths = clean.target_mel(batch)
         assert clean.durations(batch).sum(dim=1).tolist() == lengths.tolist()
         assert [len(row) for row in clean.symbols(batch)] == batch["txt_len"].tolist()
-        for (samples, rate), mel, n in zip(clean.audio(batch), target, lengths):
+        for (samples, rate), mel, n in zip(clean.audio(batch), target, lengths, strict=True):
             features = clean.features(samples, rate)
             assert features.shape == mel[:n].shape
             # a cut changes the frames at its edges

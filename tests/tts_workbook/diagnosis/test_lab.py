@@ -82,7 +82,7 @@ def test_no_new_course_is_begun_after_the_deadline():
     bench = hurried(speaker_lab())
     # the first one always is: without it nothing could be said
     base = bench.course()
-    with pytest.raises(BudgetSpent, match='"weight decay 0".*budget "full"'):
+    with pytest.raises(BudgetSpent, match=r'"weight decay 0".*budget "full"'):
         bench.course(no_weight_decay())
     assert bench.course() is base and list(bench.courses) == ["as it is"]
 

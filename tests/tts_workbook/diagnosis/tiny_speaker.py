@@ -128,9 +128,9 @@ def with_parts(kind=Speaker, **parts):
     return lambda: kind(**parts)
 
 
-def speaker_lab(build=Speaker, batch=None, steps=STEPS, make_optimizer=adam(), **fields):
+def speaker_lab(build=Speaker, batch=None, steps=STEPS, make_optimizer=None, **fields):
     """A lab around a clean speaker, with what is given instead of its own."""
-    clean = subject(build=build, make_optimizer=make_optimizer, **fields)
+    clean = subject(build=build, make_optimizer=make_optimizer or adam(), **fields)
     return Lab(replace(clean, batch=spoken() if batch is None else batch), steps=steps)
 
 

@@ -6,17 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from tests.tts_workbook.runner.benchmark_rows import full_rows, record_of, row, sound
+from tests.tts_workbook.pages.benchmark_rows import full_rows, record_of, row, sound
 from tts_core.atomic_files import write_json
 from tts_core.errors import WorkbookError
+from tts_workbook.pages.benchmark_bars import bars, calibration_table
 from tts_workbook.pages.benchmark_items import bars_html, benchmark_items, benchmark_sentence
 from tts_workbook.pages.benchmark_record import (
     NOT_RECORDED,
     alarm_points,
     as_benchmark,
-    bars,
-    by_fault,
-    calibration_table,
+    first_named_table,
     look_alikes,
     read_benchmark,
 )
@@ -130,7 +129,7 @@ def test_without_the_third_architecture_the_record_says_so():
 
 
 def test_figures_are_fed_from_harmful_plants_of_the_shown_half(full):
-    table = by_fault(full)
+    table = first_named_table(full)
     assert table["data.token_collapse"]["ours"] == {
         "right": 0,
         "n": 1,
@@ -144,7 +143,9 @@ def test_figures_are_fed_from_harmful_plants_of_the_shown_half(full):
         "ignores the text"
     ] == {"model.text_ignored": {"model.text_ignored": 1}}  # a masked plant is no miss
     broke = as_benchmark(record_of([replace(row(first=""), error="ValueError: x", healthy=False)]))
-    assert by_fault(broke)["model.text_ignored"]["ours"]["instead"] == {"the diagnosis raised": 1}
+    assert first_named_table(broke)["model.text_ignored"]["ours"]["instead"] == {
+        "the diagnosis raised": 1
+    }
 
 
 def test_a_cause_that_was_not_planted_here_is_another_cause():

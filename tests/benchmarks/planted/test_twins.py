@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.planted import ours, tacotron
 from benchmarks.planted.architecture import draw_setting, short_clips
-from benchmarks.planted.plants import generic_plants, required_setting
+from benchmarks.planted.plants import generic_plants
 from tts_core.config import preset
 from tts_core.model.generation import decode_frames
 from tts_core.model.modes import evaluating
@@ -103,7 +103,10 @@ def test_padding_and_duplication_move_neither_frames_nor_loss(name):
             subject.losses(model, twice)["total"], loss, rtol=1e-5, atol=1e-6
         )
         for row, again, length in zip(
-            expected, subject.predict_mel(model, padded), subject.batch.mel_lengths.tolist()
+            expected,
+            subject.predict_mel(model, padded),
+            subject.batch.mel_lengths.tolist(),
+            strict=True,
         ):
             torch.testing.assert_close(again[:length], row[:length], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(
@@ -156,13 +159,15 @@ def test_trimmed_and_shuffled_batches_carry_what_they_need(name):
     assert (before - after).tolist() == [18] * len(before)
     assert [sum(row) for row in subject.durations(trimmed)] == after.tolist()
     assert [len(row) for row in subject.symbols(trimmed)] == trimmed.phoneme_lengths.tolist()
-    for (samples, rate), row, length in zip(subject.audio(trimmed), target, after.tolist()):
+    for (samples, rate), row, length in zip(
+        subject.audio(trimmed), target, after.tolist(), strict=True
+    ):
         found = subject.features(samples, rate)
         assert abs(len(found) - length) <= 1
         # away from the cut
         torch.testing.assert_close(found[4 : length - 4], row[4 : length - 4], rtol=0, atol=1e-3)
     shuffled = subject.shuffle_text(subject.batch, torch.Generator().manual_seed(0))
-    for row, other in zip(subject.symbols(subject.batch), subject.symbols(shuffled)):
+    for row, other in zip(subject.symbols(subject.batch), subject.symbols(shuffled), strict=True):
         assert sorted(row) == sorted(other) and row != other
         assert [index for index, symbol in enumerate(row) if symbol == "SIL"] == [
             index for index, symbol in enumerate(other) if symbol == "SIL"
@@ -257,7 +262,7 @@ class Pair:
     """
 
     def __init__(self, name, cause, setting):
-        setting = dataclasses.replace(setting, **required_setting(cause, name))
+        setting = dataclasses.replace(setting, **ARCHITECTURES[name].required(cause))
         plant = ARCHITECTURES[name].plants[cause]
         self.name = name
         self.clean = ARCHITECTURES[name].clean(setting)
@@ -284,7 +289,7 @@ def one_step(subject, freeze=False, steps=1):
     moved = math.sqrt(
         sum(
             float((new - old).float().square().sum())
-            for new, old in zip(model.parameters(), before)
+            for new, old in zip(model.parameters(), before, strict=True)
         )
     )
     return moved, math.sqrt(
@@ -355,7 +360,8 @@ def alone_gap(subject):
     """What the company of a longer clip changes for the shorter one."""
     parts = [predicted(subject, part)[0] for part in split(subject.batch)]
     return max(
-        float((row[: len(part)] - part).abs().max()) for row, part in zip(predicted(subject), parts)
+        float((row[: len(part)] - part).abs().max())
+        for row, part in zip(predicted(subject), parts, strict=True)
     )
 
 
@@ -429,7 +435,9 @@ CHECKS = {
     "data.unnormalised_target": lambda p: p.faulty.target_mel(p.faulty.batch)[0].mean() < -3,
     "data.duration_sum": lambda p: all(
         abs(sum(row) / length - 1) > 0.1
-        for row, length in zip(p.faulty.durations(p.faulty.batch), lengths_of(p.faulty).tolist())
+        for row, length in zip(
+            p.faulty.durations(p.faulty.batch), lengths_of(p.faulty).tolist(), strict=True
+        )
     ),
     "data.duration_domain": (
         lambda p: (

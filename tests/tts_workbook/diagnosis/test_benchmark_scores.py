@@ -1,11 +1,12 @@
 """The arithmetic of the benchmark's scores, against answers worked out by hand."""
 
+import json
+import math
 from dataclasses import replace
 
 import pytest
 
-from benchmarks.planted.architecture import Architecture
-from benchmarks.planted.cells import cells, clean_settings
+from tests.conftest import ROOT
 from tts_workbook.diagnosis.benchmark_scores import (
     Cell,
     Row,
@@ -13,8 +14,8 @@ from tts_workbook.diagnosis.benchmark_scores import (
     confusion,
     fault_scores,
     pair_scores,
+    rate_bound,
     score,
-    upper_bound,
 )
 
 
@@ -34,10 +35,45 @@ def row(fault="model.text_ignored", first=None, seed=2, kind="fault", **changes)
     return Row(**{**values, **changes})
 
 
+@pytest.fixture(scope="module")
+def recorded():
+    return json.loads((ROOT / "benchmarks" / "results" / "diagnosis.json").read_text("utf-8"))
+
+
+def same(found, wanted) -> bool:
+    """Equal, numbers to 1e-12 relative."""
+    if isinstance(wanted, dict):
+        return found.keys() == wanted.keys() and all(
+            same(found[key], wanted[key]) for key in wanted
+        )
+    if isinstance(wanted, list):
+        return len(found) == len(wanted) and all(map(same, found, wanted))
+    if isinstance(wanted, float):
+        return math.isclose(found, wanted, rel_tol=1e-12, abs_tol=1e-12)
+    return found == wanted
+
+
+def test_the_recorded_scores_are_those_of_the_recorded_rows(recorded):
+    found = score([Row.from_dict(row) for row in recorded["rows"]])
+    assert recorded["rows"] and same(found, recorded["scores"])
+
+
+def test_the_recorded_rows_survive_storage(recorded):
+    rows = recorded["rows"]
+    assert json.loads(json.dumps([Row.from_dict(row).to_dict() for row in rows])) == rows
+
+
+def test_the_bound_is_where_so_few_hits_have_a_chance_of_one_in_twenty():
+    for n, hits in [(40, 0), (45, 1), (45, 20), (200, 176)]:
+        bound = rate_bound(hits, n)
+        chance = sum(math.comb(n, k) * bound**k * (1 - bound) ** (n - k) for k in range(hits + 1))
+        assert chance == pytest.approx(0.05, rel=1e-9)
+
+
 def test_none_of_forty_means_at_most_seven_percent():
-    assert upper_bound(0, 40) == pytest.approx(1 - 0.05 ** (1 / 40), abs=1e-9)
-    assert upper_bound(40, 40) == 1.0
-    assert upper_bound(1, 40) == pytest.approx(0.1135, abs=5e-4)  # Clopper-Pearson table
+    assert rate_bound(0, 40) == pytest.approx(1 - 0.05 ** (1 / 40), abs=1e-9)
+    assert rate_bound(40, 40) == 1.0
+    assert rate_bound(1, 40) == pytest.approx(0.1135, abs=5e-4)  # Clopper-Pearson table
 
 
 def test_root_cause_and_macro_f1():
@@ -91,36 +127,3 @@ def test_confusion_and_pairs():
 def test_a_row_survives_storage():
     one = row()
     assert Row.from_dict(one.to_dict()) == one
-
-
-def test_the_held_out_architecture_is_never_tuned_on():
-    def nothing(setting):
-        raise AssertionError("no subject is built for a list of cells")
-
-    known = {
-        name: Architecture(name, nothing, {"model.text_ignored": nothing}, {})
-        for name in ("a", "b")
-    }
-    found = cells(known, ("b",), (0, 1, 2, 3))
-    assert {cell.seed for cell in found if cell.architecture == "b" and cell.kind == "fault"} == {
-        2,
-        3,
-    }
-    assert {cell.seed for cell in found if cell.architecture == "a" and cell.kind == "fault"} == {
-        0,
-        1,
-        2,
-        3,
-    }
-    assert sum(cell.kind == "clean" for cell in found) == 45
-
-
-def test_clean_runs_cover_what_they_promise():
-    settings = clean_settings(40)
-    assert {setting["optimizer"] for setting in settings} == {"adamw", "adam", "sgd"}
-    assert {setting["batch_size"] for setting in settings} == {1, 2, 4, 8} and max(
-        setting["dropout"] for setting in settings
-    ) == 0.3
-    assert all(
-        any(setting[name] for setting in settings) for name in ("bf16", "tied", "frozen", "warmup")
-    )

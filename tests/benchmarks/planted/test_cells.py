@@ -1,0 +1,80 @@
+"""Which runs the benchmark has: what is held out, what the clean runs cover, and that nothing of it
+hangs on anything but names and seeds.
+"""
+
+import json
+from collections import Counter
+
+from benchmarks.planted.architecture import Architecture
+from benchmarks.planted.cells import cells, clean_settings, setting_of
+from benchmarks.planted.known_architectures import held_out_architectures, known_architectures
+from tests.conftest import ROOT
+from tts_workbook.diagnosis.benchmark_scores import TUNING, Row
+
+
+def test_the_held_out_architecture_is_never_tuned_on():
+    def nothing(setting):
+        raise AssertionError("no subject is built for a list of cells")
+
+    known = {
+        name: Architecture(name, nothing, {"model.text_ignored": nothing}, {})
+        for name in ("a", "b")
+    }
+    found = cells(known, ("b",), (0, 1, 2, 3))
+    assert {cell.seed for cell in found if cell.architecture == "b" and cell.kind == "fault"} == {
+        2,
+        3,
+    }
+    assert {cell.seed for cell in found if cell.architecture == "a" and cell.kind == "fault"} == {
+        0,
+        1,
+        2,
+        3,
+    }
+    assert sum(cell.kind == "clean" for cell in found) == 45
+
+
+def test_clean_runs_cover_what_they_promise():
+    settings = clean_settings(40)
+    assert {setting["optimizer"] for setting in settings} == {"adamw", "adam", "sgd"}
+    assert {setting["batch_size"] for setting in settings} == {1, 2, 4, 8} and max(
+        setting["dropout"] for setting in settings
+    ) == 0.3
+    assert all(
+        any(setting[name] for setting in settings) for name in ("bf16", "tied", "frozen", "warmup")
+    )
+
+
+def test_architectures_are_found_by_walking_the_folder():
+    """A module that holds an ARCHITECTURE is one, in the order of the files; held-out ones last."""
+    assert list(known_architectures()) == ["ours", "tacotron2", "gru"]
+    assert list(held_out_architectures()) == ["gru"]
+
+
+def test_the_whole_matrix_is_the_recorded_one_and_the_tuning_seeds():
+    found = cells(known_architectures(), held_out_architectures(), (0, 1, 2, 3))
+    assert len(found) == len(set(found)) == 519
+    assert Counter(cell.kind for cell in found) == {
+        "fault": 422,
+        "clean": 45,
+        "outside": 32,
+        "pair": 20,
+    }
+    record = json.loads((ROOT / "benchmarks" / "results" / "diagnosis.json").read_text("utf-8"))
+    recorded = {Row.from_dict(row).cell for row in record["rows"]}
+    assert recorded == {cell for cell in found if cell.seed not in TUNING}
+
+
+def test_what_a_fault_needs_is_in_its_setting_and_in_that_of_its_twin():
+    known = known_architectures()
+    found = cells(known, held_out_architectures(), (2,), ("fault",))
+    for cell in found:
+        needed = known[cell.architecture].required(cell.fault)
+        setting = setting_of(known[cell.architecture], cell)
+        assert {name: getattr(setting, name) for name in needed} == needed
+    rates = {
+        cell.architecture: known[cell.architecture].required(cell.fault).get("lr")
+        for cell in found
+        if cell.fault == "precision.low_precision_weights"
+    }
+    assert rates == {"ours": 1e-4, "tacotron2": 1e-3, "gru": None}
