@@ -20,19 +20,19 @@ PAUSE_ID = 1
 
 # Long, and with all processors busy: nothing runs beside them.
 ALONE = (
+    "benchmarks/test_smoke_matrix.py",
     "browser",
     "notebooks/test_batch_notebook.py",
     "notebooks/test_other_language.py",
     "notebooks/test_quick_run.py",
     "notebooks/test_sweep_notebook.py",
-    "tts_workbook/diagnosis/test_smoke_matrix.py",
     "tts_workbook/trials/test_dask_executor.py",
 )
 # Long: subjects of the benchmark trained, trainings that are killed, all kernels of many notebooks.
 LONG = (
+    "benchmarks/planted/test_twins.py",
     "tts_core/training/corpus/test_run.py",
     "tts_workbook/diagnosis/test_presets_blind.py",
-    "tts_workbook/diagnosis/test_twins.py",
     "tts_workbook/faults/test_planted_in_models.py",
 )
 
