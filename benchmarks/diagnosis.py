@@ -287,8 +287,8 @@ def in_recycled_process(cell: Cell, smoke: bool) -> tuple[Row, dict[str, Any]]:
     return OWN.pool.submit(run_cell, cell, smoke).result()
 
 
-def parsed_options() -> argparse.Namespace:
-    """The command line."""
+def parsed_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, or these arguments."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--smoke",
@@ -314,7 +314,7 @@ def parsed_options() -> argparse.Namespace:
             " runs/diagnosis/result/smoke.json"
         ),
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.out is None:
         options.out = STORE / "result" / "smoke.json" if options.smoke else RESULT
     return options

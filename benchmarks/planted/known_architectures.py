@@ -24,13 +24,13 @@ def tuned_architectures() -> dict[str, Architecture]:
     """By name, in the order of the files: the architectures that the rules may be made on."""
     folder = Path(__file__).parent
     modules = sorted(module.name for module in pkgutil.iter_modules([str(folder)]))
-    return _held([f"{__package__}.{name}" for name in modules])
+    return held_by([f"{__package__}.{name}" for name in modules])
 
 
 @functools.cache
 def held_out_architectures() -> dict[str, Architecture]:
     """By name: the architectures that are only ever scored."""
-    return _held(HELD_OUT_MODULES)
+    return held_by(HELD_OUT_MODULES)
 
 
 def known_architectures() -> dict[str, Architecture]:
@@ -38,7 +38,7 @@ def known_architectures() -> dict[str, Architecture]:
     return {**tuned_architectures(), **held_out_architectures()}
 
 
-def _held(modules: Iterable[str]) -> dict[str, Architecture]:
+def held_by(modules: Iterable[str]) -> dict[str, Architecture]:
     """The architectures that these modules hold. Raises ValueError where two have one name."""
     found: dict[str, Architecture] = {}
     for name in modules:

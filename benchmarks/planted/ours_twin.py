@@ -28,7 +28,7 @@ from tts_workbook.subject.clip_data import ClipData, Parts
 from tts_workbook.subject.presets import model_subject, true_targets
 from tts_workbook.subject.subject import Subject
 
-SIZE = dict(
+SIZE: dict[str, Any] = dict(
     hidden_dim=96,
     n_heads=4,
     n_encoder_layers=2,
@@ -44,7 +44,7 @@ def build(
     *,
     finish: Callable[[TTSModel], TTSModel] = lambda model: model,
     config: dict[str, Any] | None = None,
-    targets: Callable[[ClipBatch], tuple[Tensor, Tensor]] | None = None,
+    targets: Callable[[ClipBatch], tuple[Tensor, Tensor]] = true_targets,
     **parts: Any,
 ) -> Subject:
     """The clean subject of `setting`. `finish` gets every fresh model (where structural plants are
@@ -52,10 +52,8 @@ def build(
     stop frames (B, T) that are learnt (default: log1p frames, one at the last frame), `parts` are
     the keywords of `Parts`.
     """
-    model_config = ModelConfig.healthy(
-        Vocabulary.arpabet().get_vocab_size(),
-        **{**SIZE, "dropout": setting.dropout, **(config or {})},
-    )
+    switches = {**SIZE, "dropout": setting.dropout, **(config or {})}
+    model_config = ModelConfig.healthy(Vocabulary.arpabet().get_vocab_size(), **switches)
 
     def finished(model: TTSModel) -> TTSModel:
         if setting.tied:
@@ -64,12 +62,13 @@ def build(
             model.text_embedding.requires_grad_(False)
         return finish(model)
 
+    data = ClipData.of(setting.clips, setting.batch_size, setting.seed, Parts(**parts))
     subject = model_subject(
-        ClipData.of(setting.clips, setting.batch_size, setting.seed, Parts(**parts)),
+        data,
         model_config,
         LossConfig(),
         make_optimizer(setting, LEARNING_RATES),
-        targets=targets or true_targets,
+        targets=targets,
         finish=finished,
         autocast=lambda: autocast(setting),
     )

@@ -5,9 +5,15 @@ hangs on anything but names and seeds.
 import json
 from collections import Counter
 
+import pytest
+
 from benchmarks.planted.architecture import Architecture
 from benchmarks.planted.cells import cells, clean_settings, setting_of
-from benchmarks.planted.known_architectures import held_out_architectures, known_architectures
+from benchmarks.planted.known_architectures import (
+    held_by,
+    held_out_architectures,
+    known_architectures,
+)
 from tests.conftest import ROOT
 from tts_workbook.diagnosis.benchmark_scores import TUNING, Row
 
@@ -49,6 +55,13 @@ def test_architectures_are_found_by_walking_the_folder():
     """A module that holds an ARCHITECTURE is one, in the order of the files; held-out ones last."""
     assert list(known_architectures()) == ["ours", "tacotron2", "gru"]
     assert list(held_out_architectures()) == ["gru"]
+
+
+def test_a_module_without_an_architecture_is_passed_over_and_a_name_is_held_once():
+    ours, page = "benchmarks.planted.ours", "benchmarks.planted.plants"
+    assert list(held_by([page, ours])) == ["ours"]
+    with pytest.raises(ValueError, match="second architecture named 'ours'"):
+        held_by([ours, ours])
 
 
 def test_the_whole_matrix_is_the_recorded_one_and_the_tuning_seeds():
