@@ -25,7 +25,7 @@ FILES = [
 
 
 def test_imports_run_one_way():
-    """The contracts of pyproject.toml: the core alone, the rooms in their order, viz beside them."""
+    """The contracts of pyproject.toml: the core alone, the rooms in order, viz beside them."""
     found = subprocess.run(
         [Path(sys.executable).with_name("lint-imports")], cwd=ROOT, capture_output=True, text=True
     )

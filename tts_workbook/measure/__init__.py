@@ -1,7 +1,7 @@
-"""What is measured, by question. A file is one measurement, and its `question` says what it answers.
+"""What is measured, by question. A file is one measurement; its `question` says what it answers.
 
-does the data allow it          feature_difference, mel_recipes, copy_synthesis, silent_ends, text_fit,
-                                text_tokens, log_durations, seen_clips
+does the data allow it          feature_difference, mel_recipes, copy_synthesis, silent_ends,
+                                text_fit, text_tokens, log_durations, seen_clips
 where are the model's parts     anatomy, module_groups, initial_weights, expanded_memory
 does one step work              observed_steps, module_audit, term_gradients, gradient_spread,
                                 step_parity, optimizer_parity, updates_without, prediction

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tts_core.metrics.attention_maps import recorded_attention
 from tts_core.model.modes import evaluating
+from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch, lengths_to_mask
 
 question = "How large is the memory beside the decoder's stream, and does the decoder move in time?"
@@ -48,7 +49,7 @@ def time_variance_share(decoded: Tensor, lengths: Tensor) -> float:
     0.1.
     """
     shares = []
-    for frames, length in zip(decoded.double(), lengths.tolist()):
+    for frames, length in zip(decoded.double(), lengths.tolist(), strict=True):
         frames = frames[:length]
         across_time = frames.var(dim=0, unbiased=False).mean()
         shares.append(across_time / frames.var(unbiased=False).clamp(min=1e-30))
@@ -76,7 +77,7 @@ class Scales:
     time_variance_share: float
 
 
-def measure_scales(model: nn.Module, batch: Batch) -> Scales:
+def measure_scales(model: TTSModel, batch: Batch) -> Scales:
     """Measure `model` on `batch` in eval mode; nothing of the model changes."""
     layers = [f"decoder.layers.{index}" for index in range(len(model.decoder.layers))]
     places = [
@@ -91,23 +92,16 @@ def measure_scales(model: nn.Module, batch: Batch) -> Scales:
         captured_outputs(model, places) as captured,
     ):
         output = model(batch)
-        cross = {layer: attentions[f"{layer}.cross_attention"] for layer in layers}
-        entropy = {
-            layer: attention_entropy(attention.weights, batch.mel_lengths)
-            for layer, attention in cross.items()
-        }
-        logit_std = {
-            layer: float(attention.logits[torch.isfinite(attention.logits)].std())
-            for layer, attention in cross.items()
-        }
-    mask = batch.mel_mask
-    std = {"memory": float(output.memory[mask].std())}
-    std |= {
-        name: float(
-            captured[name][
-                mask if captured[name].shape[1] == mask.shape[1] else batch.phoneme_mask
-            ].std()
-        )
-        for name in places
-    }
+        entropy, logit_std = {}, {}
+        for layer in layers:
+            attention = attentions[f"{layer}.cross_attention"]
+            assert attention.weights is not None and attention.logits is not None
+            entropy[layer] = attention_entropy(attention.weights, batch.mel_lengths)
+            seen = attention.logits[torch.isfinite(attention.logits)]
+            logit_std[layer] = float(seen.std())
+    std = {"memory": float(output.memory[batch.mel_mask].std())}
+    for name in places:
+        along_frames = captured[name].shape[1] == batch.mel_mask.shape[1]
+        mask = batch.mel_mask if along_frames else batch.phoneme_mask
+        std[name] = float(captured[name][mask].std())
     return Scales(std, entropy, logit_std, time_variance_share(output.decoded, batch.mel_lengths))

@@ -8,6 +8,7 @@ mean absolute differences in ln units.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -100,7 +101,7 @@ def measure_self_feeding(
     k = torch.arange(n_frames)[None, :] - torch.tensor(starts)[:, None] + 1
     last = spans_up_to(n_frames)
     error, forced, counts = [], [], []
-    for before, end in zip([0, *last], last):
+    for before, end in itertools.pairwise([0, *last]):
         inside = (k > before) & (k <= end)
         error.append(errors[:-1][inside].mean())
         forced.append(errors[-1].expand_as(k)[inside].mean())

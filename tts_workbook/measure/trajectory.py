@@ -113,7 +113,7 @@ class Trajectory:
         length, first = self.plateau
         inside = [
             share
-            for step, share in zip(self.share_steps, self.shares)
+            for step, share in zip(self.share_steps, self.shares, strict=True)
             if first <= step < first + length
         ]
         return min(inside) if inside else None
