@@ -9,7 +9,6 @@ import pytest
 
 from tests.conftest import ROOT
 from tts_workbook.runner.parameters import FIELDS
-from tts_workbook.runner.skipped_cells import MARK, RUN, STARTS, reason_of
 
 FILES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 notebooks = pytest.mark.parametrize(
@@ -80,19 +79,11 @@ def test_the_last_cell_writes_the_verdict(cells):
 
 
 @notebooks
-def test_a_subject_is_studied_before_anything_and_the_cells_below_give_their_reasons(cells):
-    parameters, start, *rest = [source(cell) for cell in code(cells)]
-    if "subject =" not in parameters:
-        assert not any("study_subject" in text or MARK in text for text in (start, *rest))
-        return
-    assert "Notebook(" in start and rest[0].splitlines()[-1] == "study = study_subject(book)"
-    reasons = [reason_of(text) for text in rest[1:]]
-    # the first would fail, the last would write our verdict
-    assert reasons[0] and reasons[-1] and RUN not in reasons
-    for text in rest[1:]:
-        assert text.count(MARK) == bool(reason_of(text)) and not any(
-            word in text for word in STARTS
-        )
+def test_what_takes_subjects_opens_them_by_one_function_and_rewrites_no_cell(cells):
+    parameters, *rest = [source(cell) for cell in code(cells)]
+    opened = sum(text.count("open_subjects(") for text in rest)
+    assert opened == ("subjects =" in parameters)
+    assert not any("# Subject:" in text or "study_subject" in text for text in rest)
 
 
 @notebooks

@@ -23,7 +23,7 @@ import numpy as np
 
 from tts_core import atomic_files, environment
 from tts_core.errors import WorkbookError
-from tts_workbook.runner import context, display, skipped_cells
+from tts_workbook.runner import context, display
 from tts_workbook.runner.parameters import Parameters, repository_root, settle_in_notebook
 from tts_workbook.runner.parameters_cell import parameters_among
 from tts_workbook.runner.plan import before
@@ -51,7 +51,6 @@ class Notebook:
     def __init__(self, number: str, question: str, values: Mapping[str, Any]) -> None:
         if not re.fullmatch(r"\d\d", number):
             raise WorkbookError(f'Notebook number {number!r}: two digits, for example "03"')
-        skipped_cells.run_all_cells()  # of a subject that was studied before in this kernel
         self.number, self.question = number, question
         self._context = context.from_environment(os.environ)
         if self._context is not None and self._context.number != number:

@@ -3,7 +3,6 @@ goes by, and the run.
 """
 
 import json
-import re
 
 import nbformat
 import pytest
@@ -238,13 +237,8 @@ def test_the_notebooks_themselves_on_a_model_of_ones_own(home):
     )
     trained = "".join(said for _, said in said_in(result.out, "03_overfit_one_clip"))
     assert "mine:subject: 24 steps, teacher-forced" in trained
-    cells = said_in(result.out, "07_listen")
-    study = next(i for i, (source, _) in enumerate(cells) if "study_subject(book)" in source)
-    for source, said in cells[study + 1 :]:
-        reason = re.match(r"# Subject: (.*)", source)
-        assert said.startswith("does not apply to mine:subject: ") and (
-            reason is None or reason[1] in said
-        )
+    heard_cells = "".join(said for _, said in said_in(result.out, "07_listen"))
+    assert "mine:subject: generation on the true history beside teacher forcing:" in heard_cells
     page = (result.out / "report.html").read_text()
     assert page.count("<audio") == 4 and page.count("<img") == 6 and "Does not" not in page
 

@@ -10,7 +10,6 @@ from tests.conftest import ROOT
 from tests.tts_workbook.runner.subject_builders import write_subject
 from tts_core.errors import WorkbookError
 from tts_workbook.runner.notebook import Notebook
-from tts_workbook.runner.subject_study import STUDIES, study_subject
 from tts_workbook.runner.verdicts import read_verdict
 from tts_workbook.subject.subject import SubjectError
 
@@ -35,10 +34,7 @@ def fresh_modules(monkeypatch):
 def studied(mine, out, number, name="subject", **parameters):
     """The verdict of notebook `number` on a subject of mine.py, and its items by id."""
     given = {"out": str(out), "profile": "smoke", **parameters}
-    if number in STUDIES:
-        study_subject(Notebook(number, "Does it?", {**given, "subject": f"{mine}:{name}"}))
-    else:
-        execute_cells(number, {**given, "subjects": f"{mine}:{name}"})
+    execute_cells(number, {**given, "subjects": f"{mine}:{name}"})
     verdict = read_verdict(out / "verdicts" / f"{number}.json")
     return verdict, {item["id"]: item for item in verdict["items"]}
 
@@ -58,12 +54,6 @@ def execute_cells(number, parameters):
 def pictures(out, number):
     file = out / "figures" / f"{number}.json"
     return [entry["name"] for entry in json.loads(file.read_text())] if file.exists() else []
-
-
-def test_without_a_subject_nothing_happens(tmp_path):
-    book = Notebook("07", "Can it?", {"out": str(tmp_path / "out")})
-    assert study_subject(book) is None and not (tmp_path / "out").exists()
-    assert list(STUDIES) == ["07"]
 
 
 def test_overfitting_is_judged_beside_its_yardsticks_and_can_be_heard(mine, tmp_path):
@@ -112,7 +102,7 @@ def test_overfitting_is_judged_beside_its_yardsticks_and_can_be_heard(mine, tmp_
         "subject_teacher_forced",
         "subject_free_running",
     ]
-    assert pictures(out, "07") == ["subject_mels", "subject_intelligibility"]
+    assert pictures(out, "07") == ["own_mels_1", "own_intelligibility_1"]
     assert "Not applicable without Subject.infer." in heard["answer"]
 
 
