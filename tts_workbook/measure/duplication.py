@@ -216,10 +216,8 @@ def noise_exponent(noises: Mapping[int, float]) -> float:
         raise WorkbookError(
             f"noise by k = {dict(noises)}, but a slope needs two k or more and noise above zero"
         )
-    x, y = (
-        torch.tensor(list(values), dtype=torch.float64).log()
-        for values in (noises.keys(), noises.values())
-    )
+    x = torch.tensor(list(noises.keys()), dtype=torch.float64).log()
+    y = torch.tensor(list(noises.values()), dtype=torch.float64).log()
     x, y = x - x.mean(), y - y.mean()
     return float((x * y).sum() / x.square().sum())
 
