@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tts_core.errors import WorkbookError
 from tts_workbook.measure.equivalence import Difference, Equivalence, compare_batches
 from tts_workbook.measure.step_parity import comparable, relative_error, with_dropout
-from tts_workbook.measure.supply import supplied
+from tts_workbook.measure.supply import required
 from tts_workbook.subject.isolation import mapped
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.subject import Batch
@@ -97,7 +97,7 @@ def measure_duplication(
     Raises NotMeasured without `Subject.duplicate`, WorkbookError for k < 1, and for a loss or
     gradient that is zero or not finite: nothing is relative to that.
     """
-    duplicate = supplied(opened, "duplicate")
+    duplicate = required(opened, "duplicate")
     if k < 1:
         raise WorkbookError(f"k = {k}, but there must be one copy at least")
     still = opened.build().to(dtype)
@@ -170,7 +170,7 @@ def measure_gradient_noise(
     draws, of one k or of two, share their masks. Raises NotMeasured without `Subject.duplicate`,
     WorkbookError for fewer than two draws, and for a gradient that is not finite.
     """
-    duplicate = supplied(opened, "duplicate")
+    duplicate = required(opened, "duplicate")
     if draws < 2:
         raise WorkbookError(f"draws = {draws}, but a spread needs two or more")
     noisy = with_dropout(opened.build(), dropout).train()
@@ -216,10 +216,8 @@ def noise_exponent(noises: Mapping[int, float]) -> float:
         raise WorkbookError(
             f"noise by k = {dict(noises)}, but a slope needs two k or more and noise above zero"
         )
-    x, y = (
-        torch.tensor(list(values), dtype=torch.float64).log()
-        for values in (noises.keys(), noises.values())
-    )
+    x = torch.tensor(list(noises.keys()), dtype=torch.float64).log()
+    y = torch.tensor(list(noises.values()), dtype=torch.float64).log()
     x, y = x - x.mean(), y - y.mean()
     return float((x * y).sum() / x.square().sum())
 

@@ -85,12 +85,12 @@ def bundled_texts(clip: Clip) -> dict[str, str]:
     """Clip id -> transcript of every bundled English clip, and of `clip`: the closed set of
     `identify_text`.
     """
-    entries = [
-        entry
-        for voice in ("librivox", "allison")
-        for entry in scan_folder(bundled_voice(voice)).entries
-    ]
-    return {**{entry.id: entry.text for entry in entries}, clip.id: clip.text}
+    texts = {}
+    for voice in ("librivox", "allison"):
+        for entry in scan_folder(bundled_voice(voice)).entries:
+            texts[entry.id] = entry.text
+    texts[clip.id] = clip.text
+    return texts
 
 
 def mel_cepstrum(log_mel: Tensor, order: int = 13) -> np.ndarray:

@@ -49,13 +49,9 @@ def copy_synthesis(
     """
     mel = log_mel(samples, recipe)
     back = vocode(mel, recipe, phase_seed=phase_seed)
-    at_ceiling = (
-        0.0 if recipe.log_ceiling is None else float((mel >= recipe.log_ceiling).float().mean())
-    )
-    return CopySynthesis(
-        mel,
-        back,
-        stoi(back, samples, recipe.sample_rate),
-        at_ceiling,
-        float((mel <= recipe.silence + 1e-4).float().mean()),
-    )
+    at_ceiling = 0.0
+    if recipe.log_ceiling is not None:
+        at_ceiling = float((mel >= recipe.log_ceiling).float().mean())
+    at_floor = float((mel <= recipe.silence + 1e-4).float().mean())
+    heard = stoi(back, samples, recipe.sample_rate)
+    return CopySynthesis(mel, back, heard, at_ceiling, at_floor)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import functools
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,12 @@ from tts_core.speech.batch import Batch
 from tts_core.training.loop import fit
 from tts_core.training.losses import losses
 from tts_core.training.state import start_training
-from tts_workbook.measure.step_parity import comparable, relative_error, without_clip
+from tts_workbook.measure.step_parity import AnyModel, comparable, relative_error, without_clip
 from tts_workbook.measure.supply import own_parts
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.tensor_math import tensors_norm
 
 question = "Do clip, clearing, AdamW and the precision of the stop loss change what a step does?"
-
-AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 CLIP_STEPS = 30
 
@@ -163,13 +161,10 @@ def adamw_error(
     fit(training, batch, until=steps)
     starts = {name: p.detach().double() for name, p in model.named_parameters()}
     ours = {name: p.detach().double() - starts[name] for name, p in copied.named_parameters()}
-    formula = {
-        name: (
-            published_adamw(start, [gradient[name] for gradient in seen], experiment.optimizer)
-            - start
-        )
-        for name, start in starts.items()
-    }
+    formula = {}
+    for name, start in starts.items():
+        gradients = [gradient[name] for gradient in seen]
+        formula[name] = published_adamw(start, gradients, experiment.optimizer) - start
     return relative_error(ours, formula, comparable(formula))
 
 
@@ -183,9 +178,8 @@ def published_adamw(weight: Tensor, gradients: list[Tensor], options: OptimizerC
         second = options.betas[1] * second + (1 - options.betas[1]) * gradient.square()
         corrected = first / (1 - options.betas[0] ** step)
         root = (second / (1 - options.betas[1] ** step)).sqrt()
-        weight = weight * (1 - options.lr * options.weight_decay) - options.lr * corrected / (
-            root + options.eps
-        )
+        decayed = weight * (1 - options.lr * options.weight_decay)
+        weight = decayed - options.lr * corrected / (root + options.eps)
     return weight
 
 
@@ -219,7 +213,8 @@ def measure_stop_precision(
             logits = output.stop_logits.detach().to(kind).requires_grad_()
             values[kind] = _stop_bce(logits, batch, experiment.loss.stop_positive_weight)
             at_logits[kind] = torch.autograd.grad(values[kind], logits)[0].float()
-        apart = experiment.loss.stop_weight * (at_logits[dtype] - at_logits[torch.float32])
+        error = at_logits[dtype] - at_logits[torch.float32]
+        apart = experiment.loss.stop_weight * error
         moved = torch.autograd.grad(
             output.stop_logits,
             weights,
@@ -230,9 +225,7 @@ def measure_stop_precision(
     return StopPrecision(
         float(values[torch.float32].detach()),
         float(values[dtype].detach()),
-        float(
-            (at_logits[dtype] - at_logits[torch.float32]).norm() / at_logits[torch.float32].norm()
-        ),
+        float(error.norm() / at_logits[torch.float32].norm()),
         tensors_norm(moved) / tensors_norm(whole),
     )
 

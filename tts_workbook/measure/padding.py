@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tts_workbook.measure.anatomy import movement
 from tts_workbook.measure.equivalence import Equivalence, compare_batches
-from tts_workbook.measure.supply import supplied
+from tts_workbook.measure.supply import required
 from tts_workbook.subject.isolation import without_dropout
 from tts_workbook.subject.opened import OpenSubject
 
@@ -30,7 +30,7 @@ def measure_padding(opened: OpenSubject) -> Padding:
     """1, 8 and half as many frames again, fresh weights, dropout off. Raises NotMeasured without
     `Subject.pad`.
     """
-    pad = supplied(opened, "pad")
+    pad = required(opened, "pad")
     n_frames = opened.target.shape[1]
     amounts = [int(n) if n >= 1 else max(LEAST_SHARE, int(n * n_frames)) for n in AMOUNTS]
     batches = {n: pad(opened.batch, n) for n in amounts}

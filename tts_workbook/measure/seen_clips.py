@@ -19,8 +19,6 @@ from tts_workbook.subject.isolation import private_copy, unchanged_randomness
 from tts_workbook.subject.opened import OpenSubject, once_per_subject
 from tts_workbook.subject.subject import Batch, supplied
 
-question = "Which clips does training see?"
-
 question = "What do the fields of a subject show of its clips, one by one?"
 
 N_BATCHES = 12  # of `Subject.batches` that are looked at

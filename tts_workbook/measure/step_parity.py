@@ -118,11 +118,9 @@ def measure_step(
     model, device = copy.deepcopy(model).train(), next(model.parameters()).device
     training = start_training(experiment, model, str(device))
     precision = choose_precision(experiment.fit.precision, device)
-    scaler = (
-        training.scaler
-        if loss_scale is None
-        else torch.amp.GradScaler(device.type, init_scale=loss_scale)
-    )
+    scaler = training.scaler
+    if loss_scale is not None:
+        scaler = torch.amp.GradScaler(device.type, init_scale=loss_scale)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     seen: dict[str, Tensor] = {}
 
@@ -144,9 +142,8 @@ def measure_step(
             )
         if not report.skipped:
             break
-    return MeasuredStep(
-        report, seen, {name: p.detach() - before[name] for name, p in model.named_parameters()}
-    )
+    update = {name: p.detach() - before[name] for name, p in model.named_parameters()}
+    return MeasuredStep(report, seen, update)
 
 
 def compare_steps(model: TTSModel, step: MeasuredStep, reference: MeasuredStep) -> StepDifference:
@@ -217,12 +214,10 @@ def rounding_floors(
         )
     rounded["output rounded"] = measure_step(heads, batch, experiment)
     found = {name: compare_steps(model, step, reference) for name, step in rounded.items()}
-    drawn = [
-        compare_steps(
-            model, measure_step(_rounded_weights(model, dtype, draw), batch, experiment), reference
-        )
-        for draw in range(WEIGHT_ROUNDINGS)
-    ]
+    drawn = []
+    for draw in range(WEIGHT_ROUNDINGS):
+        step = measure_step(_rounded_weights(model, dtype, draw), batch, experiment)
+        drawn.append(compare_steps(model, step, reference))
     return {**found, "weights rounded": max(drawn, key=lambda difference: difference.gradient)}
 
 
@@ -233,13 +228,13 @@ def _rounded_weights(model: TTSModel, dtype: torch.dtype, draw: int) -> TTSModel
     generator, model = torch.Generator().manual_seed(draw), copy.deepcopy(model)
     with torch.no_grad():
         for parameter in model.parameters():
-            offset = (
-                torch.rand(parameter.shape, generator=generator).to(parameter) - 0.5
-                if draw
-                else 0.0
-            )
-            step = torch.finfo(dtype).eps * 2.0 ** parameter.abs().clamp(min=1e-30).log2().floor()
-            parameter.copy_((parameter + offset * step).to(dtype).to(parameter.dtype))
+            moved: Tensor = parameter
+            if draw:
+                offset = torch.rand(parameter.shape, generator=generator).to(parameter) - 0.5
+                exponent = parameter.abs().clamp(min=1e-30).log2().floor()
+                step = torch.finfo(dtype).eps * 2.0**exponent
+                moved = parameter + offset * step
+            parameter.copy_(moved.to(dtype).to(parameter.dtype))
     return model
 
 
@@ -263,11 +258,8 @@ def _with_gradient(
     for name, place in places.items():
         place.grad = gradient[name]
     optimizer.step()
-    return MeasuredStep(
-        reference.report,
-        gradient,
-        {name: place - model.get_parameter(name).detach() for name, place in places.items()},
-    )
+    update = {name: place - model.get_parameter(name).detach() for name, place in places.items()}
+    return MeasuredStep(reference.report, gradient, update)
 
 
 def measure_precision(
@@ -333,7 +325,8 @@ def fp16_by_loss_scale(
         scale: measure_step(still, batch, in_precision(experiment, "fp16"), scale)
         for scale in scales
     }
-    return {
-        scale: None if step.report.skipped else compare_steps(model, step, reference).gradient
-        for scale, step in steps.items()
-    }
+    errors: dict[int, float | None] = {}
+    for scale, step in steps.items():
+        overflowed = step.report.skipped
+        errors[scale] = None if overflowed else compare_steps(model, step, reference).gradient
+    return errors

@@ -46,7 +46,7 @@ def missing(subject: Subject, *fields: str) -> str:
     return f"supply {' and '.join(wanted)}"
 
 
-def supplied(opened: OpenSubject, field: str) -> Callable[..., Any]:
+def required(opened: OpenSubject, field: str) -> Callable[..., Any]:
     """The part `field` of the subject. Raises NotMeasured where it has none."""
     part = getattr(opened.subject, field)
     if part is None:

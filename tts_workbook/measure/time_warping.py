@@ -25,22 +25,19 @@ def warping_path(log_mel: Tensor, reference: Tensor) -> np.ndarray:
     The cost of a pair is the Euclidean distance of 13 mel-cepstral coefficients, level left out;
     steps are one frame of either or of both.
     """
-    if (
-        log_mel.ndim != 2
-        or reference.ndim != 2
-        or log_mel.shape[1] != reference.shape[1]
-        or not len(log_mel)
-    ):
+    are_mels = log_mel.ndim == 2 and reference.ndim == 2
+    if not are_mels or log_mel.shape[1] != reference.shape[1] or not len(log_mel):
         raise WorkbookError(
             f"time warping wants two log-mels with as many bins, seen {tuple(log_mel.shape)} and "
             f"{tuple(reference.shape)}"
         )
     from librosa.sequence import dtw
 
-    cost = torch.cdist(
-        torch.from_numpy(mel_cepstrum(log_mel)), torch.from_numpy(mel_cepstrum(reference))
-    )
-    return dtw(C=cost.numpy())[1][::-1]
+    mine = torch.from_numpy(mel_cepstrum(log_mel))
+    theirs = torch.from_numpy(mel_cepstrum(reference))
+    cost = torch.cdist(mine, theirs)
+    _, path = dtw(C=cost.numpy())  # from the ends to the starts
+    return path[::-1]
 
 
 def warp(log_mel: Tensor, reference: Tensor) -> Tensor:

@@ -27,6 +27,9 @@ question = "How does a mel sound through a neural vocoder?"
 BACKBONES = ("VocosBackbone", "VocosResNetBackbone")
 HEADS = ("ISTFTHead", "IMDCTSymExpHead", "IMDCTCosHead")
 OWN_FEATURES = "vocos.feature_extractors.MelSpectrogramFeatures"
+# What Vocos' own features are where their arguments do not say otherwise.
+OWN_DEFAULTS = {"sample_rate": 24_000, "n_fft": 1024, "hop_length": 256, "n_mels": 100}
+PICKLED = (".bin", ".pt", ".ckpt")  # weights that can run code when loaded
 VOCOS_FLOOR = 1e-7  # magnitudes are clamped here by Vocos' own features
 
 
@@ -95,18 +98,15 @@ def load_vocoder(folder: Path | str, wanted: AudioConfig | None = None) -> Neura
     backbone = _build(models, BACKBONES, config, "backbone", folder)
     head = _build(heads, HEADS, config, "head", folder)
     for name, part in (("backbone", backbone), ("head", head)):
-        own = {
-            key.removeprefix(f"{name}."): value
-            for key, value in weights.items()
-            if key.startswith(f"{name}.")
-        }
+        prefix = f"{name}."
+        keys = [key for key in weights if key.startswith(prefix)]
+        own = {key.removeprefix(prefix): weights[key] for key in keys}
         try:
             part.load_state_dict(own, strict=True)
         except RuntimeError as error:
             raise WorkbookError(f"{folder}: the weights do not fit config.yaml: {error}") from error
-    vocoder = NeuralVocoder(
-        backbone, head, audio, config["head"]["init_args"].get("padding", "same"), str(folder)
-    )
+    padding = config["head"]["init_args"].get("padding", "same")
+    vocoder = NeuralVocoder(backbone, head, audio, padding, str(folder))
     if wanted is not None:
         vocoder.check_recipe(wanted)
     return vocoder
@@ -116,12 +116,12 @@ def recipe_differences(trained: AudioConfig, wanted: AudioConfig) -> str:
     """In words, the fields in which two recipes differ; "" where they are the same. The floor may
     differ.
     """
-    fields = [field.name for field in dataclasses.fields(AudioConfig) if field.name != "log_floor"]
-    return ", ".join(
-        f"{name} {getattr(trained, name)} but {getattr(wanted, name)} here"
-        for name in fields
-        if getattr(trained, name) != getattr(wanted, name)
-    )
+    told = []
+    for field in dataclasses.fields(AudioConfig):
+        theirs, here = getattr(trained, field.name), getattr(wanted, field.name)
+        if field.name != "log_floor" and theirs != here:
+            told.append(f"{field.name} {theirs} but {here} here")
+    return ", ".join(told)
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
@@ -137,15 +137,18 @@ def _read_config(path: Path) -> Mapping[str, Any]:
         raise WorkbookError(f"{path}: not YAML ({error})") from error
     for part in ("feature_extractor", "backbone", "head"):
         section = config.get(part) if isinstance(config, dict) else None
-        if (
-            not isinstance(section, dict)
-            or not isinstance(section.get("class_path"), str)
-            or not isinstance(section.setdefault("init_args", {}), dict)
-        ):
+        if not _names_a_class(section):
             raise WorkbookError(
                 f"{path}: no section {part!r} with class_path and init_args, as Vocos writes it"
             )
     return config
+
+
+def _names_a_class(section: Any) -> bool:
+    """Whether a section of the config has class_path and init_args; absent arguments become {}."""
+    if not isinstance(section, dict) or not isinstance(section.get("class_path"), str):
+        return False
+    return isinstance(section.setdefault("init_args", {}), dict)
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
@@ -154,18 +157,14 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 
     files = sorted(folder.glob("*.safetensors"))
     if len(files) != 1:
-        pickled = ", ".join(
-            file.name
-            for file in sorted(folder.glob("*"))
-            if file.suffix in (".bin", ".pt", ".ckpt")
-        )
+        names = [file.name for file in sorted(folder.glob("*")) if file.suffix in PICKLED]
         hint = (
-            f"; {pickled} can run code when loaded and is not read: convert it where you trust it"
-            " with safetensors.torch.save_file(torch.load(FILE, weights_only=True),"
+            f"; {', '.join(names)} can run code when loaded and is not read: convert it where you"
+            " trust it with safetensors.torch.save_file(torch.load(FILE, weights_only=True),"
             " 'model.safetensors')"
         )
         raise WorkbookError(
-            f"{folder}: {len(files)} files *.safetensors, wanted one{hint if pickled else ''}"
+            f"{folder}: {len(files)} files *.safetensors, wanted one{hint if names else ''}"
         )
     try:
         return load_file(files[0])
@@ -194,9 +193,7 @@ def _recipe_of(config: Mapping[str, Any], folder: Path) -> AudioConfig:
             " `audio:` block with the fields of AudioConfig (sample_rate, n_fft, hop_length,"
             " n_mels, f_max, …)"
         )
-    given = {"sample_rate": 24_000, "n_fft": 1024, "hop_length": 256, "n_mels": 100} | features[
-        "init_args"
-    ]
+    given = OWN_DEFAULTS | features["init_args"]
     return AudioConfig(
         sample_rate=given["sample_rate"],
         n_fft=given["n_fft"],
@@ -216,9 +213,10 @@ def _build(
     """The class that the config names, if it is one of Vocos' own, with the config's arguments."""
     name = config[part]["class_path"].removeprefix(f"{module.__name__}.")
     if name not in known:
+        choices = ", ".join(f"{module.__name__}.{choice}" for choice in known)
         raise WorkbookError(
             f"{folder / 'config.yaml'}: {part} {config[part]['class_path']!r}, but it must be"
-            " one of " + ", ".join(f"{module.__name__}.{choice}" for choice in known)
+            f" one of {choices}"
         )
     try:
         return getattr(module, name)(**config[part]["init_args"])

@@ -17,11 +17,9 @@ NOT_THEIRS = {"site-packages", "dist-packages"}  # installed code has versions, 
 def is_address(text: str) -> bool:
     """Whether `text` is written like an address; what it names need not be there."""
     place, _, name = text.rpartition(":")
-    return (
-        bool(place)
-        and name.isidentifier()
-        and (place.endswith(".py") or all(map(str.isidentifier, place.split("."))))
-    )
+    if not place or not name.isidentifier():
+        return False
+    return place.endswith(".py") or all(part.isidentifier() for part in place.split("."))
 
 
 def absolute_address(address: str, base: Path) -> str:
@@ -29,11 +27,10 @@ def absolute_address(address: str, base: Path) -> str:
     address as it is.
     """
     place, _, name = address.rpartition(":")
-    return (
-        f"{os.path.abspath(base / os.path.expanduser(place))}:{name}"
-        if place.endswith(".py")
-        else address
-    )
+    if not place.endswith(".py"):
+        return address
+    file = os.path.abspath(base / os.path.expanduser(place))
+    return f"{file}:{name}"
 
 
 def short_address(address: str) -> str:
@@ -58,14 +55,13 @@ def source_files(address: str, folder: Path) -> tuple[Path, list[Path]]:
     waiting = start
     while waiting:
         file = waiting.pop(0)
-        if file not in found:
-            found.append(file)
-            waiting += [
-                other
-                for name in _imports(file, root)
-                for other in _files_of(name, root)
-                if other.is_relative_to(only) and not _foreign(other.relative_to(root))
-            ]
+        if file in found:
+            continue
+        found.append(file)
+        for name in _imports(file, root):
+            for other in _files_of(name, root):
+                if other.is_relative_to(only) and not _foreign(other.relative_to(root)):
+                    waiting.append(other)
     return root, sorted(found)
 
 
@@ -88,13 +84,11 @@ def _files_of(name: str, root: Path) -> list[Path]:
     they are there.
     """
     parts = name.split(".")
-    paths = [root.joinpath(*parts[:length]) for length in range(1, len(parts) + 1)]
-    return [
-        file
-        for path in paths
-        for file in (path / "__init__.py", path.with_suffix(".py"))
-        if file.is_file()
-    ]
+    files = []
+    for length in range(1, len(parts) + 1):
+        path = root.joinpath(*parts[:length])
+        files += [path / "__init__.py", path.with_suffix(".py")]
+    return [file for file in files if file.is_file()]
 
 
 def _foreign(path: Path) -> bool:

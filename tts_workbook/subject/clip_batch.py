@@ -39,14 +39,12 @@ def gather(
     """
     mel = pad_sequence([clip.mel for clip in clips], batch_first=True, padding_value=pad_value)
     mel = pad_tensor(mel, (0, 0, 0, max(0, n_frames - mel.shape[1])), value=pad_value)
+    phonemes = [torch.from_numpy(clip.phoneme_ids) for clip in clips]
+    durations = [torch.from_numpy(clip.durations) for clip in clips]
     return ClipBatch(
-        phonemes=pad_sequence(
-            [torch.from_numpy(clip.phoneme_ids) for clip in clips], batch_first=True
-        ),
+        phonemes=pad_sequence(phonemes, batch_first=True),
         phoneme_lengths=torch.tensor([len(clip.phoneme_ids) for clip in clips]),
-        durations=pad_sequence(
-            [torch.from_numpy(clip.durations) for clip in clips], batch_first=True
-        ),
+        durations=pad_sequence(durations, batch_first=True),
         mel=mel,
         mel_lengths=torch.tensor([len(clip.mel) for clip in clips]),
         ids=tuple(clip.id for clip in clips),

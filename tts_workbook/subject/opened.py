@@ -92,39 +92,27 @@ class OpenSubject:
         """(B, T, M) fp32 in eval mode, from the same random state each time. `frames` is before a
         post-net, `mel` after.
         """
-        function = self.subject.predict_frames if field == "frames" else None
+        function = self.subject.predict_mel
+        if field == "frames" and self.subject.predict_frames is not None:
+            function = self.subject.predict_frames
         with unchanged_randomness(self.seed), evaluating(model):
-            return (
-                (function or self.subject.predict_mel)(
-                    model, self.batch if batch is None else batch
-                )
-                .detach()
-                .float()
-            )
+            mel = function(model, self.batch if batch is None else batch)
+        return mel.detach().float()
 
     @functools.cached_property
     def predicts_numbers(self) -> bool:
         """Whether what the fresh model predicts is finite on every valid frame."""
-        return bool(
-            torch.stack(
-                [
-                    self.predict(self.model, field=field)[self.mask].isfinite().all()
-                    for field in self.fields
-                ]
-            ).all()
-        )
+        predictions = [self.predict(self.model, field=field) for field in self.fields]
+        return all(bool(mel[self.mask].isfinite().all()) for mel in predictions)
 
     def error(self, mel: Tensor) -> float:
         """L1 over the valid frames that both have, (B, T', M) against the target, over the best
         constant.
         """
         n_frames = min(mel.shape[1], self.target.shape[1])
-        difference = (
-            (mel[:, :n_frames].float() - self.target[:, :n_frames])
-            .abs()[self.mask[:, :n_frames]]
-            .mean()
-        )
-        return float(difference) / self.best_constant
+        difference = mel[:, :n_frames].float() - self.target[:, :n_frames]
+        valid = difference.abs()[self.mask[:, :n_frames]]
+        return float(valid.mean()) / self.best_constant
 
     def calls(self, model: nn.Module, batch: Batch | None = None) -> list[Call]:
         """The module calls of one teacher-forced prediction."""

@@ -66,10 +66,8 @@ class Subject:
     trim: Callable[[Batch, int, int], Batch] | None = None
     # phonemes permuted, the rest kept
     shuffle_text: Callable[[Batch, torch.Generator], Batch] | None = None
-    # history (B, t, M) -> (B, M): frame t, by the
+    # history (B, t, M) -> (B, M): frame t, by the code path that generation uses
     continue_from: Callable[[Model, Batch, Tensor], Tensor] | None = None
-    # code path that
-    # generation uses
     # frames per text position, per clip
     durations: Callable[[Batch], Tensor | Sequence[Sequence[float]]] | None = None
     # text positions of each clip as they were written
@@ -122,24 +120,26 @@ def check_subject(subject: Subject) -> None:
     for field in ("predict_mel", "predict_frames", "generate"):
         if getattr(subject, field) is not None:
             with torch.no_grad():
-                _check_mel(
-                    field,
-                    _called(field, getattr(subject, field), model, subject.batch),
-                    target,
-                    same_length=field != "generate",
-                )
+                mel = _called(field, getattr(subject, field), model, subject.batch)
+            _check_mel(field, mel, target, same_length=field != "generate")
     _check_losses(_called("losses", subject.losses, model, subject.batch))
     optimizer = _called("make_optimizer", subject.make_optimizer, model)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise SubjectError(
             "make_optimizer", f"returned a {type(optimizer).__name__}", "a torch.optim.Optimizer"
         )
-    known = {name for name, _ in model.named_modules()} | {
-        name for name, _ in model.named_parameters()
-    }
+    _check_names(subject, model)
+
+
+def _check_names(subject: Subject, model: nn.Module) -> None:
+    """The names that the subject gives of modules and parameters are names of its model."""
+    known = {name for name, _ in model.named_modules()}
+    known |= {name for name, _ in model.named_parameters()}
     for field in ("frozen", "stochastic", "memory"):
-        names = getattr(subject, field)
-        for name in [names] if isinstance(names, str) else names or ():
+        names = getattr(subject, field) or ()
+        if isinstance(names, str):
+            names = (names,)
+        for name in names:
             if name not in known:
                 raise SubjectError(
                     field,
@@ -153,11 +153,8 @@ def check_target(subject: Subject, batch: Batch) -> tuple[Tensor, Tensor]:
     is no mel with lengths.
     """
     pair = _called("target_mel", subject.target_mel, batch)
-    if not (
-        isinstance(pair, tuple)
-        and len(pair) == 2
-        and all(isinstance(part, Tensor) for part in pair)
-    ):
+    is_pair = isinstance(pair, tuple) and len(pair) == 2
+    if not is_pair or not all(isinstance(part, Tensor) for part in pair):
         raise SubjectError(
             "target_mel",
             f"returned {_shape(pair)}",
@@ -185,23 +182,20 @@ def _check_mel(field: str, mel: Any, target: Tensor, same_length: bool) -> None:
     wanted = f"(B, T, M) like target_mel, {tuple(target.shape)}"
     if not isinstance(mel, Tensor) or mel.ndim != 3:
         raise SubjectError(field, f"returned {_shape(mel)}", wanted)
-    if (
-        mel.shape[0] != target.shape[0]
-        or mel.shape[2] != target.shape[2]
-        or (same_length and mel.shape != target.shape)
-    ):
-        raise SubjectError(
-            field, f"returned {_shape(mel)}", wanted + ("" if same_length else ", T may differ")
-        )
+    if same_length:
+        fits = mel.shape == target.shape
+    else:
+        wanted += ", T may differ"
+        fits = mel.shape[0] == target.shape[0] and mel.shape[2] == target.shape[2]
+    if not fits:
+        raise SubjectError(field, f"returned {_shape(mel)}", wanted)
 
 
 def _check_losses(terms: Any) -> None:
     if not isinstance(terms, Mapping) or "total" not in terms:
-        raise SubjectError(
-            "losses",
-            f"returned {sorted(terms) if isinstance(terms, Mapping) else _shape(terms)}",
-            'a mapping of scalar tensors with the key "total"',
-        )
+        seen = sorted(terms) if isinstance(terms, Mapping) else _shape(terms)
+        wanted = 'a mapping of scalar tensors with the key "total"'
+        raise SubjectError("losses", f"returned {seen}", wanted)
     for name, term in terms.items():
         if not isinstance(term, Tensor) or term.numel() != 1:
             raise SubjectError(
@@ -224,6 +218,5 @@ def _called(field: str, function: Callable, *arguments: Any) -> Any:
 def _shape(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor {tuple(value.shape)} of {value.dtype}"
-    return f"a {type(value).__name__}" + (
-        f" of {len(value)}" if isinstance(value, Sequence) else ""
-    )
+    size = f" of {len(value)}" if isinstance(value, Sequence) else ""
+    return f"a {type(value).__name__}{size}"

@@ -28,9 +28,8 @@ def plain_step(
     if not torch.isfinite(terms["total"]):
         raise WorkbookError(f"the loss is not finite: {float(terms['total'].detach())}")
     terms["total"].backward()
-    step_optimizer(
-        model, optimizer, torch.amp.GradScaler(terms["total"].device.type, enabled=False), clip_norm
-    )
+    no_scaler = torch.amp.GradScaler(terms["total"].device.type, enabled=False)
+    step_optimizer(model, optimizer, no_scaler, clip_norm)
     return {name: float(term.detach()) for name, term in terms.items()}
 
 
@@ -42,31 +41,34 @@ def all_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     seen = {id(parameter) for _, parameter in named}
     for path, module in list(model.named_modules()):
         for name, value in vars(module).items():
-            if name.startswith("_") and name in ("_parameters", "_buffers", "_modules"):
+            if name in ("_parameters", "_buffers", "_modules"):
                 continue
-            for key, hidden in _hidden(name, value):
-                parameters = (
-                    [("", hidden)]
-                    if isinstance(hidden, nn.Parameter)
-                    else list(hidden.named_parameters())
-                )
-                for inner, parameter in parameters:
-                    if id(parameter) not in seen:
-                        seen.add(id(parameter))
-                        named.append((".".join(filter(None, (path, key, inner))), parameter))
+            for inner, parameter in _hidden_parameters(name, value):
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    named.append((f"{path}.{inner}" if path else inner, parameter))
     return named
 
 
-def _hidden(name: str, value: Any) -> list[tuple[str, Any]]:
+def _hidden_parameters(name: str, value: Any) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that an attribute of a module holds: its own, or those in its list or dict."""
+    found: list[tuple[str, nn.Parameter]] = []
+    for key, hidden in _hidden(name, value):
+        if isinstance(hidden, nn.Parameter):
+            found.append((key, hidden))
+        else:
+            found += [(f"{key}.{inner}", part) for inner, part in hidden.named_parameters()]
+    return found
+
+
+def _hidden(name: str, value: Any) -> list[tuple[str, nn.Module | nn.Parameter]]:
+    """The modules and parameters that an attribute is, or holds one level deep."""
     if isinstance(value, nn.Module | nn.Parameter):
         return [(name, value)]
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list | tuple)
-        else ()
-    )
-    return [
-        (f"{name}.{key}", part) for key, part in items if isinstance(part, nn.Module | nn.Parameter)
-    ]
+    items: list[tuple[Any, Any]] = []
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list | tuple):
+        items = list(enumerate(value))
+    kept = [(key, part) for key, part in items if isinstance(part, nn.Module | nn.Parameter)]
+    return [(f"{name}.{key}", part) for key, part in kept]

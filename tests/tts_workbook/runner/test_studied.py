@@ -7,7 +7,7 @@ from tests.tts_workbook.runner.subject_builders import write_subject
 from tts_core.errors import WorkbookError
 from tts_workbook.measure.equivalence import compare_batches
 from tts_workbook.measure.module_audit import audit_modules
-from tts_workbook.measure.supply import own_parts, supplied
+from tts_workbook.measure.supply import own_parts, required
 from tts_workbook.runner.notebook import Notebook
 from tts_workbook.runner.studied import measure_each, open_subjects
 from tts_workbook.subject.subject import SubjectError
@@ -65,7 +65,7 @@ def test_what_a_subject_lacks_is_told_with_what_it_has_to_be(mine, tmp_path, cap
     studied = opened(tmp_path, f"{mine}:bare,{mine}:breaks_off,healthy")
 
     def copied(one):
-        duplicate = supplied(one, "duplicate")
+        duplicate = required(one, "duplicate")
         return compare_batches(one, {2: duplicate(one.batch, 2)}, "duplicate")
 
     assert list(measure_each(studied.subjects, copied, "copies")) == ["healthy"]
