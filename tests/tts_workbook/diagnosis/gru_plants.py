@@ -479,7 +479,7 @@ def stale_average(setting: Setting) -> Subject:
         def __init__(self, **options) -> None:
             super().__init__(**options)
             self.average = CharConvGRU(**options).requires_grad_(False)
-            self.average.load_state_dict(self.state_dict(), strict=True)
+            self.average.load_state_dict(self.state_dict(), strict=False)
 
         def forward(self, batch: dict) -> dict:
             if not self.training:
