@@ -86,7 +86,9 @@ def source() -> str:
     """
     folders = [ROOT / "tts_core", ROOT / "benchmarks" / "planted"]
     folders += [ROOT / "tts_workbook" / room for room in ROOMS]
-    files = [file for folder in folders for file in folder.rglob("*.py") if file.name not in BESIDE]
+    files: list[Path] = []
+    for folder in folders:
+        files += [file for file in folder.rglob("*.py") if file.name not in BESIDE]
     files += (ROOT / "tests" / "tts_workbook" / "diagnosis").glob("gru_*.py")
     contents = [
         f"{file.relative_to(ROOT)}\0{file.read_text(encoding='utf-8')}" for file in sorted(files)

@@ -93,7 +93,9 @@ def _not_held(plant: Subject, twin: Subject) -> float:
     known: set[bytes] = set()
     for batch in (twin.batch, *_drawn(twin, N_BATCHES_OF_TWIN)):
         known.update(_frames(twin, batch))
-    seen = [frames for batch in _drawn(plant, N_BATCHES) for frames in _frames(plant, batch)]
+    seen: list[bytes] = []
+    for batch in _drawn(plant, N_BATCHES):
+        seen.extend(_frames(plant, batch))
     return sum(frames not in known for frames in seen) / len(seen)
 
 

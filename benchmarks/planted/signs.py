@@ -5,6 +5,7 @@ Shapes: B batch, T frames, M mel bins, L samples.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -166,9 +167,11 @@ def gradient_off(lab: Lab) -> float:
 def durations_off(lab: Lab) -> float:
     """Sum of the durations against the frames, the worst clip."""
     rows = supplied(lab.subject.durations, "durations")(lab.batch)
-    sums = [float(sum(float(value) for value in row)) for row in rows]
-    pairs = zip(sums, lab.lengths, strict=False)
-    return max(abs(total / int(length) - 1.0) for total, length in pairs)
+    gaps = []
+    for row, length in zip(rows, lab.lengths, strict=False):
+        total = sum(float(value) for value in row)
+        gaps.append(abs(total / int(length) - 1.0))
+    return max(gaps)
 
 
 def features_off(lab: Lab) -> float:
@@ -191,7 +194,7 @@ def symbols_merged(lab: Lab) -> float:
     parts = anatomy(lab)
     ids = next(call.inputs[0] for call in parts.calls if call.name == parts.embeddings[0])
     rows = supplied(lab.subject.symbols, "symbols")(lab.batch)
-    written = {symbol for row in rows for symbol in row}
+    written = set(itertools.chain.from_iterable(rows))
     return 1.0 - min(1.0, len(ids.unique()) / len(written))
 
 

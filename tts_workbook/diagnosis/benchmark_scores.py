@@ -132,17 +132,16 @@ def score(rows: Sequence[Row]) -> dict[str, Any]:
     """
     tuning = [row for row in rows if row.cell.seed in TUNING]
     scored = [row for row in rows if row.cell.seed in SCORED]
-    architectures = dict.fromkeys(row.cell.architecture for row in rows)
-    baselines = sorted({name for row in rows for name in row.baselines})
+    scored_by: dict[str, list[Row]] = {row.cell.architecture: [] for row in rows}
+    for row in scored:
+        scored_by[row.cell.architecture].append(row)
+    baselines = baseline_names(rows)
     harmful = [row for row in scored if row.harmful_plant]
     masked = [row for row in rows if row.cell.kind == "fault" and not row.harm]
     return {
         "tuning": fault_scores(tuning),
         "scored": fault_scores(scored),
-        "by_architecture": {
-            name: fault_scores([row for row in scored if row.cell.architecture == name])
-            for name in architectures
-        },
+        "by_architecture": {name: fault_scores(mine) for name, mine in scored_by.items()},
         "clean": clean_scores([row for row in rows if row.cell.kind == "clean"]),
         "outside": outside_scores([row for row in scored if row.cell.kind == "outside"]),
         "pairs": pair_scores([row for row in rows if row.cell.kind == "pair"]),
@@ -307,6 +306,11 @@ def pair_scores(rows: Sequence[Row]) -> dict[str, Any]:
 def n_found(row: Row) -> int:
     """How many of the planted faults are among the findings."""
     return sum(fault in row.named for fault in row.cell.faults)
+
+
+def baseline_names(rows: Iterable[Row]) -> list[str]:
+    """Every baseline that was asked in any of these runs."""
+    return sorted(set().union(*(row.baselines for row in rows)))
 
 
 def alarm_rates(rows: Sequence[Row], baseline: str) -> dict[str, float | None]:

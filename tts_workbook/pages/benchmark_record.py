@@ -19,6 +19,7 @@ from tts_workbook.diagnosis.benchmark_scores import (
     SCORED,
     TUNING,
     Row,
+    baseline_names,
     confusion,
     rate,
     rate_bound,
@@ -203,7 +204,7 @@ def alarm_points(found: Benchmark) -> dict[str, dict[str, Any]]:
             "detection": {**half["detection"], "n": half["n"]},
             "false_alarms": alarm_rate(clean["alarms"], clean["n"]),
         }
-    for name in sorted({name for row in found.rows for name in row.baselines}):
+    for name in baseline_names(found.rows):
         point = baseline_point(found, name)
         if point is not None:
             points[name] = point

@@ -90,7 +90,9 @@ def mel_recipe(setting: Setting) -> Subject:
     class Foreign(MelData):
         def extract(self, samples: np.ndarray) -> Tensor:
             mel = log_mel(samples, recipe)
-            return mel / math.log(10) if kind == "log10" else mel.exp() if kind == "linear" else mel
+            if kind == "log10":
+                return mel / math.log(10)
+            return mel.exp() if kind == "linear" else mel
 
     return adapt(setting, Foreign(setting))
 

@@ -140,16 +140,13 @@ def trim(batch: dict, a: int, b: int) -> dict:
         dur = ends.clamp(a, frames - b) - (ends - batch["dur"][i, :n]).clamp(a, frames - b)
         kept = dur > 0
         hop = len(batch["wav"][i]) // max(frames - 1, 1)
+        chars = zip(batch["chars"][i], kept.tolist(), strict=True)
         rows.append(
             {
                 "ids": batch["txt"][i, :n][kept],
                 "dur": dur[kept],
                 "mel": batch["mels"][i, :, a : frames - b].T,
-                "chars": [
-                    char
-                    for char, keep in zip(batch["chars"][i], kept.tolist(), strict=True)
-                    if keep
-                ],
+                "chars": [char for char, keep in chars if keep],
                 "wav": batch["wav"][i][a * hop : (frames - 1 - b) * hop],
             }
         )

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tests.conftest import ROOT
+from tests.tts_workbook.pages.benchmark_rows import row
 from tts_workbook.diagnosis.benchmark_scores import (
-    Cell,
     Row,
     clean_scores,
     confusion,
@@ -17,22 +17,6 @@ from tts_workbook.diagnosis.benchmark_scores import (
     rate_bound,
     score,
 )
-
-
-def row(fault="model.text_ignored", first=None, seed=2, kind="fault", **changes):
-    confirmed = (fault if first is None else first,) if first != "" else ()
-    values = dict(
-        cell=Cell("ours", kind, fault, seed),
-        confirmed=confirmed,
-        suspected=(),
-        healthy=False,
-        passed=False,
-        headline={},
-        baselines={"rule": True},
-        harm="TF 0.2 -> 0.9",
-        seconds=30.0,
-    )
-    return Row(**{**values, **changes})
 
 
 @pytest.fixture(scope="module")

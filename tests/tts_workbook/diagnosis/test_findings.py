@@ -19,9 +19,8 @@ def ranked(*findings):
     """Causes in the order of a report, which must not depend on the order in which they were
     found.
     """
-    orders = {
-        tuple(entry.cause for entry in merged(order)) for order in itertools.permutations(findings)
-    }
+    reports = [merged(order) for order in itertools.permutations(findings)]
+    orders = {tuple(entry.cause for entry in report) for report in reports}
     assert len(orders) == 1
     return list(orders.pop())
 

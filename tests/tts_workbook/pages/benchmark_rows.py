@@ -18,7 +18,8 @@ def row(
     """A run that names `first` (the planted fault itself where it is None, nothing where it is
     empty).
     """
-    confirmed = (fault if first is None else first,) if first != "" else ()
+    named = fault if first is None else first
+    confirmed = (named,) if named else ()
     values = dict(
         cell=Cell(architecture, kind, fault, seed),
         confirmed=confirmed,
