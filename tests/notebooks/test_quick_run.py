@@ -20,9 +20,7 @@ NOTEBOOKS = ("01", "02", "03", "04", "05", "06", "07", "08", "09")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """(run folder, completed process) of one quick run, with two threads as on the machine it is
-    meant for.
-    """
+    """(run folder, completed process) of one quick run, as `make workbook` makes it."""
     out = tmp_path_factory.mktemp("quick") / "run"
     process = subprocess.run(
         [
@@ -34,8 +32,6 @@ def run(tmp_path_factory):
             "quick",
             "--out",
             str(out),
-            "-p",
-            "threads=2",
         ],
         capture_output=True,
         text=True,
