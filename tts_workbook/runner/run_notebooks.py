@@ -109,6 +109,10 @@ def run_notebooks(
         console.say(f"the previous run is kept in {kept}")
     with _open(out) as folder, _signals_interrupt():
         record = Record(folder, parameters, given, selection, resume, data, package, subject)
+        record.content["jobs"] = jobs
+        record.content["threads"] = (
+            threads_of(parameters.threads, jobs) or record.content["threads"]
+        )
         run = _Run(inputs, selection, folder, record, console, resume, write_report, jobs)
         for warning in warnings:
             run.warn(warning)

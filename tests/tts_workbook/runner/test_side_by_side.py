@@ -55,6 +55,9 @@ def test_two_run_at_the_same_time_and_both_count(tmp_path):
     result, printed = run_here(tmp_path, jobs=2)
     assert result.status == "complete", printed
     assert {entry["status"] for entry in record_of(result.out)["notebooks"].values()} == {"done"}
+    record = record_of(result.out)
+    assert (record["jobs"], record["threads"]) == (2, threads_of(None, jobs=2))
+    assert "2 side by side" in (result.out / "report.html").read_text()
     assert "01_check: done after" in printed and "02_audit: done after" in printed
     assert hidden_files(result.out) == []
 
