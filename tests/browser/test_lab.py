@@ -77,7 +77,7 @@ def test_stop_leaves_a_usable_model_and_the_scrubber_changes_the_picture(start_l
         assert load_model(lab.out / "checkpoints" / f"{name}.safetensors").notes["preset"] == name
         assert verdict["metrics"][f"{name}_tf_l1"] > 0
 
-    for source in ("scrub(same_steps", "choose(layers"):
+    for source in ("snapshots = [set(", "layers = {"):
         slide_to_the_end(watched, source)
     stay_on_this_machine(watched, lab)
 
@@ -86,7 +86,7 @@ def test_the_clip_chooser_shows_another_clip_and_every_player_decodes(start_lab,
     lab = start_lab()
     open_and_run_all(lab, watched, "01_check_data.ipynb")
     assert verdict_of(lab, watched, "01")["metrics"]["clips"] == 5
-    chooser = cell_with(watched, "choose([clip.id")
+    chooser = cell_with(watched, "[clip.id, *(row.id")
     first, player = picture_in(chooser), chooser.locator("audio")
     heard = player.get_attribute("src")
     menu = chooser.locator("select")
