@@ -77,7 +77,7 @@ def test_stop_leaves_a_usable_model_and_the_scrubber_changes_the_picture(start_l
         assert load_model(lab.out / "checkpoints" / f"{name}.safetensors").notes["preset"] == name
         assert verdict["metrics"][f"{name}_tf_l1"] > 0
 
-    for source in ("snapshots = [set(", "layers = {"):
+    for source in ("snapshots = [set(", 'label="layer"'):
         slide_to_the_end(watched, source)
     stay_on_this_machine(watched, lab)
 

@@ -64,6 +64,17 @@ def test_cells_are_short_and_define_no_classes(cells):
 
 
 @notebooks
+def test_a_control_inside_a_condition_is_displayed(cells):
+    """Jupyter shows the value of a cell's last statement only where that is an expression."""
+    controls = {"choose", "scrub", "sweep_explorer"}
+    for cell in code(cells):
+        compound = [one for one in ast.parse(source(cell)).body if not isinstance(one, ast.Expr)]
+        for node in (inner for one in compound for inner in ast.walk(one)):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+                assert getattr(node.value.func, "id", "") not in controls, source(cell)
+
+
+@notebooks
 def test_imports_come_from_the_package_only(cells):
     for cell in code(cells):
         for node in ast.walk(ast.parse(source(cell))):
