@@ -1,4 +1,4 @@
-"""What a diagnosis says: findings with their level, and the report that ranks them."""
+"""What a diagnosis says of one cause, and what findings are sorted by."""
 
 from __future__ import annotations
 

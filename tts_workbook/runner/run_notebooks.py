@@ -274,7 +274,8 @@ class _Run:
         waiting = list(self.selection)
         with ExitStack() as processes:
             while waiting or self.running:
-                for number in self._startable(waiting):
+                number = self._startable(waiting)
+                if number is not None:
                     waiting.remove(number)
                     self._start(number, processes)
                 failed = self._listen()
@@ -282,15 +283,15 @@ class _Run:
                     return failed
         return None
 
-    def _startable(self, waiting: list[str]) -> list[str]:
+    def _startable(self, waiting: list[str]) -> str | None:
         """The next notebook, if there is a place for it and what it reads is there."""
         if len(self.running) >= self.jobs:
-            return []
+            return None
         unfinished = {*waiting, *self.running}
         for number in waiting:
             if not unfinished & set(plan.upstream_of(number, self.inputs.sources)):
-                return [number]
-        return []
+                return number
+        return None
 
     def _listen(self) -> tuple[str, ExecutionFault] | None:
         """Take one message of what runs, if one comes soon; what ended is judged."""
