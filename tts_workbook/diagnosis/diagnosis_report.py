@@ -32,6 +32,11 @@ class Report:
         return self.at("confirmed") + self.at("suspected")
 
     @property
+    def questions(self) -> list[Finding]:
+        """What may be meant: each asks for a declaration, and accuses nobody."""
+        return self.at("question")
+
+    @property
     def undecided(self) -> list[Finding]:
         """Causes that no experiment decided, with what to run next."""
         return self.at("undecided")
@@ -85,6 +90,7 @@ class Report:
             "passed": self.passed,
             "headline": {name: as_json(value) for name, value in self.headline.items()},
             "findings": dictionaries(self.findings),
+            "questions": dictionaries(self.questions),
             "undecided": dictionaries(self.undecided),
             "excluded": dictionaries(self.excluded),
             "not_applicable": dictionaries(self.not_applicable),

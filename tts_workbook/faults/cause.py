@@ -20,8 +20,17 @@ from tts_workbook.faults.suspect import Suspect
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import ChangeKey
 
-Level = Literal["confirmed", "suspected", "undecided", "excluded", "not applicable"]
-LEVELS: tuple[Level, ...] = ("confirmed", "suspected", "undecided", "excluded", "not applicable")
+# A question is no accusation: something may be meant, and only its author knows ("is this meant?
+# declare Subject.X", said in `Telling.fix`). It stands below all findings, apart.
+Level = Literal["confirmed", "suspected", "question", "undecided", "excluded", "not applicable"]
+LEVELS: tuple[Level, ...] = (
+    "confirmed",
+    "suspected",
+    "question",
+    "undecided",
+    "excluded",
+    "not applicable",
+)
 AREAS = ("data", "model", "loss", "optimizer", "precision", "loop", "generation")
 
 
