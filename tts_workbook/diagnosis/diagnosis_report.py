@@ -25,6 +25,9 @@ class Report:
     courses: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
     # of the runs of one seed and length: what was changed
     changes: Mapping[str, tuple[ChangeKey, ...]] = field(default_factory=dict)
+    cut: str = ""  # why it ended before everything was examined; empty where it did not
+    not_examined: tuple[str, ...] = ()  # causes that there was no time for
+    n_causes: int = 0  # that were asked for
 
     @property
     def findings(self) -> list[Finding]:
@@ -86,6 +89,8 @@ class Report:
         for name, points in self.courses.items():
             courses[name] = [[step, as_json(value)] for step, value in points]
         return {
+            "cut": self.cut,
+            "not_examined": list(self.not_examined),
             "healthy": self.healthy,
             "passed": self.passed,
             "headline": {name: as_json(value) for name, value in self.headline.items()},
@@ -99,10 +104,17 @@ class Report:
         }
 
     def __str__(self) -> str:
-        lines = [self.verdict]
+        lines = [self.verdict] if not self.cut else [self.what_is_missing, self.verdict]
         for place, found in enumerate(self.findings, start=1):
             lines += _told(place, found)
         return "\n".join(lines)
+
+    @property
+    def what_is_missing(self) -> str:
+        """How many causes were not examined, and why; empty where all were."""
+        if not self.cut:
+            return ""
+        return f"{len(self.not_examined)} of {self.n_causes} causes were not examined: {self.cut}"
 
     @property
     def verdict(self) -> str:

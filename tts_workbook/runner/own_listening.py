@@ -49,7 +49,7 @@ def listen_to(lab: Lab, weights: Path, trained_error: float | None, seed: int) -
     fed, not_fed = None, ""
     if judged.has("continue_from"):
         try:
-            fed = fed_as_trained(Lab(judged, lab.budget, seed, steps=lab.steps))
+            fed = fed_as_trained(Lab(judged, lab.budget_name, seed, steps=lab.steps))
         except Exception as error:
             # the subject's code may raise anything; it is said, and the rest goes on
             not_fed = f"could not be measured: {type(error).__name__}: {error}"

@@ -17,17 +17,19 @@ from tts_workbook.diagnosis.triage import triage
 from tts_workbook.faults.cause import AREAS
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.registry import CAUSES
-from tts_workbook.lab import lab as laboratory
+from tts_workbook.lab import budget
+from tts_workbook.lab.lab import Lab
 from tts_workbook.pages.diagnosis_page import diagnosis_page, triage_page
 from tts_workbook.subject.loading import load_subject
 from tts_workbook.subject.subject import SubjectError
 
 N_STEPS = 80
+SHORT = budget.Budget("fast", least=N_STEPS, most=N_STEPS, course=1.0, total=1e9)
 
 
 @pytest.fixture(autouse=True)
 def short_courses(monkeypatch):
-    monkeypatch.setitem(laboratory.STEPS, "fast", (N_STEPS, N_STEPS))
+    monkeypatch.setitem(budget.BUDGETS, "fast", (SHORT, SHORT))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def clean():
 @pytest.fixture(scope="module")
 def healthy_report(clean):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(laboratory.STEPS, "fast", (N_STEPS, N_STEPS))
+        patch.setitem(budget.BUDGETS, "fast", (SHORT, SHORT))
         return diagnose(clean)
 
 
@@ -66,7 +68,7 @@ def test_a_loud_memory_is_found_by_its_one_factor_and_nothing_else_is_blamed():
 
 def test_an_absent_part_is_named(clean):
     bare = replace(clean, pad=None, audio=None, generate=None, continue_from=None)
-    lab = laboratory.Lab(bare)
+    lab = Lab(bare)
     said = []
     for cause in CAUSES.values():
         if all(one.needs and not bare.has(*one.needs) for one in cause.experiments):
@@ -84,7 +86,7 @@ def test_a_part_that_raises_is_undecided_and_the_rest_goes_on(clean):
     def broken(batch, n):
         raise IndexError("too few frames")
 
-    lab = laboratory.Lab(replace(clean, pad=broken))
+    lab = Lab(replace(clean, pad=broken))
     said = [
         examine(CAUSES[cause], lab) for cause in ("model.padding_mask", "loss.padding_included")
     ]
@@ -170,7 +172,7 @@ def test_a_wrong_address_says_what_is_wanted(module, address, said):
 
 
 def test_triage_shows_a_checkpoint_beside_the_baselines(clean, tmp_path, capsys):
-    model = laboratory.Lab(clean).course().model
+    model = Lab(clean).course().model
     file = tmp_path / "model.safetensors"
     save_file(
         {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}, file

@@ -18,7 +18,7 @@ from tts_workbook.faults.examine import examine
 from tts_workbook.faults.generation import exposure_gap
 from tts_workbook.faults.generation.exposure_gap import Drift, SelfFedGap, decide
 from tts_workbook.faults.registry import CAUSES
-from tts_workbook.lab import lab as laboratory
+from tts_workbook.lab.budget import Budget
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Course
 from tts_workbook.measure.history_parity import HistoryParity
@@ -171,11 +171,11 @@ def test_drift_of_tiny_models(name):
     )
 
 
-def test_drift_without_time_for_a_longer_training_says_what_to_run(monkeypatch):
+def test_drift_without_time_for_a_longer_training_says_what_to_run():
     """The budget has no time for it: what was measured stays, and nothing is blamed. Where the
     steps are given, time is no matter.
     """
-    monkeypatch.setattr(laboratory, "LONGEST", {"fast": 0.0})
+    enough_for_one = Budget("fast", least=96, most=96, course=1.0, total=0.0)
     levels = {}
     for steps in (None, 96):
         bench = tiny.speaker_lab(
@@ -186,10 +186,11 @@ def test_drift_without_time_for_a_longer_training_says_what_to_run(monkeypatch):
             steps=steps,
         )
         bench.__dict__["n_steps"] = 96
+        bench.__dict__["budget"] = enough_for_one
         levels[steps] = examine(CAUSES[CAUSE], bench)
     assert (
         levels[None].level == "undecided"
         and "train 480 steps" in levels[None].experiment
-        and 'budget "full"' in levels[None].experiment
+        and "--budget full" in levels[None].experiment
     )
     assert levels[None].evidence["FR L1 / best constant"] > 0.6 and levels[96].level == "confirmed"
