@@ -163,7 +163,7 @@ def test_every_check_survives_the_deadline():
         for finding in found
         if finding.cause == "precision.low_precision_weights"
     ]
-    assert len(said) == 1 and '--budget full' in said[0] and list(bench.courses) == ["as it is"]
+    assert len(said) == 1 and "--budget full" in said[0] and list(bench.courses) == ["as it is"]
     assert not [finding for finding in found if finding.level in ("confirmed", "suspected")]
 
 
