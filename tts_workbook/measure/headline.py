@@ -12,8 +12,6 @@ from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.subject import supplied
 
-question = "How good is the trained model, beside its yardsticks?"
-
 question = "How good is a trained subject, teacher-forced, free-running and with the wrong text?"
 
 
