@@ -29,7 +29,7 @@ SETTING = draw_setting(0, batch_size=2)
 
 # --- how the numbers decide -----------------------------------------------------------------------
 
-HOLDS = HistoryParity({0: 0.0, 1: 0.0}, {0: 0.0, 1: 0.0}, 0.5, 0.0, 0.0, None)
+HOLDS = HistoryParity({0: 0.0, 1: 0.0}, {0: 0.0, 1: 0.0}, 0.5, 0.0, 0.0, None, 0.0)
 BROKEN = replace(HOLDS, difference={0: 0.3, 1: 0.3})
 
 
