@@ -17,7 +17,7 @@ from tts_core.errors import WorkbookError
 from tts_workbook.measure.intelligibility import stoi
 from tts_workbook.subject.subject import SubjectError
 
-question = "Does a copy sound as its recording does?"
+question = "Do a subject's targets and vocoder give its recordings back: length, pitch, dynamics?"
 
 COLUMNS = 100  # both signals are laid over as many, whatever their length
 LOWEST, HIGHEST = 150.0, 4500.0  # Hz, where speech has its formants
