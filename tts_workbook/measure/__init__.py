@@ -9,7 +9,7 @@ is the same batch the same      equivalence, duplication, padding
 does text reach the mel         activations, memory_response, mel_path, scale_pairs
 did it learn                    headline, trajectory, alignment_record, self_feeding, stop_head,
                                 stop_pattern, duration_head
-does generation match           parity, history_parity, interaction
+does generation match           history_parity, interaction
 can it be understood            intelligibility, listening, time_warping, vocoders
 
 supply.py says what a subject has to give for a measurement.

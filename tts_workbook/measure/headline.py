@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import torch
 
-from tts_core.metrics.text_use import N_PERMUTATIONS
+from tts_core.metrics.baselines import copy_previous_l1
+from tts_core.metrics.text_use import wrong_over_right
 from tts_core.model.modes import evaluating
 from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.subject import supplied
-
-question = "How good is the trained model, beside its yardsticks?"
 
 question = "How good is a trained subject, teacher-forced, free-running and with the wrong text?"
 
@@ -52,17 +51,16 @@ def text_use(opened: OpenSubject, model: torch.nn.Module) -> float:
     ones; 1.0: text ignored. Raises SubjectError where the subject does not shuffle its text.
     """
     shuffle_text = supplied(opened.subject.shuffle_text, "shuffle_text")
-    wrong = []
+
+    def misread(generator: torch.Generator) -> float:
+        shuffled = shuffle_text(opened.batch, generator)
+        return opened.error(opened.predict(model, shuffled, "mel"))
+
     with without_dropout(model):
         right = opened.error(opened.predict(model, field="mel"))
-        for seed in range(N_PERMUTATIONS):
-            shuffled = shuffle_text(opened.batch, torch.Generator().manual_seed(seed))
-            wrong.append(opened.error(opened.predict(model, shuffled, "mel")))
-    return sum(wrong) / len(wrong) / right
+        return wrong_over_right(right, misread).ratio
 
 
 def copy_previous(opened: OpenSubject) -> float:
     """L1 of repeating the previous true frame, over the best constant."""
-    both = opened.mask[:, 1:]
-    steps = (opened.target[:, 1:] - opened.target[:, :-1]).abs()
-    return float(steps[both].mean()) / opened.best_constant
+    return copy_previous_l1(opened.target, opened.mask) / opened.best_constant

@@ -6,6 +6,7 @@ Shapes: B clips, T frames, M mel bins. Errors are over the best constant.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,7 @@ class HistoryParity:
     # how many frames later the teacher-forced frame is that generation gives; None where there is
     # no difference to explain
     nearest: int | None
+    largest: float  # |difference| at any frame and bin, over the best constant
 
     @property
     def worst(self) -> float:
@@ -86,14 +88,18 @@ class HistoryParity:
         return self.broken or (bool(self.comparable) and self.holds)
 
 
-def measure_history_parity(opened: OpenSubject, model: nn.Module) -> HistoryParity:
-    """Of one model, in eval mode; switch its dropout off around the call. Raises SubjectError where
-    the subject has no continue_from.
+def measure_history_parity(
+    opened: OpenSubject, model: nn.Module, frames: Iterable[int] | None = None
+) -> HistoryParity:
+    """Of one model, in eval mode; switch its dropout off around the call. `frames` are compared,
+    those that every clip has: by default the first three, the middle and the last. Raises
+    SubjectError where the subject has no continue_from.
     """
     forced = opened.predict(model)
     shortest = int(opened.lengths.min())
     middle = shortest // 2
-    frames = sorted({0, 1, 2, middle, shortest - 1} & set(range(shortest)))
+    asked = {0, 1, 2, middle, shortest - 1} if frames is None else set(frames)
+    frames = sorted((asked | {middle}) & set(range(shortest)))
     own = {frame: _continued(opened, model, opened.target[:, :frame]) for frame in frames}
     difference = {frame: _distance(opened, own[frame], forced[:, frame]) for frame in frames}
     rounding = {}
@@ -109,6 +115,7 @@ def measure_history_parity(opened: OpenSubject, model: nn.Module) -> HistoryPari
         unsteady=_unsteady(opened, model, forced),
         leaks=_leaks(opened, model, forced, middle),
         nearest=_nearest(opened, own[middle], forced, middle) if explains else None,
+        largest=_largest(opened, torch.stack([own[frame] - forced[:, frame] for frame in frames])),
     )
 
 
@@ -121,6 +128,11 @@ def _continued(opened: OpenSubject, model: nn.Module, history: Tensor) -> Tensor
 
 def _distance(opened: OpenSubject, a: Tensor, b: Tensor) -> float:
     value = float((a - b).abs().mean()) / opened.best_constant
+    return value if math.isfinite(value) else NOT_FINITE
+
+
+def _largest(opened: OpenSubject, difference: Tensor) -> float:
+    value = float(difference.abs().max()) / opened.best_constant
     return value if math.isfinite(value) else NOT_FINITE
 
 

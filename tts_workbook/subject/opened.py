@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.metrics.baselines import best_constant_l1
+from tts_core.metrics.free_running import l1_over_frames
 from tts_core.model.modes import evaluating
 from tts_core.speech.batch import lengths_to_mask
 from tts_workbook.subject.interventions import without_checkpointing
@@ -109,10 +110,7 @@ class OpenSubject:
         """L1 over the valid frames that both have, (B, T', M) against the target, over the best
         constant.
         """
-        n_frames = min(mel.shape[1], self.target.shape[1])
-        difference = mel[:, :n_frames].float() - self.target[:, :n_frames]
-        valid = difference.abs()[self.mask[:, :n_frames]]
-        return float(valid.mean()) / self.best_constant
+        return l1_over_frames(mel, self.target, self.lengths) / self.best_constant
 
     def calls(self, model: nn.Module, batch: Batch | None = None) -> list[Call]:
         """The module calls of one teacher-forced prediction."""

@@ -1,7 +1,6 @@
 """generation.exposure_gap: errors grow while the model hears itself.
 
-Judged on the trained model. Shapes: B clips, T frames, M mel bins. Errors are over the best
-constant.
+Judged on the trained model. Errors are over the best constant.
 """
 
 from __future__ import annotations
@@ -10,35 +9,23 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from torch import nn
-
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Level, Telling
 from tts_workbook.faults.generation.layout import LEAK
 from tts_workbook.lab.fed_as_trained import fed_as_trained
 from tts_workbook.lab.lab import BudgetSpent, Lab
 from tts_workbook.lab.short_run import LEARNT
-from tts_workbook.measure.headline import generated
 from tts_workbook.measure.history_parity import HistoryParity
+from tts_workbook.measure.self_feeding import Drift, measure_drift
 
 DRIFT_FREE = 0.6  # free-running below this is no gap worth a name
 DRIFTED = 0.8  # free-running above this, although teacher-forced it is learnt …
 # … and still this share of it after a longer training: in clean models it falls, by half or more
 STAYS = 0.8
 LONGER, LONG_STEPS = 3, 400  # that is so many times the course, and so many steps at least
-SPANS = (1, 4, 16, 64)  # frames up to which the error is averaged, then the rest
 # It is found in full inference alone: free running has the true number of frames, whatever the stop
 # head says.
 NOT_HEARD = ("generation.stopping",)
 STRENGTH = 0.3
-
-
-@dataclass(frozen=True)
-class Drift:
-    """Error of a model that hears itself, over the best constant."""
-
-    by_span: dict[tuple[int, int], float]  # free-running, by first and last frame
-    forced: float  # teacher-forced, over all frames
-    free: float  # free-running, over all frames
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,7 @@ def measure(lab: Lab, confirmed: Collection[str]) -> SelfFedGap:
     makes it, again after a longer training.
     """
     numbers = SelfFedGap(
-        drift=drift(lab, lab.trained),
+        drift=measure_drift(lab, lab.trained),
         continues=lab.subject.continue_from is not None,
         from_checkpoint=lab.subject.checkpoint is not None,
     )
@@ -79,26 +66,7 @@ def measure(lab: Lab, confirmed: Collection[str]) -> SelfFedGap:
         longer = lab.course(times=times)
     except BudgetSpent as spent:
         return replace(numbers, no_time=str(spent))
-    return replace(numbers, longer=drift(lab, longer.model))
-
-
-def drift(lab: Lab, model: nn.Module) -> Drift:
-    """Free-running error by frame over growing spans, teacher-forced and free-running error as a
-    whole.
-    """
-    forced, free = lab.predict(model, field="mel"), generated(lab, model)
-    length = min(forced.shape[1], free.shape[1])
-    difference = (free[:, :length] - lab.target[:, :length]).abs()
-    error = difference.mean(dim=2) / lab.best_constant
-    mask = lab.mask[:, :length]
-    by_span: dict[tuple[int, int], float] = {}
-    start = 0
-    for stop in (*SPANS, length):
-        if start < stop <= length and mask[:, start:stop].any():
-            inside = error[:, start:stop][mask[:, start:stop]]
-            by_span[start, stop - 1] = float(inside.mean())
-            start = stop
-    return Drift(by_span, lab.error(forced), float(error[mask].mean()) if length else math.inf)
+    return replace(numbers, longer=measure_drift(lab, longer.model))
 
 
 def decide(numbers: SelfFedGap) -> Decision:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.optimizer_parity import nudged
 from tts_workbook.measure.prediction import eval_losses, losses_of_prediction
-from tts_workbook.measure.term_gradients import term_gradients, term_weights
+from tts_workbook.measure.term_gradients import term_gradients, value_weights
 from tts_workbook.subject.opened import once_per_subject
 from tts_workbook.subject.tensor_math import tensors_norm
 
@@ -214,7 +214,7 @@ def _distances(lab: Lab, heard: list[str]) -> list[str]:
     named = [name for name in heard if "mel" in name.lower()]
     if named or len(heard) < 2:
         return named or heard
-    gradients, weights = term_gradients(lab), term_weights(lab)
+    gradients, weights = term_gradients(lab), value_weights(lab)
 
     def pull(name: str) -> float:
         return abs(weights.get(name, 0.0)) * tensors_norm(gradients[name].values())

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tts_workbook.lab.lab import Lab
-from tts_workbook.measure.term_gradients import span, term_gradients, term_weights
+from tts_workbook.measure.term_gradients import gradient_weights, term_gradients, value_weights
 from tts_workbook.subject.opened import once_per_subject
 from tts_workbook.subject.tensor_math import tensors_norm
 
@@ -57,12 +57,8 @@ def term_norms(lab: Lab) -> TermNorms:
     norms = {name: tensors_norm(gradient.values()) for name, gradient in gradients.items()}
     if not all(math.isfinite(norm) for norm in norms.values()):
         return TermNorms(norms, {}, {}, 0.0)
-    weights = term_weights(lab)
-    alive = [name for name, norm in norms.items() if name != "total" and norm > 0.0]
-    if norms["total"] == 0.0 or not alive:
-        return TermNorms(norms, weights, {}, 0.0)
-    found, unshown = span(gradients["total"], [gradients[name] for name in alive])
-    return TermNorms(norms, weights, dict(zip(alive, found, strict=True)), unshown)
+    entered = gradient_weights(lab)
+    return TermNorms(norms, value_weights(lab), entered.weights, entered.unshown)
 
 
 def norms_by_name(numbers: TermNorms) -> dict[str, float | str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +14,7 @@ from tts_workbook.faults.selection import paired
 from tts_workbook.faults.suspect import Suspect
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Change, Losses
-from tts_workbook.measure.term_gradients import span, term_gradients
+from tts_workbook.measure.term_gradients import gradient_weights, term_gradients
 from tts_workbook.subject.clip_data import clipped_step
 from tts_workbook.subject.isolation import private_copy, unchanged_randomness, without_dropout
 from tts_workbook.subject.opened import once_per_subject
@@ -53,15 +52,11 @@ def weighted_terms(lab: Lab) -> tuple[str, dict[str, float], dict[str, Named]]:
     """Name of the mel term ("" where there is none, or a gradient is not finite), weights of the
     terms in total, and their gradients at fresh weights.
     """
-    gradients = dict(term_gradients(lab))
-    total = gradients.pop("total")
-    terms = [name for name, gradient in gradients.items() if gradient]
-    mel = next((name for name in terms if "mel" in name.lower()), "")
-    norms = [tensors_norm(gradient.values()) for gradient in (total, *gradients.values())]
-    if not mel or not total or not all(map(math.isfinite, norms)):
+    weights = dict(gradient_weights(lab).weights)
+    mel = next((name for name in weights if "mel" in name.lower()), "")
+    if not mel:
         return "", {}, {}
-    weights, _ = span(total, [gradients[name] for name in terms])
-    return mel, dict(zip(terms, weights, strict=True)), gradients
+    return mel, weights, term_gradients(lab)
 
 
 def shared_terms(lab: Lab) -> list[SharedTerm]:

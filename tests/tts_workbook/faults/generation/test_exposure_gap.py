@@ -16,19 +16,20 @@ from tests.tts_workbook.faults.examined import examined, fresh
 from tests.tts_workbook.faults.generation.tiny_generation import continued, free_running
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.generation import exposure_gap
-from tts_workbook.faults.generation.exposure_gap import Drift, SelfFedGap, decide
+from tts_workbook.faults.generation.exposure_gap import SelfFedGap, decide
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.budget import Budget
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Course
 from tts_workbook.measure.history_parity import HistoryParity
+from tts_workbook.measure.self_feeding import Drift
 
 CAUSE = "generation.exposure_gap"
 SETTING = draw_setting(0, batch_size=2)
 
 # --- how the numbers decide -----------------------------------------------------------------------
 
-HOLDS = HistoryParity({0: 0.0, 1: 0.0}, {0: 0.0, 1: 0.0}, 0.5, 0.0, 0.0, None)
+HOLDS = HistoryParity({0: 0.0, 1: 0.0}, {0: 0.0, 1: 0.0}, 0.5, 0.0, 0.0, None, 0.0)
 BROKEN = replace(HOLDS, difference={0: 0.3, 1: 0.3})
 
 
@@ -92,14 +93,14 @@ def test_exposure_gap_needs_a_gap_that_longer_training_does_not_close(
     monkeypatch.setattr(Lab, "course", lambda self, *changes, **options: course)
     monkeypatch.setattr(
         exposure_gap,
-        "drift",
+        "measure_drift",
         lambda lab, model: drifting(*(early if model is lab.trained else late)),
     )
     assert examined(subject, CAUSE, lab).level == wanted
 
 
 def test_exposure_gap_is_not_judged_where_parity_is_broken(monkeypatch):
-    monkeypatch.setattr(exposure_gap, "drift", lambda lab, model: drifting(0.1, 1.5))
+    monkeypatch.setattr(exposure_gap, "measure_drift", lambda lab, model: drifting(0.1, 1.5))
     for cause in ("generation.layout", "model.no_right_shift"):
         subject = ours.PLANTS[cause](SETTING)
         assert examined(subject, CAUSE, fresh(subject)).level == "undecided"
@@ -114,22 +115,11 @@ def test_exposure_gap_is_not_judged_where_parity_is_broken(monkeypatch):
 )
 def test_exposure_gap_is_not_judged_where_another_cause_is_confirmed(monkeypatch, confirmed, said):
     """Free running has the true length, whatever the stop head says: nothing to mend first."""
-    monkeypatch.setattr(exposure_gap, "drift", lambda lab, model: drifting(0.1, 1.5))
+    monkeypatch.setattr(exposure_gap, "measure_drift", lambda lab, model: drifting(0.1, 1.5))
     lab = fresh(build(SETTING))
     lab.n_steps = 200
     entry = examine(CAUSES[CAUSE], lab, confirmed)
     assert entry.level == "undecided" and said in entry.experiment and not lab.courses
-
-
-def test_drift_is_teacher_forced_at_the_first_frame():
-    lab = fresh(build(SETTING))
-    found = exposure_gap.drift(lab, lab.trained)
-    first = (lab.predict(lab.trained, field="mel") - lab.target)[
-        :, 0
-    ].abs().mean() / lab.best_constant
-    assert found.by_span[0, 0] == pytest.approx(float(first), rel=1e-4)
-    assert found.forced == pytest.approx(lab.error(lab.predict(lab.trained, field="mel")))
-    assert found.free > 0
 
 
 def wandering(n_frames=60):

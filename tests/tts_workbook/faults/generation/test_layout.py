@@ -45,6 +45,7 @@ def parity(
         unsteady,
         leaks,
         nearest,
+        difference,
     )
 
 
@@ -75,7 +76,7 @@ def test_decide(numbers, level, strength, reason):
 
 
 def test_a_first_frame_alone_compares_nothing():
-    numbers = HistoryParity({0: 0.0}, {0: 0.0}, 0.5, 0.0, 0.0, None)
+    numbers = HistoryParity({0: 0.0}, {0: 0.0}, 0.5, 0.0, 0.0, None, 0.0)
     assert numbers.worst == math.inf and decide(numbers).reason == "chaotic"
 
 
