@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from tts_core.errors import WorkbookError
 from tts_workbook.diagnosis.diagnosis_report import Report, merged
+from tts_workbook.diagnosis.state import State, judge_state
 from tts_workbook.faults.cause import AREAS, Cause
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.finding import Finding
 from tts_workbook.faults.registry import CAUSES
-from tts_workbook.lab.lab import Lab, TimeIsUp, TrainingAhead
-from tts_workbook.lab.short_run import Course
-from tts_workbook.measure.headline import headline
+from tts_workbook.lab.lab import BudgetSpent, Lab, TimeIsUp, TrainingAhead
+from tts_workbook.lab.short_run import LEARNT, Course
+from tts_workbook.measure.headline import Headline, headline
 from tts_workbook.subject.isolation import unchanged_randomness
 from tts_workbook.subject.subject import Subject, check_subject
 
@@ -85,16 +86,14 @@ def investigate(
     with unchanged_randomness(lab.seed):
         check_subject(lab.subject)
         examined = examine_all(lab, wanted, on_progress)
-        numbers, passed = {}, False
-        if not examined.cut or lab.has_trained:
-            numbers = headline(lab, lab.trained)
-            passed = _passes(lab)
+        passed, found = _judge(lab, examined.cut)
     courses = {}
     for name, course in lab.courses.items():
         courses[name] = list(zip(course.steps, course.tf, strict=True))
     return Report(
         entries=merged(examined.findings),
-        headline=numbers,
+        headline={} if found is None else found.named(),
+        state=State() if found is None else judge_state(found),
         passed=passed,
         seconds=time.perf_counter() - started,
         courses=courses,
@@ -105,12 +104,38 @@ def investigate(
     )
 
 
-def _passes(lab: Lab) -> bool:
-    """The overfit gate, as far as the time allows to ask."""
+def _judge(lab: Lab, cut: str) -> tuple[bool, Headline | None]:
+    """The overfit gate, and the numbers of the trained model; None where there was no time for
+    one. A model that learns and is not sound by itself is trained longer, as far as the budget
+    goes: in any training self-feeding is learnt last.
+    """
+    if cut and not lab.has_trained:
+        return False, None
     try:
-        return lab.learns
+        found = headline(lab, lab.trained)
+        passed = lab.learns
+        if lab.subject.checkpoint is not None:
+            return passed, found
+        if passed and judge_state(found).sound.answer == "no":
+            _train_longer(lab)
+        if passed and lab.longest is not lab.course():
+            found = headline(lab, lab.longest.model)
+        return passed, found
     except TimeIsUp:
-        return lab.has_trained and lab.subject.checkpoint is None and lab.course().learnt
+        if not lab.has_trained:
+            return False, None
+        found = headline(lab, lab.trained)
+        return found.teacher_forced < LEARNT, found
+
+
+def _train_longer(lab: Lab) -> None:
+    """The course as it is with more steps, where the budget has them."""
+    try:
+        lab.course(times=lab.long_times)
+    except TimeIsUp:
+        raise
+    except BudgetSpent:
+        return
 
 
 @dataclass(frozen=True)

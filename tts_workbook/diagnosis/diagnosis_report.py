@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tts_workbook.diagnosis.state import LEARNS, READS, SOUNDS, State
 from tts_workbook.faults.cause import Level
 from tts_workbook.faults.finding import Finding, as_json, ranking
 from tts_workbook.faults.registry import CAUSES
@@ -25,6 +26,8 @@ class Report:
     courses: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
     # of the runs of one seed and length: what was changed
     changes: Mapping[str, tuple[ChangeKey, ...]] = field(default_factory=dict)
+    # does it learn, is it sound by itself, does it read its text
+    state: State = field(default_factory=State)
     cut: str = ""  # why it ended before everything was examined; empty where it did not
     not_examined: tuple[str, ...] = ()  # causes that there was no time for
     n_causes: int = 0  # that were asked for
@@ -56,10 +59,11 @@ class Report:
 
     @property
     def healthy(self) -> bool:
-        """The overfit gate is passed and no defect is confirmed or suspected; drift under
-        self-feeding is none.
+        """It learns, and is sound and reads its text as far as that could be judged; everything was
+        examined, and no defect is confirmed or suspected. Drift under self-feeding is no defect.
         """
-        return self.passed and not any(CAUSES[found.cause].defect for found in self.findings)
+        accused = any(CAUSES[found.cause].defect for found in self.findings)
+        return self.passed and self.state.well and not self.cut and not accused
 
     def at(self, level: Level) -> list[Finding]:
         """The entries of one level."""
@@ -92,6 +96,7 @@ class Report:
             "cut": self.cut,
             "not_examined": list(self.not_examined),
             "healthy": self.healthy,
+            "state": self.state.to_dict(),
             "passed": self.passed,
             "headline": {name: as_json(value) for name, value in self.headline.items()},
             "findings": dictionaries(self.findings),
@@ -104,7 +109,8 @@ class Report:
         }
 
     def __str__(self) -> str:
-        lines = [self.verdict] if not self.cut else [self.what_is_missing, self.verdict]
+        lines = [self.what_is_missing] if self.cut else []
+        lines += [self.verdict, str(self.state)]
         for place, found in enumerate(self.findings, start=1):
             lines += _told(place, found)
         return "\n".join(lines)
@@ -119,19 +125,40 @@ class Report:
     @property
     def verdict(self) -> str:
         """One sentence."""
-        if self.healthy and not self.findings:
-            return "healthy: it learns its batch, and no experiment found a fault"
         if not self.findings:
-            return (
-                "it does not learn its batch within the budget, and no experiment tells why:"
-                " cannot tell"
-            )
+            return self._without_findings()
         names = []
         for found in self.findings:
             doubt = "" if found.level == "confirmed" else " (suspected)"
             names.append(f"{found.cause}{doubt}")
         but = "healthy, but " if self.healthy else ""
         return f"{but}found: {', '.join(names)}"
+
+    def _without_findings(self) -> str:
+        """The verdict where no cause is named."""
+        if self.healthy:
+            unknown = " and ".join(self.state.not_judged)
+            so_far = f" (not judged: {unknown})" if unknown else ""
+            return f"healthy: it learns its batch, and no experiment found a fault{so_far}"
+        if self.cut:
+            return "no cause among those that were examined"
+        if not self.passed:
+            return (
+                "it does not learn its batch within the budget, and no experiment tells why:"
+                " cannot tell"
+            )
+        wrong = " and ".join(FAILS[name] for name in self.state.fails)
+        return (
+            f"it learns its batch teacher-forced, but {wrong}, and no experiment tells why: cannot"
+            " tell"
+        )
+
+
+FAILS = {
+    LEARNS: "does not learn",
+    SOUNDS: "is not sound free-running",
+    READS: "does not use its text",
+}
 
 
 def _told(place: int, found: Finding) -> list[str]:

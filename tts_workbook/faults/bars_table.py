@@ -1,6 +1,6 @@
 """Every bar of the diagnosis in one table, found by walking the code.
 
-    python -m tts_workbook.faults.bars_table > docs/BARS.md
+python -m tts_workbook.faults.bars_table > docs/BARS.md
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -23,8 +23,8 @@ HEADINGS: dict[BarKind, str] = {
 }
 INTRODUCTION = """# Bars of the diagnosis
 
-Generated from the code by `python -m tts_workbook.faults.bars_table`; a test holds the two together.
-A number that decides is relative to something measured in the same diagnosis, or is a convention of
+Generated from the code by `python -m tts_workbook.faults.bars_table`; a test holds them together. A
+number that decides is relative to something measured in the same diagnosis, or is a convention of
 the field with its source. What is absolute says why no control can give it.
 """
 
@@ -61,7 +61,7 @@ def _assigned(module: ModuleType) -> list[str]:
     return names
 
 
-def _modules(path: list[str], prefix: str) -> list[str]:
+def _modules(path: Iterable[str], prefix: str) -> list[str]:
     return [found.name for found in pkgutil.walk_packages(path, f"{prefix}.") if not found.ispkg]
 
 

@@ -31,6 +31,7 @@ N_JUDGED = 16  # times that a course is judged
 FALLING = 0.97  # of the value half-way: a curve that ends lower has not come to rest
 AS_IT_IS = "as it is"  # the course without any change
 LONGER = 3  # times the steps that such a curve is given
+LONG_STEPS = 400  # and the least that a gap under self-feeding is given to close
 
 # keys of the changes, seed, times the steps
 CourseKey = tuple[tuple[Hashable, ...], int, int]
@@ -198,6 +199,23 @@ class Lab(OpenSubject):
     def _check_time(self) -> None:
         if self.time_is_up:
             raise TimeIsUp(f"the {self.minutes:g} minutes of --minutes are over")
+
+    @property
+    def long_times(self) -> int:
+        """How many times the steps a course is given where drift under self-feeding, which comes
+        early in any training, is to be told from a defect.
+        """
+        return max(LONGER, math.ceil(LONG_STEPS / self.n_steps))
+
+    @property
+    def longest(self) -> Course:
+        """Of the courses as it is, under the lab's own seed, the one with the most steps."""
+        own = [
+            course
+            for (changes, seed, _), course in self._by_key.items()
+            if not changes and seed == self.seed and course.steps
+        ]
+        return max(own, key=lambda course: course.steps[-1], default=self.course())
 
     @functools.cached_property
     def learns(self) -> bool:

@@ -13,17 +13,20 @@ from benchmarks.planted.architecture import draw_setting
 from tts_core.errors import WorkbookError
 from tts_workbook import Finding, cli, diagnose
 from tts_workbook.diagnosis.diagnosis_report import Report, merged
+from tts_workbook.diagnosis.state import judge_state
 from tts_workbook.diagnosis.triage import triage
 from tts_workbook.faults.cause import AREAS
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab import budget
 from tts_workbook.lab.lab import Lab
+from tts_workbook.measure.headline import Headline
 from tts_workbook.pages.diagnosis_page import diagnosis_page, triage_page
 from tts_workbook.subject.loading import load_subject
 from tts_workbook.subject.subject import SubjectError
 
 N_STEPS = 80
+WELL = judge_state(Headline(1.0, copied=0.3, teacher_forced=0.1, free_running=0.2, text_use=1.5))
 SHORT = budget.Budget("fast", least=N_STEPS, most=N_STEPS, course=1.0, total=1e9)
 
 
@@ -109,10 +112,8 @@ def test_the_strongest_level_counts_and_what_is_explained_is_not_blamed():
     )
     assert [entry.cause for entry in both] == ["loss.padding_included", "generation.exposure_gap"]
     drift = merged([Finding("generation.exposure_gap", "confirmed", "listen")])
-    assert (
-        Report(drift, {}, passed=True, seconds=1.0).healthy
-        and "exposure_gap" in Report(drift, {}, True, 1.0).verdict
-    )
+    drifting = Report(drift, {}, passed=True, seconds=1.0, state=WELL)
+    assert drifting.healthy and "exposure_gap" in drifting.verdict
     assert "cannot tell" in Report((), {}, passed=False, seconds=1.0).verdict
     with pytest.raises(ValueError, match=r"no\.such"):
         Finding("no.such", "confirmed", "x")

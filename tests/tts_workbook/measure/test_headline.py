@@ -20,7 +20,7 @@ def test_the_headline_of_a_preset_in_ln_units_is_what_training_validates_by(libr
     model, batch = opened.build(), opened.batch
     with torch.no_grad():
         model.mel_projection_out.weight.mul_(50.0)  # a fresh model hardly reads
-    found = headline(opened, model)
+    found = headline(opened, model).named()
     constant = best_constant_l1(batch.mel[batch.mel_mask])
     gap = measure_gap(model, batch)
     use = measure_text_use(model, batch, librivox.vocabulary.pause_id)
