@@ -53,7 +53,7 @@ def gather(
     )
 
 
-def duplicate(batch: ClipBatch, k: int) -> ClipBatch:
+def duplicate_clips(batch: ClipBatch, k: int) -> ClipBatch:
     """Every clip k times, the whole batch one after another."""
     copies = gather(batch.clips * k, batch.pad_value, batch.mel.shape[1])
     return copies.to(batch.mel.device)
