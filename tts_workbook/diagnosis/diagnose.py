@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tts_core.errors import WorkbookError
 from tts_workbook.diagnosis.diagnosis_report import Report, merged
-from tts_workbook.diagnosis.state import State, judge_state
+from tts_workbook.diagnosis.subject_state import State, judge_state
 from tts_workbook.faults.cause import AREAS, Cause
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.finding import Finding

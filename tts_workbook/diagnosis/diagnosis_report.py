@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tts_workbook.diagnosis.state import LEARNS, READS, SOUNDS, State
+from tts_workbook.diagnosis.subject_state import LEARNS, READS, SOUNDS, State
 from tts_workbook.faults.cause import Level
 from tts_workbook.faults.finding import Finding, as_json, ranking
 from tts_workbook.faults.registry import CAUSES

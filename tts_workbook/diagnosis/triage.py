@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tts_core.errors import WorkbookError
 from tts_core.model.modes import evaluating
-from tts_workbook.diagnosis.state import State, advice, judge_state
+from tts_workbook.diagnosis.subject_state import State, advice, judge_state
 from tts_workbook.faults.finding import as_json
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.headline import generated, headline

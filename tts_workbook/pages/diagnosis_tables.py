@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tts_workbook.diagnosis.diagnosis_report import Report
-from tts_workbook.diagnosis.state import State, said
+from tts_workbook.diagnosis.subject_state import State, said
 from tts_workbook.faults.finding import LEVELS, Finding
 from tts_workbook.lab.short_run import LEARNT
 from tts_workbook.number_text import format_number

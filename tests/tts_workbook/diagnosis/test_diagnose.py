@@ -13,7 +13,7 @@ from benchmarks.planted.architecture import draw_setting
 from tts_core.errors import WorkbookError
 from tts_workbook import Finding, cli, diagnose
 from tts_workbook.diagnosis.diagnosis_report import Report, merged
-from tts_workbook.diagnosis.state import judge_state
+from tts_workbook.diagnosis.subject_state import judge_state
 from tts_workbook.diagnosis.triage import triage
 from tts_workbook.faults.cause import AREAS
 from tts_workbook.faults.examine import examine

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from tts_workbook.diagnosis.diagnosis_report import Report
-from tts_workbook.diagnosis.state import LEARNS, READS, SOUNDS, State, advice, judge_state
+from tts_workbook.diagnosis.subject_state import LEARNS, READS, SOUNDS, State, advice, judge_state
 from tts_workbook.faults.finding import Finding
 from tts_workbook.measure.headline import Headline
 
