@@ -305,6 +305,7 @@ class Lab(OpenSubject):
             gradient_norm=watched.gradient_norm,
             seconds=time.perf_counter() - started,
             model=model,
+            rates=tuple(watched.rates),
         )
 
     def _changed_model(self, changes: tuple[Change, ...], seed: int) -> nn.Module:

@@ -78,6 +78,8 @@ class Course:
     gradient_norm: float  # as the optimiser sees it, median
     seconds: float
     model: nn.Module = field(repr=False, compare=False)
+    # learning rate of every group, as each optimiser step used it
+    rates: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
 
     @property
     def outcome(self) -> float:
@@ -107,6 +109,7 @@ class WatchedSteps:
         self.ratios: list[float] = []
         self.shares: list[float] = []
         self.norms: list[float] = []
+        self.rates: list[tuple[float, ...]] = []  # of every group, at each step of the optimiser
 
     def __enter__(self) -> WatchedSteps:
         self.handle = self.optimizer.register_step_pre_hook(lambda *_: self._note())
@@ -116,6 +119,7 @@ class WatchedSteps:
         self.handle.remove()
 
     def _note(self) -> None:
+        self.rates.append(tuple(float(group["lr"]) for group in self.optimizer.param_groups))
         if self.looking:
             self.norms.append(
                 tensors_norm(
