@@ -82,6 +82,8 @@ class Subject:
     stop: Callable[[Model, Batch], Tensor] | None = None
     # full inference: (T', M) per clip, own lengths
     infer: Callable[[Model, Batch], Sequence[Tensor]] | None = None
+    # the model that is heard in place of the trained one: an average of its weights
+    judged: Callable[[Model], Model] | None = None
     # module whose output the decoder attends to, if it is not found
     memory: str | None = None
     # parameter or module names that are not trained, on purpose

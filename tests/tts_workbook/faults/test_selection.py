@@ -117,10 +117,12 @@ def test_causes_are_asked_in_the_order_of_their_place_upstream():
         "loss.imbalance",
         "model.dropout_always_on",
         "model.bad_initialisation",
+        "optimizer.schedule",
         "optimizer.weight_decay",
         "optimizer.clip_too_tight",
         "optimizer.lr_too_small",
         "optimizer.lr_too_large",
+        "optimizer.averaged_weights",
     ]
 
 
