@@ -343,6 +343,10 @@ class _Watch:
     def __exit__(self, *_: Any) -> None:
         self.stack.close()
 
+    def __deepcopy__(self, _: Any) -> _Watch:
+        """A train step may copy the model, hooks and all: its average, for instance."""
+        return self
+
     def restore(self) -> None:
         """Weights and buffers as they were at first; gradients stay."""
         with torch.no_grad():

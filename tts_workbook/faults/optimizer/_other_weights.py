@@ -47,7 +47,7 @@ class OtherWeights:
 
     def enter(self, module: nn.Module, *_: Any) -> None:
         is_outermost, is_copy = not self.running, self._is_inner_copy(module)
-        in_a_copy = any(copied for copied, _ in self.running)
+        in_a_copy = any(running[0] for running in self.running)
         taken_out: list[Entry] = []
         self.running.append((is_copy, taken_out))
         if torch.is_grad_enabled() or in_a_copy or not (is_outermost or is_copy):

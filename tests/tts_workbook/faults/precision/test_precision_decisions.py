@@ -76,14 +76,14 @@ FINE, BROKEN = Attempt(True, "", ""), Attempt(False, "scores", "")
         (Attempts(FINE), ("excluded", "", "finite")),
         (Attempts(BROKEN, BROKEN, BROKEN), ("excluded", "scores", "fp32 is not finite either")),
         (Attempts(BROKEN, FINE, FINE), ("confirmed", "scores", "a mask")),
-        (Attempts(BROKEN, BROKEN, FINE), ("suspected", "scores", "not a mask")),
+        (Attempts(BROKEN, BROKEN, FINE), ("excluded", "scores", "not a mask")),
         (
             Attempts(replace(BROKEN, said="RuntimeError: Half and Float"), BROKEN, FINE),
             ("undecided", "scores", "raises"),
         ),
         (
             Attempts(replace(BROKEN, said="RuntimeError: would overflow"), BROKEN, FINE),
-            ("suspected", "scores", "not a mask"),
+            ("excluded", "scores", "not a mask"),
         ),
     ],
 )
