@@ -64,7 +64,7 @@ class OtherWeights:
                     part._parameters[name] = nn.Parameter(trained, requires_grad=False)
 
     def leave(self, *_: Any) -> None:
-        _, taken_out = self.running.pop()
+        taken_out = self.running.pop()[1]
         for part, name, used in taken_out:
             part._parameters[name] = used
 
