@@ -17,7 +17,7 @@ from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.lab import BudgetSpent, Lab, TimeIsUp, TrainingAhead
 from tts_workbook.lab.short_run import LEARNT, Course
 from tts_workbook.measure.headline import Headline, headline
-from tts_workbook.subject.isolation import unchanged_randomness
+from tts_workbook.subject.isolation import unchanged_randomness, uncompiled
 from tts_workbook.subject.subject import Subject, check_subject
 
 INTERRUPTED = "interrupted"
@@ -83,7 +83,7 @@ def investigate(
     """
     started = time.perf_counter()
     wanted = list(CAUSES.values()) if causes is None else list(causes)
-    with unchanged_randomness(lab.seed):
+    with unchanged_randomness(lab.seed), uncompiled():
         check_subject(lab.subject)
         examined = examine_all(lab, wanted, on_progress)
         passed, found = _judge(lab, examined.cut)
