@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tts_core.model.modes import evaluating
 from tts_workbook.measure.anatomy import find_history, with_frames_changed
 from tts_workbook.subject.isolation import mapped, tensors_in, unchanged_randomness, without_dropout
-from tts_workbook.subject.module_calls import Call, outputs_changed, text_embeddings, with_noise
+from tts_workbook.subject.module_calls import text_embeddings
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.subject import Batch, supplied
 
@@ -251,9 +251,7 @@ def _moved(own: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, 
     return found
 
 
-def _training_rows(
-    opened: OpenSubject, name: str, model: nn.Module, ids: Tensor
-) -> TextIds | None:
+def _training_rows(opened: OpenSubject, name: str, model: nn.Module, ids: Tensor) -> TextIds | None:
     n_clips = len(opened.target)
     if ids.ndim == 1 and n_clips == 1:
         ids = ids[None]

@@ -6,6 +6,7 @@ N text positions or frames.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import torch
@@ -86,19 +87,16 @@ def _place(found: NonFinite) -> dict[str, float | str]:
 
 
 def propose(lab: Lab) -> Iterable[Suspect]:
-    """Fields that hold values far from the rest of the same field, held at the edge of that rest."""
+    """Fields that hold values far from the rest of the same field, held at its edge."""
     for name, (low, high), share in far_fields(lab):
-        yield Suspect(
-            CAUSE.id,
-            Change(
-                "values_held",
-                (name,),
-                "values of {} held within reach of the others".format,
-                batch=lambda batch, name=name, low=low, high=high: _held(batch, name, low, high),
-            ),
-            {"share of values far from the others": share},
-            name,
+        change = Change(
+            "values_held",
+            (name,),
+            "values of {} held within reach of the others".format,
+            batch=functools.partial(_held, name=name, low=low, high=high),
         )
+        evidence = {"share of values far from the others": share}
+        yield Suspect(CAUSE.id, change, evidence, name)
 
 
 def far_fields(lab: Lab) -> list[tuple[str, tuple[float, float], float]]:
