@@ -10,10 +10,10 @@ from tts_workbook.faults.loss import (
     padding_included,
     wrong_reduction,
 )
-from tts_workbook.faults.loss._identity import UNKNOWN, Identity, TermValues
+from tts_workbook.faults.loss._identity import UNKNOWN, Identity, TermValues, Trained
 from tts_workbook.faults.loss._terms import Part, TermNorms
 from tts_workbook.faults.loss.logged_not_optimised import Deaf, Harm, StepParts
-from tts_workbook.faults.loss.padding_included import PaddedLosses
+from tts_workbook.faults.loss.padding_included import Change, PaddedLosses
 
 L1 = TermValues(own=1.2, target=1e-8, disorder=0.8, rebinned=0.9, level=1.0)
 # every frame against every frame
@@ -26,6 +26,12 @@ DEAF = TermValues(own=0.7, target=0.7, disorder=0.7, rebinned=0.7, level=0.7)
 ELSEWHERE = TermValues(own=3.1, target=3.0, disorder=3.05, rebinned=3.1, level=2.0)
 
 
+# a likelihood with a learnt width, and a mean over padding too: least at the target, not zero there
+OFFSET = TermValues(own=1.9, target=0.7, disorder=1.5, rebinned=1.6, level=1.7, clips=1.5)
+# every clip against every clip
+CLIPS = TermValues(own=1.1, target=0.5, disorder=0.9, rebinned=0.9, level=1.0, clips=0.5)
+
+
 def said(values, broken="", about="the target"):
     return Identity(True, {"mel": values}, ("mel",), broken, 1e-8, None, about)
 
@@ -36,6 +42,8 @@ def said(values, broken="", about="the target"):
         (UNKNOWN, ("undecided", "", "not reached")),
         (said(L1), ("excluded", "", "a distance")),
         (said(BROADCAST, "mel"), ("confirmed", "losses['mel']", "no distance")),
+        (said(CLIPS, "mel"), ("confirmed", "losses['mel']", "no distance")),
+        (said(OFFSET, "mel"), ("excluded", "losses['mel']", "a distance and a constant")),
         (said(UPHILL, "mel", "its opposite"), ("undecided", "losses['mel']", "its opposite")),
         (
             said(ELSEWHERE, "mel", "something else"),
@@ -59,7 +67,21 @@ def test_nothing_that_hears_the_prediction_says_nothing():
     [(L1, False), (BROADCAST, True), (AVERAGED, True), (UPHILL, True), (ELSEWHERE, True)],
 )
 def test_which_terms_are_no_distance(values, broken):
-    assert (values.not_smallest_at_target or values.blind) == broken
+    assert (values.offset or values.blind) == broken
+
+
+@pytest.mark.parametrize(
+    "own, target, elsewhere",
+    [
+        (0.1, 3.0, True),
+        (0.7, 0.846, False),
+        # a likelihood that may be negative, and falls with its width
+        (-1.0, -1.2, False),
+        (-3.0, -1.2, True),
+    ],
+)
+def test_training_that_leaves_the_target_behind(own, target, elsewhere):
+    assert Trained(own, target).elsewhere == elsewhere
 
 
 @pytest.mark.parametrize("values", [BROADCAST, AVERAGED])
@@ -70,7 +92,7 @@ def test_rounding_decides_nothing(values, size, sign):
     bits make of it a loss that falls away from its target.
     """
     off = replace(values, disorder=values.target + sign * size)
-    assert (off.not_smallest_at_target or off.blind) and not off.falls_away(rounding=0.0)
+    assert (off.offset or off.blind) and not off.falls_away(rounding=0.0)
 
 
 def test_a_fall_is_told_from_rounding_by_the_measured_one_too():
@@ -216,24 +238,53 @@ def test_a_term_is_meant_to_be_optimised_by_its_weight_or_its_name():
 # --- padding --------------------------------------------------------------------------------------
 
 
+def changes(**terms):
+    return {name: Change(change) for name, change in terms.items()}
+
+
 @pytest.mark.parametrize(
     "numbers, expected",
     [
         (PaddedLosses(8, True, {}, None), ("undecided", "", "prediction moves", 0.0)),
         (
-            PaddedLosses(8, False, {"mel": 0.009, "total": 0.009}, said(L1)),
+            PaddedLosses(8, True, changes(mel=0.001), said(L1)),
+            ("undecided", "", "only the mel could be asked", 0.001),
+        ),
+        (
+            PaddedLosses(8, True, changes(mel=-0.4), said(L1)),
+            ("confirmed", "losses['mel']", "changes", 0.4),
+        ),
+        (
+            PaddedLosses(8, False, changes(mel=0.009, total=0.009), said(L1)),
             ("excluded", "", "stays", 0.009),
         ),
         (
-            PaddedLosses(8, False, {"mel": -0.3, "total": -0.2}, said(L1)),
+            PaddedLosses(8, False, changes(mel=-0.3, total=-0.2), said(L1)),
             ("confirmed", "losses['mel']", "changes", 0.3),
         ),
         (
-            PaddedLosses(8, False, {"mel": -3.0, "total": -2.0}, UNKNOWN),
+            PaddedLosses(8, False, changes(mel=-3.0, total=-2.0), UNKNOWN),
             ("confirmed", "losses['mel']", "changes", 1.0),
         ),
+        # losses that draw noise, of the padded shape too
         (
-            PaddedLosses(8, False, {"mel": 0.3}, said(UPHILL, "mel", "its opposite")),
+            PaddedLosses(8, False, {"flow": Change(0.08, noise=0.02)}, UNKNOWN, True),
+            ("excluded", "", "stays", 0.08),
+        ),
+        (
+            PaddedLosses(8, False, {"flow": Change(0.3, noise=0.02)}, UNKNOWN, True),
+            ("confirmed", "losses['flow']", "changes", 0.3),
+        ),
+        (
+            PaddedLosses(8, False, {"mel": Change(0.02, rounding=3e-3)}, said(L1)),
+            ("excluded", "", "stays", 0.02),
+        ),
+        (
+            PaddedLosses(8, False, changes(mel=float("nan")), said(L1)),
+            ("undecided", "", "not finite", 0.0),
+        ),
+        (
+            PaddedLosses(8, False, changes(mel=0.3), said(UPHILL, "mel", "its opposite")),
             ("undecided", "", "not about the target", 0.3),
         ),
     ],
