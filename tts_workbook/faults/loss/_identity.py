@@ -1,6 +1,7 @@
 """What the loss says of the target itself, and of what is not the target: is it about the target?
 
-The model is made to predict the target, its frames, bins or clips in disorder, and a wrong level. Nothing here is a cause: loss.wrong_reduction, loss.logged_not_optimised and
+The model is made to predict the target, its frames, bins or clips in disorder, and a wrong
+level. Nothing here is a cause: loss.wrong_reduction, loss.logged_not_optimised and
 loss.padding_included ask it, and so does the selection of paired runs.
 
 Shapes: B batch, T frames, M mel bins.
@@ -25,7 +26,7 @@ from tts_workbook.subject.tensor_math import tensors_norm
 
 SAME = Bar(
     1e-3,
-    control="of the term's own value: what bf16 autocast and another order of summation may do to it",
+    control="of the term's own value: what bf16 autocast and another order of summation may do",
 )
 FLOORS = Bar(10.0, control="times what weights that are off by a rounding do to the same value")
 IDENTITY_SHARE = Bar(
@@ -35,8 +36,8 @@ IDENTITY_SHARE = Bar(
 )
 BLIND_SHARE = Bar(
     0.02,
-    control="of what a level off by one deviation costs: frames, bins or clips in disorder that cost"
-    " less are not seen",
+    control="of what a level off by one deviation costs: frames, bins or clips in disorder that"
+    " cost less are not seen",
 )
 OTHER_TARGET = Bar(
     0.5,

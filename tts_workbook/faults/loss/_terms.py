@@ -14,7 +14,12 @@ from torch import Tensor
 from tts_workbook.faults.bars import Bar
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.optimizer_parity import nudged
-from tts_workbook.measure.term_gradients import gradient_weights, span, term_gradients, value_weights
+from tts_workbook.measure.term_gradients import (
+    gradient_weights,
+    span,
+    term_gradients,
+    value_weights,
+)
 from tts_workbook.subject.opened import once_per_subject
 from tts_workbook.subject.tensor_math import Named, factor, tensors_norm
 from tts_workbook.subject.training_step import all_parameters

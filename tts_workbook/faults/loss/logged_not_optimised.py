@@ -37,7 +37,7 @@ UNSHOWN_SHARE = Bar(
 )
 FLOORS = Bar(
     10.0,
-    control="times what weights that are off by a rounding do to the same weight, or the same share",
+    control="times what weights that are off by a rounding do to the same weight or share",
 )
 RESOLVED = Bar(
     1e-3,
@@ -133,8 +133,8 @@ def decide(numbers: TermNorms) -> Decision | None:
 
 
 LIST_IT = (
-    "is this meant? list the rest of `total` in Subject.losses under a name of its own, so that each"
-    " part can be judged"
+    "is this meant? list the rest of `total` in Subject.losses under a name of its own, so that"
+    " each part can be judged"
 )
 
 

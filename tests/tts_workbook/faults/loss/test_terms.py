@@ -1,7 +1,6 @@
 """loss.detached and loss.logged_not_optimised: what is shown is what is optimised."""
 
 import pytest
-
 from torch import nn
 
 from tests.tts_workbook.diagnosis.tiny_speaker import Speaker, blamed, findings, speaker_lab
