@@ -22,8 +22,8 @@ LOWER = Bar(
 )
 LOADED = Bar(
     0.25,
-    control="of the trained elements: the share that two fresh models have from the file, from which"
-    " on the others are missed; a caller that loads later has none",
+    control="of the trained elements: the share that two fresh models have from the file, from"
+    " which on the others are missed; a caller that loads later has none",
 )
 
 
