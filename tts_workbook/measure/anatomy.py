@@ -231,8 +231,15 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
 
 
+def _holds_frames(tensor: Tensor, n_bins: int) -> bool:
+    """Whether one of its sizes is the bins, or the last one those of several frames."""
+    return n_bins in tensor.shape[1:] or (tensor.ndim > 1 and tensor.shape[-1] % n_bins == 0)
+
+
 def find_output(opened: OpenSubject, model: nn.Module, calls: list[Call], field: str) -> str:
-    """The last leaf module with parameters and M outputs whose output moves the prediction."""
+    """The last leaf module with parameters and M outputs, or r times M, whose output moves the
+    prediction.
+    """
     modules = dict(model.named_modules())
     n_bins = opened.target.shape[2]
     before = opened.predict(model, field=field)
@@ -240,7 +247,7 @@ def find_output(opened: OpenSubject, model: nn.Module, calls: list[Call], field:
         module = modules.get(call.name)
         if module is None or not _is_leaf(module) or not any(True for _ in module.parameters()):
             continue
-        if not any(n_bins in tensor.shape[1:] for tensor in call.outputs):
+        if not any(_holds_frames(tensor, n_bins) for tensor in call.outputs):
             continue
         with output_changed(module, lambda tensor: tensor + 1.0):
             if float(movement(opened.predict(model, field=field), before, opened).max()) > MOVED:

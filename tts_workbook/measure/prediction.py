@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tts_core.model.modes import evaluating
 from tts_workbook.measure.anatomy import anatomy
@@ -170,7 +171,25 @@ def _part(shift: Tensor, shapes: list[torch.Size], call: int) -> Tensor | None:
             row = row.transpose(1, 2) if flipped else row
             if row.shape == shape:
                 return row
-    # one frame after another
-    if len(shapes) == n_frames and shape[0] == n_clips and shape.numel() == n_clips * n_bins:
-        return shift[:, call].reshape(shape)
-    return None
+    return _part_of_steps(shift, shapes, call)
+
+
+def _part_of_steps(shift: Tensor, shapes: list[torch.Size], call: int) -> Tensor | None:
+    """What belongs to a layer that gives r frames at once, r = 1 too: all steps in one call, (B, S,
+    r M), or one step after another, B rows of r M. Frames behind the last are not asked for.
+    """
+    shape, (n_clips, n_frames, n_bins) = shapes[call], shift.shape
+    n_steps = len(shapes)
+    if n_steps == 1:
+        if len(shape) != 3 or shape[0] != n_clips or shape[2] % n_bins:
+            return None
+        n_steps = shape[1]
+    per_step = -(-n_frames // n_steps)
+    if (n_steps - 1) * per_step >= n_frames:
+        return None  # a step beyond the last frame
+    behind = n_steps * per_step - n_frames
+    steps = F.pad(shift, (0, 0, 0, behind)).reshape(n_clips, n_steps, per_step * n_bins)
+    if len(shapes) == 1:
+        return steps if steps.shape == shape else None
+    rows = steps[:, call]
+    return rows.reshape(shape) if shape[0] == n_clips and shape.numel() == rows.numel() else None

@@ -63,11 +63,11 @@ def gradient_weights(opened: OpenSubject) -> GradientWeights:
     finite = math.isfinite(whole) and all(math.isfinite(size) for size in sizes.values())
     if not alive or not finite or whole == 0:
         return GradientWeights({}, 0.0)
-    found, unshown = _span(total, [gradients[name] for name in alive])
+    found, unshown = span(total, [gradients[name] for name in alive])
     return GradientWeights(dict(zip(alive, found, strict=True)), unshown)
 
 
-def _span(total: Named, parts: list[Named]) -> tuple[list[float], float]:
+def span(total: Named, parts: list[Named]) -> tuple[list[float], float]:
     """Least-squares weights of the parts in `total`, and the squared share of `total` that they
     leave unexplained; all finite.
     """
