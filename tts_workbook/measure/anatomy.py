@@ -182,6 +182,8 @@ class Anatomy:
     # every module of the decoder that takes the memory in, the outermost first
     takers: tuple[Taker, ...]
     history_in: tuple[str, ...]  # first modules that the history enters
+    # depend on the history and not on the text: a pre-net
+    history_side: tuple[str, ...]
     # of `OpenSubject.fields`: last module with parameters that moves the prediction; empty if none
     outputs: Mapping[str, str]
     histories: tuple[History, ...]
@@ -242,6 +244,7 @@ def anatomy(opened: OpenSubject) -> Anatomy:
         memory_calls=tuple(index for index, call in enumerate(calls) if call.name == memory),
         takers=takers,
         history_in=_history_in(model, calls, mel_side),
+        history_side=tuple(sorted(hears - {calls[index].name for index in by_text})),
         outputs={field: find_output(opened, model, calls, field) for field in opened.fields},
         histories=tuple(histories),
         calls=tuple(calls),

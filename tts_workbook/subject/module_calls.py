@@ -186,7 +186,9 @@ def with_noise(tensor: Tensor, seed: int, where: Tensor | None = None) -> Tensor
     """`tensor` plus seeded noise of its own size; `where` (a mask that broadcasts) keeps it to some
     places.
     """
-    noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed))
+    # no draw of the model's: noise that is held still takes no count of it
+    with torch._C.DisableTorchFunction():
+        noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed))
     noise = noise.to(tensor.device)
     if where is not None:
         noise = noise * where.to(noise)
