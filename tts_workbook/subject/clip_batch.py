@@ -65,6 +65,15 @@ def pad(batch: ClipBatch, n: int) -> ClipBatch:
     return padded.to(batch.mel.device)
 
 
+def pad_text(batch: ClipBatch, n: int) -> ClipBatch:
+    """The same clips with n more padded phonemes, of no frames."""
+    return replace(
+        batch,
+        phonemes=pad_tensor(batch.phonemes, (0, n)),
+        durations=pad_tensor(batch.durations, (0, n)),
+    )
+
+
 def trim(batch: ClipBatch, first: int, last: int) -> ClipBatch:
     """The same clips without their first and last frames; phonemes that lose all of their frames go
     too.

@@ -94,6 +94,7 @@ class ClipData:
             ),
             duplicate=clip_batch.duplicate_clips,
             pad=clip_batch.pad,
+            pad_text=clip_batch.pad_text,
             trim=clip_batch.trim,
             shuffle_text=clip_batch.shuffle_text,
             durations=clip_batch.durations,

@@ -62,6 +62,8 @@ class Subject:
     duplicate: Callable[[Batch, int], Batch] | None = None  # every clip k times
     # the same clips with n more padded frames
     pad: Callable[[Batch, int], Batch] | None = None
+    # the same clips with n more padded text positions (and durations of 0 for them)
+    pad_text: Callable[[Batch, int], Batch] | None = None
     # the same clips without their first a and last b frames
     trim: Callable[[Batch, int, int], Batch] | None = None
     # phonemes permuted, the rest kept

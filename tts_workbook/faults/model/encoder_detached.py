@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.lab.lab import Lab
-from tts_workbook.measure.anatomy import MOVED, anatomy, movement
+from tts_workbook.measure.anatomy import anatomy, movement, rounding
 from tts_workbook.measure.term_gradients import declared
 from tts_workbook.subject.isolation import without_dropout
 
@@ -69,7 +69,7 @@ def _moves(lab: Lab, model: nn.Module, parameter: nn.Parameter, before: Tensor) 
         parameter.add_((noise.to(old.device) * size).to(old.dtype))
         after = lab.predict(model, field="mel")
         parameter.copy_(old)
-    return float(movement(before, after, lab).max()) > MOVED
+    return float(movement(before, after, lab).max()) > rounding(lab).moved
 
 
 def decide(numbers: SilentParameters) -> Decision | None:

@@ -13,7 +13,7 @@ from tts_workbook.faults.selection import paired
 from tts_workbook.faults.suspect import Suspect
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Change
-from tts_workbook.measure.anatomy import MOVED, anatomy, movement, with_frames_changed
+from tts_workbook.measure.anatomy import anatomy, movement, rounding, with_frames_changed
 from tts_workbook.subject.isolation import without_dropout
 from tts_workbook.subject.module_calls import (
     Call,
@@ -64,6 +64,7 @@ class Order:
     text: TextOrder | None
     history: HistoryOrder | None
     history_in: str  # the first module that the history enters
+    rounding: float  # what a rounding of the weights does to a prediction, times its margin
 
 
 def measure(lab: Lab) -> Order:
@@ -71,7 +72,7 @@ def measure(lab: Lab) -> Order:
     anything notice?
     """
     first = (anatomy(lab).history_in or ("decoder",))[0]
-    return Order(text_order(lab), history_order(lab), first)
+    return Order(text_order(lab), history_order(lab), first, rounding(lab).moved)
 
 
 def text_order(lab: Lab) -> TextOrder | None:
@@ -115,7 +116,7 @@ def text_order(lab: Lab) -> TextOrder | None:
 def _is_heard(lab: Lab, model: nn.Module, module: nn.Module, own: Tensor) -> bool:
     """Whether the prediction moves when what `module` gives is disturbed."""
     with without_dropout(model), output_changed(module, lambda tensor: with_noise(tensor, 6)):
-        return float(movement(own, lab.predict(model), lab).max()) > MOVED
+        return float(movement(own, lab.predict(model), lab).max()) > rounding(lab).moved
 
 
 def _has_places(call: Call, n_places: int, n_clips: int) -> bool:
@@ -170,7 +171,7 @@ def decide(numbers: Order) -> Decision | None:
     text, history = numbers.text, numbers.history
     if text is not None and text.noticed < EQUIVARIANT and text.mixed > MIXED:
         return Decision("confirmed", text.where, 0.7, "text without order")
-    if history is not None and history.noticed < MOVED and history.mattered > 10 * MOVED:
+    if history is not None and history.noticed < numbers.rounding < history.mattered / MATTERED:
         return Decision("confirmed", numbers.history_in, 0.7, "history without order")
     if text is None and history is None:
         return None

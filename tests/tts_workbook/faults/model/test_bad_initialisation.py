@@ -16,7 +16,7 @@ from tests.tts_workbook.diagnosis.tiny_speaker import (
     with_parts,
 )
 from tests.tts_workbook.faults.judged import JUDGES, confirmed, sgd_at, suspects_of
-from tts_workbook.faults.model._hearing import Hearing
+from tts_workbook.faults.model._hearing import Hearing, Move
 from tts_workbook.faults.model.bad_initialisation import decide
 
 
@@ -78,14 +78,23 @@ def test_default_weights_are_never_suspected(fields, cause):
     confirmed(bench, cause)
 
 
+DEAF, HEARING = Move(0.0, 1e-7), Move(0.5, 1e-7)
+
+
 @pytest.mark.parametrize(
     "numbers, wanted",
     [
-        (Hearing(0.0, 0.0, 0.5, "encoder.0"), ("confirmed", "encoder.0", "heard again")),
-        (Hearing(0.0, 0.0, 5e-3, "encoder.0"), None),  # hardly heard after all
-        (Hearing(0.0, 0.0), None),  # no weight is of odd size
-        (Hearing(0.0, 0.5), None),
-        (Hearing(0.5, 0.0), None),
+        (
+            Hearing(DEAF, DEAF, redrawn=0.5, oddest="encoder.0"),
+            ("confirmed", "encoder.0", "heard again"),
+        ),
+        # hardly heard after all
+        (Hearing(DEAF, DEAF, redrawn=5e-6, oddest="encoder.0"), None),
+        # training moves no weight: what starts at zero may be meant
+        (Hearing(DEAF, DEAF, updated=False, redrawn=0.5, oddest="encoder.0"), None),
+        (Hearing(DEAF, DEAF), None),  # no weight is of odd size
+        (Hearing(DEAF, HEARING), None),
+        (Hearing(HEARING, DEAF), None),
         (None, None),  # nothing reads text, or the prediction is not finite
     ],
 )
