@@ -16,6 +16,7 @@ from torch import Tensor
 from tts_core.speech.dataset import Clip
 from tts_workbook.subject.own_clips import with_prosody
 
+
 def prosody_clips(clips: Sequence[Clip]) -> list[Clip]:
     """The clips with log pitch and energy of each phoneme, standardised over all of them."""
     pitch = standardised([per_phoneme(clip, log_pitch(clip)) for clip in clips])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,11 @@ from torch import Tensor
 
 from tts_core.speech.alignment import uniform_durations
 from tts_core.speech.dataset import Clip
-from tts_workbook.subject import clip_batch
-from tts_workbook.subject.clip_batch import ClipBatch
+from tts_workbook.subject.clip_batch import ClipBatch, ProsodyClip
 from tts_workbook.subject.clip_data import ClipData, Parts
 from tts_workbook.subject.subject import SubjectError
 
 Audio = Sequence[tuple[np.ndarray, int]]  # (samples, Hz) of each clip
-
-
-@dataclass(frozen=True)
-class ProsodyClip(Clip):
-    """A clip with what a FastSpeech 2 is told beside its text, in the units it is trained with."""
-
-    pitch: np.ndarray  # (N,) float32, one value for each phoneme
-    energy: np.ndarray  # (N,) float32, one value for each phoneme
 
 
 def own_clips(
@@ -97,26 +87,11 @@ def with_prosody(
 def prosody(batch: ClipBatch) -> tuple[Tensor, Tensor]:
     """Pitch and energy (B, N, 1) of a batch of ProsodyClips, 0 in the padding."""
     told = []
-    for name in ("pitch", "energy"):
+    for name in ProsodyClip.TOLD:
         rows = [torch.from_numpy(getattr(clip, name)) for clip in batch.clips]
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         told.append(padded[..., None].to(batch.mel.device))
     return told[0], told[1]
-
-
-def trim_with_prosody(batch: ClipBatch, first: int, last: int) -> ClipBatch:
-    """`clip_batch.trim` for ProsodyClips: a phoneme that loses all of its frames takes its pitch
-    and energy with it.
-    """
-    trimmed = []
-    for clip in batch.clips:
-        ends = clip.durations.cumsum()
-        starts = ends - clip.durations
-        kept = (ends > first) & (starts < len(clip.mel) - last) & (clip.durations > 0)
-        short = clip_batch.trim_clip(clip, first, last)
-        fields: dict[str, Any] = {name: getattr(clip, name)[kept] for name in ("pitch", "energy")}
-        trimmed.append(replace(short, **fields))
-    return clip_batch.gather(trimmed, batch.pad_value).to(batch.mel.device)
 
 
 def own_data(clips: Sequence[Clip], batch_size: int | None = None) -> ClipData:

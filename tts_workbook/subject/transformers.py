@@ -33,7 +33,6 @@ from tts_workbook.subject.own_clips import (
     own_clips,
     own_data,
     prosody,
-    trim_with_prosody,
     with_prosody,
 )
 from tts_workbook.subject.subject import Subject
@@ -75,6 +74,7 @@ class SpeechT5:
     data: ClipData
     speaker: Tensor | None = None  # (S,); None: ones
     mel_loss: MelLoss | None = None  # None: the library's own total is optimised
+    stops: Callable[[ClipBatch], Tensor] | None = None  # (B, T) where to stop; None: at the end
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext  # around the forward pass
 
     def text(self, model: Any, batch: ClipBatch) -> dict[str, Tensor]:
@@ -108,14 +108,16 @@ class SpeechT5:
         valid = batch.mel_mask
         terms = _mel_terms(self.mel_loss or mean_l1, self.data, batch, mel, frames)
         logits = within(logits, batch).float()
-        terms["stop"] = criterion.bce_criterion(logits[valid], last_frames(batch)[valid])
+        stops = (self.stops or last_frames)(batch)
+        terms["stop"] = criterion.bce_criterion(logits[valid], stops[valid])
         if model.config.use_guided_attention_loss:
             heads = model.config.guided_attention_loss_num_heads
             attention = torch.cat([layer[:, :heads] for layer in output.cross_attentions], dim=1)
             r = model.config.reduction_factor
             steps = self.labels(model, batch)[:, r - 1 :: r, 0] != IGNORED
             terms["guided"] = criterion.attn_criterion(attention, batch.phoneme_mask, steps)
-        return _with_total(terms, output.loss if self.mel_loss is None else None)
+        replaced = self.mel_loss or self.stops
+        return _with_total(terms, None if replaced else output.loss)
 
     def criterion(self, model: Any) -> Any:
         """The library's loss."""
@@ -256,7 +258,7 @@ class FastSpeech2Conformer:
         }
         for name, (guess, truth) in predicted.items():
             terms[name] = F.mse_loss(guess[valid].float(), truth[valid])
-        return _with_total(terms, output.loss if self.mel_loss is None else None)
+        return _with_total(terms, None if self.mel_loss else output.loss)
 
     def predict_mel(self, model: Any, batch: ClipBatch) -> Tensor:
         return self.forward(model, batch)[1][1]
@@ -294,7 +296,6 @@ class FastSpeech2Conformer:
 
     def subject(self, build_model: Callable[[], nn.Module], make_optimizer: Optimizer) -> Subject:
         """All of it together."""
-        fields = {**self.data.fields(), "trim": trim_with_prosody}
         return Subject(
             build_model=build_model,
             losses=self.losses,
@@ -304,7 +305,7 @@ class FastSpeech2Conformer:
             predict_frames=self.predict_frames,
             generate=self.generate,
             infer=self.infer,
-            **fields,
+            **self.data.fields(),
         )
 
 
