@@ -32,8 +32,9 @@ from benchmarks.planted.speecht5_twin import build
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.subject.clip_batch import ClipBatch
 from tts_workbook.subject.clip_data import clipped_step
+from tts_workbook.subject.own_clips import last_frames
 from tts_workbook.subject.subject import Subject
-from tts_workbook.subject.transformers import IGNORED, SpeechT5, last_frames
+from tts_workbook.subject.transformers import IGNORED, SpeechT5
 
 Finish = Callable[[Any], nn.Module]
 Change = Callable[[dict[str, Any]], None]

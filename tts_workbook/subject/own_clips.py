@@ -7,21 +7,23 @@ it unless audio is given; what was not given is left out of the Subject.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tts_core.speech.alignment import uniform_durations
 from tts_core.speech.dataset import Clip
 from tts_workbook.subject.clip_batch import ClipBatch, ProsodyClip
 from tts_workbook.subject.clip_data import ClipData, Parts
-from tts_workbook.subject.subject import SubjectError
+from tts_workbook.subject.subject import Subject, SubjectError
 
 Audio = Sequence[tuple[np.ndarray, int]]  # (samples, Hz) of each clip
+Optimizer = Callable[[nn.Module], torch.optim.Optimizer]
 
 
 def own_clips(
@@ -99,3 +101,32 @@ def own_data(clips: Sequence[Clip], batch_size: int | None = None) -> ClipData:
     n_bins = clips[0].mel.shape[1]
     plain = Parts(statistics=lambda mels: (torch.zeros(n_bins), torch.ones(n_bins)))
     return ClipData.of(clips, batch_size or len(clips), seed=0, parts=plain)
+
+
+def adamw(lr: float = 1e-3) -> Optimizer:
+    """AdamW over all that is trained."""
+
+    def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return torch.optim.AdamW(trained, lr=lr)
+
+    return make_optimizer
+
+
+def last_frames(batch: ClipBatch) -> Tensor:
+    """(B, T) 1 at each clip's last frame."""
+    positions = torch.arange(batch.mel.shape[1], device=batch.mel.device)
+    return (positions == batch.mel_lengths[:, None] - 1).float()
+
+
+def supplied_alone(
+    subject: Subject, device: str, checkpoint: Any, *, durations: bool, audio: bool
+) -> Subject:
+    """The subject on `device`, without the fields that nothing was given for."""
+    missing = ["features", "vocode", "symbols"]
+    if not durations:
+        missing.append("durations")
+    if not audio:
+        missing.append("audio")
+    absent: dict[str, Any] = dict.fromkeys(missing)
+    return replace(subject, batch=subject.batch.to(device), checkpoint=checkpoint, **absent)

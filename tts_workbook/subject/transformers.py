@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,9 +30,13 @@ from tts_workbook.subject.clip_batch import ClipBatch, split
 from tts_workbook.subject.clip_data import ClipData, MelLoss, clipped_step, mean_l1
 from tts_workbook.subject.own_clips import (
     Audio,
+    Optimizer,
+    adamw,
+    last_frames,
     own_clips,
     own_data,
     prosody,
+    supplied_alone,
     with_prosody,
 )
 from tts_workbook.subject.subject import Subject
@@ -40,7 +44,6 @@ from tts_workbook.subject.subject import Subject
 IGNORED = -100.0  # what the library's losses leave out
 LONGEST = 3  # full inference ends after this many times the clip
 
-Optimizer = Callable[[nn.Module], torch.optim.Optimizer]
 Terms = dict[str, Tensor]
 
 
@@ -64,7 +67,7 @@ def speecht5(
     build_model, checkpoint = _models(model, "SpeechT5ForTextToSpeech", device)
     data = own_data(own_clips(ids, mel, audio=audio))
     subject = SpeechT5(data, speaker).subject(build_model, make_optimizer or adamw())
-    return _supplied(subject, device, checkpoint, durations=False, audio=audio is not None)
+    return supplied_alone(subject, device, checkpoint, durations=False, audio=audio is not None)
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ def fastspeech2_conformer(
     clips = with_prosody(own_clips(ids, mel, durations, audio), pitch, energy)
     adapter = FastSpeech2Conformer(own_data(clips))
     subject = adapter.subject(build_model, make_optimizer or adamw())
-    return _supplied(subject, device, checkpoint, durations=True, audio=audio is not None)
+    return supplied_alone(subject, device, checkpoint, durations=True, audio=audio is not None)
 
 
 @dataclass(frozen=True)
@@ -324,22 +327,6 @@ def library() -> Any:
     return transformers
 
 
-def adamw(lr: float = 1e-3) -> Optimizer:
-    """AdamW over all that is trained."""
-
-    def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return torch.optim.AdamW(trained, lr=lr)
-
-    return make_optimizer
-
-
-def last_frames(batch: ClipBatch) -> Tensor:
-    """(B, T) 1 at each clip's last frame."""
-    positions = torch.arange(batch.mel.shape[1], device=batch.mel.device)
-    return (positions == batch.mel_lengths[:, None] - 1).float()
-
-
 def within(rows: Tensor, batch: ClipBatch) -> Tensor:
     """(B, T' >= T, ...) -> (B, T, ...): without what the last decoder step says too much."""
     return rows[:, : batch.mel.shape[1]]
@@ -421,16 +408,3 @@ def _models(model: Any, kind: str, device: str) -> tuple[Callable[[], nn.Module]
     cls = type(model) if given else made
     checkpoint = dict(model.state_dict()) if given else None
     return lambda: cls(config).to(device).train(), checkpoint
-
-
-def _supplied(
-    subject: Subject, device: str, checkpoint: Any, *, durations: bool, audio: bool
-) -> Subject:
-    """The subject on `device`, without the fields that nothing was given for."""
-    missing = ["features", "vocode", "symbols"]
-    if not durations:
-        missing.append("durations")
-    if not audio:
-        missing.append("audio")
-    absent: dict[str, Any] = dict.fromkeys(missing)
-    return replace(subject, batch=subject.batch.to(device), checkpoint=checkpoint, **absent)
