@@ -5,6 +5,7 @@ them is what it says.
 import builtins
 import dataclasses
 import functools
+import re
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from benchmarks.planted.architecture import draw_setting
 from benchmarks.planted.prosody import prosody_clips
+from tests.conftest import ROOT
 from tts_core.errors import WorkbookError
 from tts_core.model.modes import evaluating
 from tts_workbook.subject.clip_batch import gather, split
@@ -383,3 +385,28 @@ def test_a_missing_library_is_told_with_the_extra(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(WorkbookError, match=r"pip install '\.\[transformers\]'"):
         library()
+
+
+def test_the_page_shows_what_runs():
+    """The blocks of docs/SUBJECTS.md, on the clips of these tests."""
+    page = (ROOT / "docs" / "SUBJECTS.md").read_text("utf-8")
+    lines, more = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    spoken = clips()
+    given = {
+        "ids": [torch.from_numpy(clip.phoneme_ids) for clip in spoken],
+        "mel": [clip.mel for clip in spoken],
+        "durations": [torch.from_numpy(clip.durations) for clip in spoken],
+        "pitch": [torch.from_numpy(clip.pitch) for clip in spoken],
+        "energy": [torch.from_numpy(clip.energy) for clip in spoken],
+    }
+    configs = [None, library().SpeechT5Config(**SPEECHT5), None]
+    configs[2] = library().FastSpeech2ConformerConfig(**CONFORMER)
+    imports, one_lines = lines.split("\n\n")
+    for config, line in zip(configs, one_lines.strip().splitlines(), strict=True):
+        shown = {**given, "config": config}
+        exec(f"{imports}\n{line}", shown)
+        assert shown["subject"].predict_frames is not None
+    shown = {"subject": tacotron2(TACOTRON, given["ids"], given["mel"]), "my_vocoder": len}
+    exec(more, shown)
+    check_subject(shown["subject"])
+    assert shown["subject"].vocode is len and shown["subject"].memory == "encoder"
