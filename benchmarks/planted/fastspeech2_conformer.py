@@ -64,18 +64,17 @@ def duration_domain(setting: Setting) -> Subject:
 
 
 def padding_mask(setting: Setting) -> Subject:
-    """The attention mask of padded phonemes and of padded frames is missing or inverted (drawn)."""
-    inverted = setting.random.random() < 0.5
+    """The attention mask of padded phonemes and of padded frames is inverted. One that is missing
+    is lost in what the library's own convolutions hear of the padding.
+    """
 
-    def spoil(module: nn.Module, inputs: tuple) -> tuple:
+    def invert(module: nn.Module, inputs: tuple) -> tuple:
         hidden, mask = inputs[:2]
-        if mask is None:
-            return inputs
-        return (hidden, 1 - mask if inverted else torch.ones_like(mask), *inputs[2:])
+        return inputs if mask is None else (hidden, 1 - mask, *inputs[2:])
 
     def finish(model: Any) -> nn.Module:
         for part in (model.encoder, model.decoder):
-            part.register_forward_pre_hook(spoil)
+            part.register_forward_pre_hook(invert)
         return model
 
     return build(setting, finish=finish)
