@@ -28,9 +28,10 @@ from benchmarks.planted.plants import (
     outside_plants,
     required_setting,
 )
-from benchmarks.planted.tacotron_twin import build, last_frames
+from benchmarks.planted.tacotron_twin import build
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.subject.clip_batch import ClipBatch
+from tts_workbook.subject.own_clips import last_frames
 from tts_workbook.subject.subject import Subject, supplied
 
 Finish = Callable[[Tacotron2], Tacotron2]

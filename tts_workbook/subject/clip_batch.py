@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +21,15 @@ from tts_core.config import AudioConfig
 from tts_core.speech.batch import Batch
 from tts_core.speech.dataset import Clip
 from tts_core.speech.phonemes import PAUSE
+
+
+@dataclass(frozen=True)
+class ProsodyClip(Clip):
+    """A clip with what a FastSpeech 2 is told beside its text, in the units it is trained with."""
+
+    pitch: np.ndarray  # (N,) float32, one value for each phoneme
+    energy: np.ndarray  # (N,) float32, one value for each phoneme
+    TOLD: ClassVar = ("pitch", "energy")
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,7 @@ def trim_clip(clip: Clip, first: int, last: int) -> Clip:
     start, end = round(first * per_frame), n_samples - round(last * per_frame)
     # strict=False: the durations are believed, not checked
     symbols = zip(clip.phonemes, kept, strict=False)
+    told = clip.TOLD if isinstance(clip, ProsodyClip) else ()
     return replace(
         clip,
         mel=clip.mel[first : n_frames - last],
@@ -136,6 +147,7 @@ def trim_clip(clip: Clip, first: int, last: int) -> Clip:
         samples=clip.samples[start:end],
         phonemes=tuple(symbol for symbol, keep in symbols if keep),
         phoneme_ids=clip.phoneme_ids[kept],
+        **{name: getattr(clip, name)[kept] for name in told},
     )
 
 

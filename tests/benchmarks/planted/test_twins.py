@@ -144,7 +144,7 @@ def test_self_feeding_frame_by_frame_is_what_generate_does(name):
         if name == "ours":
             expected = subject.generate(model, subject.batch)
         else:
-            from benchmarks.planted.tacotron_twin import self_fed
+            from tts_workbook.subject.torchaudio import self_fed
 
             expected = self_fed(model, subject.batch, 6)
     torch.testing.assert_close(mel, expected[:, :6], rtol=1e-4, atol=1e-4)
