@@ -101,6 +101,8 @@ class Architecture:
     nonsense: Mapping[str, str]
     # by name: faults that the catalogue does not hold
     outside: Mapping[str, Build] = field(default_factory=dict)
+    # by name: designs that are meant and look like faults, undeclared; none may be accused
+    sound: Mapping[str, Build] = field(default_factory=dict)
     # plants that go on top of any build, a faulty one too: the second of a pair
     layers: Mapping[str, Callable[[Build, Setting], Subject]] = field(default_factory=dict)
     # of its clips: an architecture that is slow gets shorter ones
