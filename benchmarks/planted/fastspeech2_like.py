@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.planted import public_threads
 from benchmarks.planted.architecture import Architecture
 from benchmarks.planted.fastspeech2_like_twin import FastSpeech2, build
 from benchmarks.planted.faulty_modules import Gain, Squashed, always_drop, drawn_dropout
@@ -419,6 +420,11 @@ ARCHITECTURE = Architecture(
         **further_faults(build, encoder="encoder.0", durations=True),
         "rounded_down": rounded_down,
         "pitch_of_another_clip": pitch_of_another_clip,
+    },
+    threads={
+        **public_threads.anywhere(build),
+        **public_threads.with_durations(build),
+        **public_threads.with_pitch(build),
     },
     layers=LAYERS,
     max_seconds=MAX_SECONDS,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.planted import public_threads
 from benchmarks.planted.architecture import Architecture
 from benchmarks.planted.faulty_modules import Gain, Squashed, always_drop, drawn_dropout
 from benchmarks.planted.faulty_transformer import HalfMask, InvertedMask, Unmasked
@@ -419,6 +420,10 @@ ARCHITECTURE = Architecture(
         "noise_of_the_padded_shape": noise_of_the_padded_shape,
         "convolutions_past_the_end": convolutions_past_the_end,
         "zero_initialised": zero_initialised,
+    },
+    threads={
+        **public_threads.anywhere(build),
+        **public_threads.with_durations(build),
     },
     layers=LAYERS,
     max_seconds=MAX_SECONDS,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.planted import public_threads
 from benchmarks.planted.architecture import Architecture
 from benchmarks.planted.faulty_modules import Gain, Reentrant, Squashed, drawn_dropout
 from benchmarks.planted.further_faults import further_faults
@@ -475,6 +476,7 @@ ARCHITECTURE = Architecture(
         "zero_initialised": zero_initialised,
         "batch_norms": batch_norms,
     },
+    threads=public_threads.anywhere(build),
     layers=LAYERS,
     max_seconds=MAX_SECONDS,
     steps=100,

@@ -25,7 +25,7 @@ N_SPEAKERS = 4
 WINDOW = 1_024  # samples that one value of the pitch is taken from
 LOWEST, HIGHEST = 60.0, 400.0  # Hz
 NOTHING = torch.zeros(0, 0)
-VOICED = 0.5  # normalised autocorrelation above which a frame has a pitch
+VOICED = 0.6  # normalised autocorrelation above which a frame has a pitch
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def fundamental(samples: np.ndarray, rate: int, n_frames: int) -> np.ndarray:
 
 
 class PitchOfClips:
-    """Hz of every phoneme of a clip (N,), the mean over its voiced frames; computed once for each
-    recording.
+    """Hz of every phoneme of a clip (N,), the mean over its voiced frames, 0 where no more than
+    half of them are; computed once for each recording.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,8 @@ class PitchOfClips:
         values = []
         for frames in np.split(hertz, borders[:-1]):
             voiced = frames[frames > 0]
-            values.append(float(voiced.mean()) if len(voiced) else 0.0)
+            has_pitch = len(voiced) > len(frames) / 2
+            values.append(float(voiced.mean()) if has_pitch else 0.0)
         return torch.tensor(values)
 
 
