@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from benchmarks.planted.plants import required_setting
+from benchmarks.planted.plants import GENERIC, required_setting
 from benchmarks.planted.sound_variants import averaged
 from tts_core.speech.batch import lengths_to_mask
 from tts_core.speech.phonemes import Vocabulary
@@ -148,8 +148,12 @@ NEEDS: Mapping[str, Mapping[str, Any]] = {
 
 
 def new_plants(build: Build) -> dict[str, Build]:
-    """The plants above bound to an architecture."""
-    return {cause: functools.partial(plant, build) for cause, plant in ANYWHERE.items()}
+    """The plants above bound to an architecture, of causes that bring none themselves."""
+    return {
+        cause: functools.partial(plant, build)
+        for cause, plant in ANYWHERE.items()
+        if cause not in GENERIC
+    }
 
 
 def needed(cause: str, **options: Any) -> dict[str, Any]:
