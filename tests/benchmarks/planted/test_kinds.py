@@ -274,8 +274,9 @@ def gradient_is_finite(subject):
 
 
 def in_range(subject):
-    """No gradient is beyond the range of its numbers, and no term is rounded to zero."""
-    return gradient_is_finite(subject) and 0.0 not in terms(subject).values()
+    """No gradient and no term is beyond the range of its numbers, or rounded to zero."""
+    values = list(terms(subject).values())
+    return gradient_is_finite(subject) and 0.0 not in values and all(map(math.isfinite, values))
 
 
 def side_input(subject):
