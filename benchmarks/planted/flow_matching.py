@@ -37,7 +37,7 @@ from tts_workbook.subject.clip_data import clipped_step
 from tts_workbook.subject.subject import Subject
 
 Finish = Callable[[FlowMatching], FlowMatching]
-MAX_SECONDS = 0.6
+MAX_SECONDS = 0.7
 LOW_RATE = 1e-3  # where a fault asks for 1e-4, with which this model learns too slowly to tell
 
 

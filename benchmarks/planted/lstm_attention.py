@@ -40,7 +40,7 @@ from tts_workbook.subject.clip_data import clipped_step, mean_l1
 from tts_workbook.subject.subject import Subject, supplied
 
 Finish = Callable[[LSTMAttention], LSTMAttention]
-MAX_SECONDS = 0.6
+MAX_SECONDS = 0.7
 LOW_RATE = 5e-4  # where a fault asks for 1e-4, with which this model learns too slowly to tell
 
 
