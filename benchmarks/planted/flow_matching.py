@@ -427,6 +427,6 @@ ARCHITECTURE = Architecture(
     },
     layers=LAYERS,
     max_seconds=MAX_SECONDS,
-    steps=140,
+    steps=160,
     required=functools.partial(needed, low_rate=LOW_RATE),
 )

@@ -478,6 +478,6 @@ ARCHITECTURE = Architecture(
     threads=public_threads.anywhere(build),
     layers=LAYERS,
     max_seconds=MAX_SECONDS,
-    steps=100,
+    steps=160,
     required=functools.partial(needed, low_rate=LOW_RATE),
 )
