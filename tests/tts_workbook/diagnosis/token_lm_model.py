@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from tests.tts_workbook.diagnosis.vits_like_data import BINS, TABLE, SpeechBatch
+from tests.tts_workbook.diagnosis.vits_like_data import TABLE, SpeechBatch, mask_of
 
 WIDTH, HEADS, LAYERS = 96, 4, 3
 BANDS, CODES = 10, 32
 VOICES = 4
+READERS = HEADS // 2  # heads of the first block that see the symbols alone
 LONGEST = 12  # frames for each symbol at most, in inference
 
 Cache = list[tuple[Tensor, Tensor]]  # keys and values (B, H, S, D / H) of each layer
@@ -31,7 +31,7 @@ class Spoken:
 
     logits: Tensor  # (B, T + 1, G, K)
     end: Tensor  # (B, T + 1) logit of the end, one more class of the first band
-    glance: Tensor  # (B, T + 1, N) attention to the symbols, mean over the first layer's heads
+    glance: Tensor  # (B, T + 1, N) attention to the symbols, mean over the heads that read
 
 
 # --- the quantiser --------------------------------------------------------------------------------
@@ -77,8 +77,8 @@ class CausalAttention(nn.Module):
     def forward(
         self, x: Tensor, seen: Tensor, before: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """(B, S, D), seen (B, S, S') True where a place may look, keys and values of places before
-        -> (B, S, D), weights (B, H, S, S'), keys and values of all.
+        """(B, S, D), seen (B, 1 or H, S, S') True where a place may look, keys and values of the
+        places before -> (B, S, D), weights (B, H, S, S'), keys and values of all.
         """
         shape = (*x.shape[:2], 3, HEADS, -1)
         query, key, value = self.query_key_value(x).view(shape).permute(2, 0, 3, 1, 4)
@@ -86,7 +86,7 @@ class CausalAttention(nn.Module):
             key = torch.cat([before[0], key], dim=2)
             value = torch.cat([before[1], value], dim=2)
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-        weights = self.hide(scores, seen[:, None]).softmax(dim=-1)
+        weights = self.hide(scores, seen).softmax(dim=-1)
         mixed = (self.drop(weights).to(value.dtype) @ value).transpose(1, 2).flatten(2)
         return self.out(mixed), weights, (key, value)
 
@@ -214,17 +214,30 @@ class TokenLM(nn.Module):
         causal = torch.ones(size, size, dtype=torch.bool, device=valid.device).tril()
         return causal & valid[:, None]
 
+    def narrow(self, seen: Tensor, n_text: int, cached: bool) -> Tensor:
+        """What each head of the first block sees (B, H, S, S'): half of them the symbols alone, so
+        that there is somebody who reads. The voice, with nothing before it, sees itself.
+        """
+        heads = seen[:, None].expand(-1, HEADS, -1, -1).clone()
+        heads[:, :READERS, :, n_text:] = False
+        heads[:, :READERS, 0 if cached else 1 :, 0] = False
+        return heads
+
     def run(
-        self, x: Tensor, seen: Tensor, cache: Cache | None = None
+        self, x: Tensor, seen: Tensor, n_text: int, cache: Cache | None = None
     ) -> tuple[Tensor, Tensor, Cache]:
-        """Through all blocks: (B, S, D) -> the same, the first block's weights, and the cache."""
+        """Through all blocks: (B, S, D) -> the same, the weights of those who read
+        (B, H / 2, S, S'), and the cache."""
         kept: Cache = []
         glances = []
         for layer, block in enumerate(self.blocks):
-            x, weights, both = block(x, seen, cache[layer] if cache else None)
+            before = cache[layer] if cache else None
+            wide = seen[:, None]
+            allowed = wide if layer else self.narrow(seen, n_text, cached=before is not None)
+            x, weights, both = block(x, allowed, before)
             kept.append(both)
             glances.append(weights)
-        return self.norm(x), glances[0], kept
+        return self.norm(x), glances[0][:, :READERS], kept
 
     def say(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, D) -> logits (B, S, G, K) and that of the end (B, S)."""
@@ -235,11 +248,10 @@ class TokenLM(nn.Module):
         """Teacher-forced."""
         prefix, valid = self.prefix(batch)
         told = self.told(self.quantise(batch.mel)).to(prefix)
-        # the places behind a clip's last frame are read by nobody
-        everywhere = torch.cat([valid, torch.ones_like(told[..., 0], dtype=torch.bool)], dim=1)
+        valid = torch.cat([valid, mask_of(batch.n_frames + 1, told.shape[1])], dim=1)
         n_before = prefix.shape[1]
-        seen = self.seen(everywhere)
-        hidden, weights, _ = self.run(torch.cat([prefix, told], dim=1), seen)
+        seen = self.seen(valid)
+        hidden, weights, _ = self.run(torch.cat([prefix, told], dim=1), seen, n_before)
         logits, end = self.say(hidden[:, n_before:])
         glance = weights.mean(dim=1)[:, n_before:, 1:n_before]
         return Spoken(logits, end, glance)
@@ -271,7 +283,7 @@ class TokenLM(nn.Module):
         prefix, valid = self.prefix(batch)
         x = torch.cat([prefix, self.begin(len(prefix)).to(prefix)], dim=1)
         valid = torch.cat([valid, torch.ones_like(valid[:, :1])], dim=1)
-        hidden, _, cache = self.run(x, self.seen(valid))
+        hidden, _, cache = self.run(x, self.seen(valid), prefix.shape[1])
         mels: list[Tensor] = []
         for number in range(n_frames):
             logits, end = self.say(hidden[:, -1:])
@@ -285,7 +297,7 @@ class TokenLM(nn.Module):
                 chosen = given[:, number : number + 1]
             valid = torch.cat([valid, torch.ones_like(valid[:, :1])], dim=1)
             told = self.fed_back(chosen, number).to(prefix)
-            hidden, _, cache = self.run(told, valid[:, None], cache)
+            hidden, _, cache = self.run(told, valid[:, None], prefix.shape[1], cache)
         return torch.cat(mels, dim=1)
 
     def fed_back(self, codes: Tensor, number: int) -> Tensor:

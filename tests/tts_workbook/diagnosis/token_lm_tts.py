@@ -1,4 +1,4 @@
-"""The token language model with its data, losses, optimiser and step, behind the workbook's adapter.
+"""The token language model with its data, losses, optimiser and step, behind the adapter.
 
 Shapes: B batch, N symbols, T frames, M mel bins, G bands, K codes of a band.
 """
@@ -115,9 +115,7 @@ def criterion(spoken: Spoken, codes: Tensor, batch: SpeechBatch) -> dict[str, Te
     return {"first": first, "rest": rest, "guide": guide_error(spoken.glance, cost, batch)}
 
 
-def total(
-    terms: Mapping[str, Tensor], weights: Mapping[str, float] = WEIGHTS
-) -> dict[str, Tensor]:
+def total(terms: Mapping[str, Tensor], weights: Mapping[str, float] = WEIGHTS) -> dict[str, Tensor]:
     """The terms and what is optimised."""
     weighted = [weight * terms[name] for name, weight in weights.items()]
     return {**terms, "total": torch.stack(weighted).sum()}

@@ -102,10 +102,13 @@ class TextEncoder(nn.Module):
         )
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        x = self.placed(self.symbols(ids))
+        x = self.placed(self.embed(ids, mask))
         for layer in self.layers:
             x = layer(x, mask)
         return x * mask[..., None]
+
+    def embed(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.symbols(ids) * mask[..., None]
 
     def placed(self, x: Tensor) -> Tensor:
         return x + sinusoids(x.shape[1], x.shape[2]).to(x)
@@ -163,7 +166,7 @@ class Prior(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, voice: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_deviation = self.leave(self.stack(x, mask, voice)).float().chunk(2, dim=1)
-        return mean, log_deviation
+        return mean, log_deviation.clamp(-7, 4)
 
 
 class Coupling(nn.Module):

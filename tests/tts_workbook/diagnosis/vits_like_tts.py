@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.tts_workbook.diagnosis.vits_like_data import Item, SpeechBatch, SpeechData, mask_of
-from tests.tts_workbook.diagnosis.vits_like_model import VOICE, LatentSpeech, Latents
+from tests.tts_workbook.diagnosis.vits_like_model import VOICE, Latents, LatentSpeech
 from tts_workbook.faults.planting import Setting
 from tts_workbook.subject.subject import Subject
 
@@ -72,9 +72,7 @@ def criterion(made: Latents, batch: SpeechBatch) -> dict[str, Tensor]:
     }
 
 
-def total(
-    terms: Mapping[str, Tensor], weights: Mapping[str, float] = WEIGHTS
-) -> dict[str, Tensor]:
+def total(terms: Mapping[str, Tensor], weights: Mapping[str, float] = WEIGHTS) -> dict[str, Tensor]:
     """The terms and what is optimised."""
     weighted = [weight * terms[name] for name, weight in weights.items()]
     return {**terms, "total": torch.stack(weighted).sum()}
