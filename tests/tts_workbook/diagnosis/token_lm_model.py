@@ -190,7 +190,8 @@ class TokenLM(nn.Module):
     def prefix(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
         """Voice and text (B, 1 + N, D), and where they are valid (B, 1 + N)."""
         text = self.text(batch.ids, batch.id_mask)
-        text = text + self.placed_text(torch.arange(text.shape[1], device=text.device))
+        places = torch.arange(text.shape[1], device=text.device)
+        text = text + self.placed_text(places).to(text)
         rate = self.rate(batch.conditions["rate"][:, None])
         voice = self.voices(batch.conditions["speaker"]) + rate
         valid = torch.cat([torch.ones_like(batch.id_mask[:, :1]), batch.id_mask], dim=1)

@@ -19,6 +19,7 @@ from torch import Tensor
 from tests.tts_workbook.diagnosis.vits_like_data import (
     AUDIO,
     BINS,
+    FILL,
     TABLE,
     UNKNOWN,
     Item,
@@ -215,12 +216,12 @@ def batch_varies(kit: Kit, setting: Setting) -> Subject:
 
 
 def front_end(kit: Kit, setting: Setting) -> Subject:
-    """Inference has a front end of its own (drawn): its table is sorted by name, its table lacks
-    the pause in front of all others, or it spells each symbol in lower case, which the table does
-    not know (but for 0 to 10 % of them).
+    """Inference has a front end of its own (drawn): it makes its table of the text at hand, its
+    table lacks the pause in front of all others, or it spells each symbol in lower case, which the
+    table does not know (but for 0 to 10 % of them).
     """
     dice = setting.random
-    kind = dice.choice(("sorted", "no pause", "lower case"))
+    kind = dice.choice(("own table", "no pause", "lower case"))
     spared = set(dice.sample(TABLE[1:-1], round(dice.uniform(0, 0.1) * len(TABLE))))
 
     class OtherFrontEnd(kit.data):  # type: ignore[name-defined, misc]
@@ -231,8 +232,8 @@ def front_end(kit: Kit, setting: Setting) -> Subject:
             ids = self.encode(symbols)
             if kind == "no pause":
                 return (ids - 1).clamp(min=1)
-            order = sorted(TABLE)
-            return torch.tensor([order.index(TABLE[number]) for number in ids.tolist()])
+            order = [FILL, *sorted(set(symbols))]
+            return torch.tensor([order.index(symbol) for symbol in symbols])
 
     return kit.build(setting, OtherFrontEnd(setting))
 

@@ -683,14 +683,14 @@ OUTSIDE_SHARED = {plant.__name__: functools.partial(plant, KIT) for plant in ste
 
 # what a fault and its clean twin need for the fault to matter
 REQUIRED: dict[str, dict[str, Any]] = {
-    "model.padding_mask": {"batch_size": 4},
-    "loss.padding_included": {"batch_size": 4},
+    "model.padding_mask": {"batch_size": 8},
+    "loss.padding_included": {"batch_size": 8},
     "optimizer.clip_too_tight": {"optimizer": "sgd"},
     "precision.clip_before_unscale": {"optimizer": "sgd"},
     "precision.low_precision_weights": {"lr": 3e-4},
     "precision.half_range": {"batch_size": 4},
     "loop.accumulation": {"batch_size": 4, "optimizer": "sgd"},
-    "loop.mode_not_restored": {"dropout": 0.3},
+    "loop.mode_not_restored": {"dropout": 0.5},
 }
 
 ARCHITECTURE = Architecture(
@@ -700,7 +700,7 @@ ARCHITECTURE = Architecture(
     nonsense={**NONSENSE, **known(NEW_NONSENSE, CAUSES)},
     outside={**OUTSIDE, **OUTSIDE_SHARED},
     layers=step_plants.ON_TOP,
-    max_seconds=0.8,
+    max_seconds=1.0,
     steps=100,
     required=lambda cause: REQUIRED.get(cause, {}),
 )

@@ -18,6 +18,9 @@ from tests.tts_workbook.diagnosis.vits_like_tts import Losses, Step, numbers, op
 from tts_workbook.faults.planting import Build, Setting, with_groups
 from tts_workbook.subject.subject import Subject
 
+# the parts of a subject that judge a model
+JUDGED = ("predict_mel", "generate", "infer", "continue_from", "stop")
+
 # --- optimizer ------------------------------------------------------------------------------------
 
 
@@ -131,8 +134,7 @@ def averaged_weights(kit: Kit, setting: Setting) -> Subject:
 
         return with_average
 
-    names = ("predict_mel", "generate", "infer", "continue_from", "stop")
-    parts = {name: judged(getattr(subject, name)) for name in names}
+    parts = {name: judged(getattr(subject, name)) for name in JUDGED}
     return replace(subject, train_step=train_step, **parts)
 
 
@@ -143,35 +145,24 @@ def low_precision_weights(kit: Kit, setting: Setting) -> Subject:
     """Every weight is bf16, at the low rate that the setting asks for: fp32 weights learn at it,
     the updates of bf16 weights round away.
     """
-    subject = kit.build(setting)
+    losses = kit.losses(setting, context=torch.autocast("cpu", torch.bfloat16))
+    subject = kit.build(setting, losses=losses)
 
     def build_model() -> nn.Module:
         return subject.build_model().bfloat16()
 
-    def in_bf16(batch: SpeechBatch) -> SpeechBatch:
-        conditions = {name: halved(part) for name, part in batch.conditions.items()}
-        return replace(batch, mel=batch.mel.bfloat16(), conditions=conditions)
-
-    def halved(part: Tensor) -> Tensor:
-        return part.bfloat16() if part.is_floating_point() else part
-
-    def on_bf16(part: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    def in_bf16(part: Callable[..., Any] | None) -> Callable[..., Any] | None:
         if part is None:
             return None
-        return lambda model, batch, *others: part(model, in_bf16(batch), *others)
 
-    def losses(model: nn.Module, batch: SpeechBatch) -> dict[str, Tensor]:
-        return subject.losses(model, in_bf16(batch))
+        def autocast_part(*arguments: Any) -> Any:
+            with torch.autocast("cpu", torch.bfloat16):
+                return part(*arguments)
 
-    names = ("predict_mel", "generate", "infer", "continue_from", "stop")
-    parts = {name: on_bf16(getattr(subject, name)) for name in names}
-    return replace(
-        subject,
-        build_model=build_model,
-        losses=losses,
-        train_step=plain_step(losses, kit.clip_norm),
-        **parts,
-    )
+        return autocast_part
+
+    parts = {name: in_bf16(getattr(subject, name)) for name in JUDGED}
+    return replace(subject, build_model=build_model, **parts)
 
 
 class HalfNorm(nn.Module):
@@ -314,10 +305,10 @@ def without_step(subject: Subject, wait: int) -> Subject:
 
 
 def accumulation(kit: Kit, setting: Setting) -> Subject:
-    """Clip after clip, and each loss 4 to 30 times too heavy: it should have been divided by the
+    """Clip after clip, and each loss 3 to 10 times too heavy: it should have been divided by the
     number of micro-batches, and was multiplied. No clip.
     """
-    weight = setting.log_uniform(4, 30)
+    weight = setting.log_uniform(3, 10)
     subject = kit.build(setting)
 
     def step(
@@ -406,8 +397,7 @@ def mode_not_restored(kit: Kit, setting: Setting) -> Subject:
             return None
         return lambda model, batch, *others: part(model.train(), batch, *others)
 
-    names = ("predict_mel", "generate", "infer", "continue_from", "stop")
-    return replace(subject, **{name: in_training(getattr(subject, name)) for name in names})
+    return replace(subject, **{name: in_training(getattr(subject, name)) for name in JUDGED})
 
 
 # --- outside the catalogue ------------------------------------------------------------------------
