@@ -83,15 +83,16 @@ SMOKE_FAULTS = (
 
 @functools.cache
 def source() -> str:
-    """Hash of what a cell depends on: the diagnosis, what it stands on, and the held-out
-    architecture.
+    """Hash of what a cell depends on: the diagnosis, what it stands on, and the architectures that
+    live beside its tests.
     """
     folders = [ROOT / "tts_core", ROOT / "benchmarks" / "planted"]
     folders += [ROOT / "tts_workbook" / room for room in ROOMS]
     files: list[Path] = []
     for folder in folders:
         files += [file for file in folder.rglob("*.py") if file.name not in BESIDE]
-    files += (ROOT / "tests" / "tts_workbook" / "diagnosis").glob("gru_*.py")
+    for written in ("gru_*.py", "vits_like_*.py", "token_lm_*.py"):
+        files += (ROOT / "tests" / "tts_workbook" / "diagnosis").glob(written)
     contents = [
         f"{file.relative_to(ROOT)}\0{file.read_text(encoding='utf-8')}" for file in sorted(files)
     ]

@@ -16,7 +16,10 @@ from pathlib import Path
 
 from benchmarks.planted.architecture import Architecture
 
-HELD_OUT_MODULES = ("tests.tts_workbook.diagnosis.gru_plants",)
+HELD_OUT_MODULES = (
+    "tests.tts_workbook.diagnosis.vits_like_plants",
+    "tests.tts_workbook.diagnosis.token_lm_plants",
+)
 
 
 @functools.cache

@@ -18,8 +18,8 @@ def store(tmp_path, monkeypatch):
 
 def test_a_smoke_run_asks_for_eight_faults_and_two_clean_runs_of_the_tuned_architectures():
     found = diagnosis.wanted_cells(diagnosis.parsed_options(["--smoke"]))
-    assert len(found) == 17  # one makes no sense for Tacotron 2
-    assert {cell.architecture for cell in found} == {"ours", "tacotron2"}
+    assert len(found) == 25  # one makes no sense for Tacotron 2
+    assert {cell.architecture for cell in found} == {"gru", "ours", "tacotron2"}
     assert {cell.fault for cell in found if cell.kind == "fault"} == set(diagnosis.SMOKE_FAULTS)
 
 
@@ -60,7 +60,10 @@ def test_recording_runs_nothing_and_writes_the_record_and_its_page(tmp_path, sto
     record = json.loads(out.read_text("utf-8"))
     assert record["rows"] == json.loads(json.dumps([known.to_dict()]))
     assert record["scores"] == json.loads(json.dumps(score([known])))
-    assert record["held_out"] == ["gru"] and record["provenance"]["complete"] is False
+    assert (
+        record["held_out"] == ["vits_like", "token_lm"]
+        and record["provenance"]["complete"] is False
+    )
     assert "1 plants" in out.with_suffix(".html").read_text("utf-8").replace("\u00a0", " ")
 
 

@@ -58,6 +58,7 @@ def test_architectures_are_found_by_walking_the_folder():
     tuned = list(tuned_architectures())
     assert set(tuned) >= {"ours", "tacotron2", "fastspeech2", "lstm", "flow"}
     assert list(known_architectures()) == [*tuned, *held_out_architectures()]
+    assert list(held_out_architectures()) == ["vits_like", "token_lm"]
 
 
 def test_a_module_without_an_architecture_is_passed_over_and_a_name_is_held_once():
@@ -113,4 +114,5 @@ def test_what_a_fault_needs_is_in_its_setting_and_in_that_of_its_twin():
         if cell.fault == "precision.low_precision_weights"
     }
     assert rates["ours"] == 1e-4 and rates["tacotron2"] == 1e-3 and rates["gru"] is None
+    assert rates["vits_like"] == rates["token_lm"] == 3e-4
     assert rates["fastspeech2"] == 1e-4 and rates["lstm"] == 5e-4 and rates["flow"] == 1e-3
