@@ -15,8 +15,10 @@ from tts_workbook.faults.examine import examine
 from tts_workbook.faults.finding import Finding
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.lab import BudgetSpent, Lab, TimeIsUp, TrainingAhead
+from tts_workbook.lab.non_finite import first_non_finite
 from tts_workbook.lab.short_run import LEARNT, Course
 from tts_workbook.measure.headline import Headline, headline
+from tts_workbook.measure.non_finite import NonFinite
 from tts_workbook.subject.isolation import unchanged_randomness, uncompiled
 from tts_workbook.subject.subject import Subject, check_subject
 
@@ -87,6 +89,7 @@ def investigate(
         check_subject(lab.subject)
         examined = examine_all(lab, wanted, on_progress)
         passed, found = _judge(lab, examined.cut)
+        non_finite = _first_non_finite(lab, examined.cut)
     courses = {}
     for name, course in lab.courses.items():
         courses[name] = list(zip(course.steps, course.tf, strict=True))
@@ -95,6 +98,7 @@ def investigate(
         headline={} if found is None else found.named(),
         state=State() if found is None else judge_state(found),
         passed=passed,
+        non_finite=non_finite,
         seconds=time.perf_counter() - started,
         courses=courses,
         changes=dict(lab.changes),
@@ -126,6 +130,16 @@ def _judge(lab: Lab, cut: str) -> tuple[bool, Headline | None]:
             return False, None
         found = headline(lab, lab.trained)
         return found.teacher_forced < LEARNT, found
+
+
+def _first_non_finite(lab: Lab, cut: str) -> NonFinite | None:
+    """By name; None where all is finite, or there was no time to look."""
+    if cut and not lab.has_trained:
+        return None
+    try:
+        return first_non_finite(lab)
+    except BudgetSpent:
+        return None
 
 
 def _train_longer(lab: Lab) -> None:

@@ -11,6 +11,7 @@ from tts_workbook.faults.cause import Level
 from tts_workbook.faults.finding import Finding, as_json, ranking
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.short_run import ChangeKey
+from tts_workbook.measure.non_finite import NonFinite
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Report:
     changes: Mapping[str, tuple[ChangeKey, ...]] = field(default_factory=dict)
     # does it learn, is it sound by itself, does it read its text
     state: State = field(default_factory=State)
+    # the first tensor that is not finite; None where all are
+    non_finite: NonFinite | None = None
     cut: str = ""  # why it ended before everything was examined; empty where it did not
     not_examined: tuple[str, ...] = ()  # causes that there was no time for
     n_causes: int = 0  # that were asked for
@@ -63,7 +66,8 @@ class Report:
         examined, and no defect is confirmed or suspected. Drift under self-feeding is no defect.
         """
         accused = any(CAUSES[found.cause].defect for found in self.findings)
-        return self.passed and self.state.well and not self.cut and not accused
+        ends_well = not self.cut and self.non_finite is None
+        return self.passed and self.state.well and ends_well and not accused
 
     def at(self, level: Level) -> list[Finding]:
         """The entries of one level."""
@@ -95,6 +99,7 @@ class Report:
         return {
             "cut": self.cut,
             "not_examined": list(self.not_examined),
+            "not_finite": None if self.non_finite is None else as_values(self.non_finite),
             "healthy": self.healthy,
             "state": self.state.to_dict(),
             "passed": self.passed,
@@ -109,7 +114,8 @@ class Report:
         }
 
     def __str__(self) -> str:
-        lines = [self.what_is_missing] if self.cut else []
+        first = (self.what_is_missing, self.what_is_not_finite)
+        lines = [line for line in first if line]
         lines += [self.verdict, str(self.state)]
         for place, found in enumerate(self.findings, start=1):
             lines += _told(place, found)
@@ -121,6 +127,16 @@ class Report:
         if not self.cut:
             return ""
         return f"{len(self.not_examined)} of {self.n_causes} causes were not examined: {self.cut}"
+
+    @property
+    def what_is_not_finite(self) -> str:
+        """The first tensor that is not finite, by name and place; empty where all are."""
+        found = self.non_finite
+        if found is None:
+            return ""
+        place = "" if found.clip is None else f", clip {found.clip}"
+        place += "" if found.position is None else f", position {found.position}"
+        return f"not finite: {FIRST[found.where].format(found.name)} holds {found.value}{place}"
 
     @property
     def verdict(self) -> str:
@@ -154,11 +170,23 @@ class Report:
         )
 
 
+# where the first tensor that is not finite was seen -> what it is
+FIRST = {
+    "batch": "{} of the batch",
+    "forward": "the output of {}",
+    "loss": "losses[{!r}]",
+    "backward": "the gradient of {}",
+}
 FAILS = {
     LEARNS: "does not learn",
     SOUNDS: "is not sound free-running",
     READS: "does not use its text",
 }
+
+
+def as_values(found: NonFinite) -> dict[str, Any]:
+    """JSON values."""
+    return {**vars(found), "value": as_json(found.value)}
 
 
 def _told(place: int, found: Finding) -> list[str]:

@@ -28,7 +28,7 @@ def diagnosis_page(report: Report, title: str) -> str:
     return render(
         "diagnosis.html.j2",
         title=title,
-        missing=report.what_is_missing,
+        alerts=[line for line in (report.what_is_missing, report.what_is_not_finite) if line],
         verdict=report.verdict,
         state=state_rows(report.state),
         healthy=report.healthy,

@@ -11,6 +11,7 @@ from tts_workbook.diagnosis.diagnosis_report import Report
 from tts_workbook.diagnosis.subject_state import LEARNS, READS, SOUNDS, State, advice, judge_state
 from tts_workbook.faults.finding import Finding
 from tts_workbook.measure.headline import Headline
+from tts_workbook.measure.non_finite import NonFinite
 
 SPEAKS = Headline(1.2, copied=0.35, teacher_forced=0.1, free_running=0.2, frames=1.0, text_use=1.6)
 
@@ -95,3 +96,26 @@ def test_the_advice_follows_from_the_state(changes, words):
 def test_nothing_is_said_of_what_was_not_measured():
     state = State()
     assert state.not_judged == (LEARNS, SOUNDS, READS) and not state.well
+
+
+@pytest.mark.parametrize(
+    "found, line",
+    [
+        (
+            NonFinite("batch", "pitch", 1, 3, -math.inf),
+            "not finite: pitch of the batch holds -inf, clip 1, position 3",
+        ),
+        (
+            NonFinite("forward", "decoder.norm", value=math.nan),
+            "not finite: the output of decoder.norm holds nan",
+        ),
+        (
+            NonFinite("backward", "encoder.weight", value=math.nan),
+            "not finite: the gradient of encoder.weight holds nan",
+        ),
+    ],
+)
+def test_the_first_tensor_that_is_not_finite_is_the_first_line(found, line):
+    report = Report((), {}, passed=False, seconds=1.0, non_finite=found)
+    assert str(report).splitlines()[0] == line and not report.healthy
+    assert json.dumps(report.to_dict(), allow_nan=False)
