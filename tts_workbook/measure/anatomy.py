@@ -457,7 +457,9 @@ def _holds_bins(tensor: Tensor, n_bins: int) -> bool:
 
 
 def find_output(opened: OpenSubject, model: nn.Module, calls: list[Call], field: str) -> str:
-    """The last leaf module with parameters and M outputs, or a multiple, whose output moves the prediction."""
+    """The last leaf module with parameters and M outputs, or a multiple, that moves the
+    prediction.
+    """
     modules = dict(model.named_modules())
     n_bins = opened.target.shape[2]
     before = opened.predict(model, field=field)

@@ -218,8 +218,8 @@ def _references(value: Any) -> list[Tensor]:
 
 
 def _exchanged(value: Any, old: Tensor, new: Tensor) -> Any:
-    """`value` with `new` wherever it holds the tensor `old` itself; kinds are kept, and parts that do
-    not hold it stay the same objects (a cache that is filled in place).
+    """`value` with `new` wherever it holds the tensor `old` itself; kinds are kept. Parts that
+    do not hold it stay the same objects (a cache that is filled in place).
     """
     if value is old:
         return new

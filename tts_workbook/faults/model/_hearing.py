@@ -21,8 +21,8 @@ from tts_workbook.subject.opened import once_per_subject
 
 FLOORS = Bar(
     10.0,
-    control="the move of the same prediction when every weight is off by a rounding: text that moves"
-    " it by less does not reach it",
+    control="the move of the same prediction when every weight is off by a rounding: text that"
+    " moves it by less does not reach it",
 )
 HEARD_AGAIN = Bar(
     100.0,

@@ -28,18 +28,18 @@ from tts_workbook.subject.subject import Batch
 
 FLOORS = Bar(
     10.0,
-    control="the move of a valid frame when every weight is off by a rounding: padding that moves it"
-    " by less does not reach it",
+    control="the move of a valid frame when every weight is off by a rounding: padding that moves"
+    " it by less does not reach it",
 )
 FADED = Bar(
     0.5,
     control="the move when the first padded place is disturbed: what an attention hears does not"
     " fade with the distance to the end",
 )
-PADDED = 0.5  # padding appended, as a share of the batch's frames
+PARTS_PADDED = 2  # padding appended: the batch's frames over this
 LEAST_PADDED = 8  # frames
-# places behind every end that no convolution reaches: a Conformer's of 31 in four layers reaches 60;
-# fewer where a model has no positions for so many
+# places behind every end that no convolution reaches: a Conformer's of 31 in four layers reaches
+# 60; fewer where a model has no positions for so many
 FAR = (128, 48)
 NOISE_SEED = 5
 PATHS = ("frames", "text", "frames text")
@@ -107,7 +107,7 @@ class PaddingMoves:
 def padding_moves(lab: Lab) -> PaddingMoves:
     """Append padding, and disturb what pads text and memory already."""
     probe = _Probe(lab)
-    n_padded = max(LEAST_PADDED, int(PADDED * lab.target.shape[1]))
+    n_padded = max(LEAST_PADDED, lab.target.shape[1] // PARTS_PADDED)
     appended: dict[str, float] = {}
     far: dict[str, float] = {}
     failed: dict[str, str] = {}

@@ -30,7 +30,8 @@ KEPT = Bar(
 )
 HARM = Bar(
     0.05,
-    control="the error of the same trained model, judged with its dropout off: as much more is harm",
+    control="the error of the same trained model, judged with its dropout off: so much more is"
+    " harm",
 )
 SPREADS = Bar(
     3.0, control="the spread of the same error over the seeds that the dropout is drawn from"

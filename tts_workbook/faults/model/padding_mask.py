@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from tts_workbook.faults.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.model._padding import FADED, PaddingMoves, padding_moves
 
-# at most, of a leak at the text alone: an unstable model makes much of little
-TEXT_STRENGTH = 0.3
+TEXT_STRENGTH = Bar(
+    0.3,
+    control="the largest strength of a finding, 1: of a leak at the text alone, for an unstable"
+    " model makes much of little; ranks, and decides nothing",
+)
 WHERE = {"frames": "predict_frames", "frames text": "predict_frames"}
 
 

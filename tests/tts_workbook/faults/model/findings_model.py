@@ -84,8 +84,8 @@ class Stack(nn.Module):
 
 
 class Findings(nn.Module):
-    """`norm` puts the LayerNorm behind the encoder that the findings lack. The embedding is as large
-    as that of `as_wide_as`: at 512 the memory of the findings.
+    """`norm` puts the LayerNorm behind the encoder that the findings lack. The embedding is as
+    large as that of `as_wide_as`: at 512 the memory of the findings.
     """
 
     def __init__(self, width=64, n_layers=2, norm=False, as_wide_as=512):
