@@ -159,7 +159,7 @@ def _part(shift: Tensor, shapes: list[torch.Size], call: int) -> Tensor | None:
     """What of `shift` (B, T, M) belongs to one call of the layer: all of it, one clip, or one
     frame; None if none fits.
     """
-    shape, (n_clips, n_frames, n_bins) = shapes[call], shift.shape
+    shape, n_clips = shapes[call], len(shift)
     for flipped in (False, True):
         whole = shift.transpose(1, 2) if flipped else shift
         if len(shapes) == 1 and shape == whole.shape:
@@ -178,7 +178,7 @@ def _part_of_steps(shift: Tensor, shapes: list[torch.Size], call: int) -> Tensor
     """What belongs to a layer that gives r frames at once, r = 1 too: all steps in one call, (B, S,
     r M), or one step after another, B rows of r M. Frames behind the last are not asked for.
     """
-    shape, (n_clips, n_frames, n_bins) = shapes[call], shift.shape
+    shape, n_clips = shapes[call], len(shift)
     n_steps = len(shapes)
     if n_steps == 1:
         if len(shape) != 3 or shape[0] != n_clips or shape[2] % n_bins:

@@ -78,7 +78,8 @@ def measure_steps(lab: Lab) -> StepModes:
             modes = _modes(model, lambda: step(model, optimizer, private_copy(lab.batch)))
             later = _turned(first, modes, free)
             at_call = n_calls
-    left, left_by = (), ""
+    left: tuple[str, ...] = ()
+    left_by = ""
     if not at_once and not later:
         left, left_by = _left(lab, step, first, free)
     apart, rounding = _loss_apart(lab, at_once or later or left)
