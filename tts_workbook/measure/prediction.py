@@ -178,7 +178,7 @@ def _part_of_steps(shift: Tensor, shapes: list[torch.Size], call: int) -> Tensor
     """What belongs to a layer that gives r frames at once, r = 1 too: all steps in one call, (B, S,
     r M), or one step after another, B rows of r M. Frames behind the last are not asked for.
     """
-    shape, n_clips = shapes[call], len(shift)
+    shape, (n_clips, n_frames, n_bins) = shapes[call], shift.shape
     n_steps = len(shapes)
     if n_steps == 1:
         if len(shape) != 3 or shape[0] != n_clips or shape[2] % n_bins:
