@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tts_workbook.faults.bars import Bar
 from tts_workbook.faults.finding import as_json
-from tts_workbook.faults.selection import DEAF_USE, SOUND
+from tts_workbook.faults.selection import DEAF_USE, HEARD_USE, SOUND
 from tts_workbook.lab.short_run import LEARNT
 from tts_workbook.measure.headline import Headline
 
@@ -113,7 +113,12 @@ def _reads(numbers: Headline) -> Judged:
         return Judged("not judged", reason="shuffle_text")
     if not math.isfinite(value):
         return Judged("not judged", value, DEAF_USE, "not finite")
-    if not numbers.teacher_forced < min(LEARNT, BELOW_COPY * numbers.copied):
+    if not numbers.teacher_forced < LEARNT:
+        return Judged("not judged", value, DEAF_USE, "not learnt")
+    if value >= HEARD_USE:
+        return Judged("yes", value, DEAF_USE)
+    # it may not need its text yet
+    if not numbers.teacher_forced < BELOW_COPY * numbers.copied:
         return Judged("not judged", value, DEAF_USE, "not learnt")
     return Judged("yes" if value >= DEAF_USE else "no", value, DEAF_USE)
 

@@ -29,6 +29,8 @@ def of(**changes):
         ({"text_use": 1.0}, ("yes", "yes", "no")),
         # before it is below the copied frame it may do without its text
         ({"text_use": 1.0, "teacher_forced": 0.33}, ("yes", "yes", "not judged")),
+        # what it loses by wrong text it cannot have from elsewhere
+        ({"text_use": 2.3, "teacher_forced": 0.49}, ("yes", "yes", "yes")),
         ({"text_use": 1.6, "teacher_forced": 0.81}, ("no", "yes", "not judged")),
         ({"free_running": None, "text_use": None}, ("yes", "not judged", "not judged")),
         ({"teacher_forced": math.nan}, ("no", "yes", "not judged")),
