@@ -505,7 +505,8 @@ class _Watch:
             return {}
         generator = torch.Generator().manual_seed(MARKER_SEED)
         noise = {
-            name: torch.randn(self.parameters[name].shape, generator=generator) for name in left
+            name: torch.randn(gradient.shape, generator=generator).to(gradient.device)
+            for name, gradient in left.items()
         }
         scale = (size or 1.0) / max(tensors_norm(noise.values()), 1e-12)
         marker = {name: tensor * scale for name, tensor in noise.items()}

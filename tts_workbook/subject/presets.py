@@ -38,7 +38,8 @@ def raw_statistics(mels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def true_targets(batch: ClipBatch) -> tuple[Tensor, Tensor]:
     """log1p of the frames of each phoneme (B, N), and 1 at each clip's last frame (B, T)."""
-    last = torch.arange(batch.mel.shape[1]) == batch.mel_lengths[:, None] - 1
+    frames = torch.arange(batch.mel.shape[1], device=batch.mel.device)
+    last = frames == batch.mel_lengths[:, None] - 1
     return batch.durations.to(batch.mel).log1p(), last.to(batch.mel)
 
 
