@@ -43,9 +43,9 @@ def train_step(kind, scaler, zero=True, step=True, clip=1.0):
             with torch.autocast(batch["mel"].device.type, dtype, enabled="autocast" in kind):
                 total = losses(model, part)["total"] / len(parts)
             scaler.scale(total).backward()
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), clip)
         if step:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
             scaler.step(optimizer)
             scaler.update()
 

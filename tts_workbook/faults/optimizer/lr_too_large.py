@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from tts_workbook.faults.bars import Bar
 from tts_workbook.faults.cause import Cause
 from tts_workbook.faults.optimizer._pace import YARDSTICK, pace, relative_move
+from tts_workbook.faults.optimizer._rates import rates
 from tts_workbook.faults.planting import Build, Setting, with_groups
 from tts_workbook.faults.selection import paired
 from tts_workbook.faults.suspect import Suspect
@@ -20,8 +21,11 @@ HARDLY_MOVES = Bar(0.1, control=YARDSTICK)
 
 def propose(lab: Lab) -> Iterable[Suspect]:
     """The learning rate by powers of ten, down where a step moves the weights much."""
-    # a course that broke before its first step has no ratio, and is asked
-    if relative_move(lab) <= HARDLY_MOVES:
+    move = relative_move(lab)
+    # a course that broke before its first step has no ratio, and is asked; so is one whose loss
+    # scaler skips most steps after the first have overshot
+    overshot = move == 0.0 and bool(rates(lab).used)
+    if move <= HARDLY_MOVES and not overshot:
         return
     for factor in (0.1, 0.01):
         yield Suspect(
