@@ -243,6 +243,54 @@ def test_two_processes_diagnose_the_same_model(tmp_path):
 
 # --- a GPU ----------------------------------------------------------------------------------------
 
+ELSEWHERE = """
+from dataclasses import replace
+import torch
+from tests.tts_workbook import pretend_device
+from tests.tts_workbook.diagnosis.test_observe import step_with
+from tests.tts_workbook.diagnosis.tiny_speaker import Gain, speaker_lab, with_parts
+from tts_workbook.diagnosis.diagnose import investigate
+from tts_workbook.lab.lab import Lab
+
+torch.set_num_threads(1)
+library = pretend_device.register()
+
+
+def said(**fields):
+    subject = speaker_lab(**fields).subject
+    batch = {name: pretend_device.Far(value) for name, value in subject.batch.items()}
+    build = subject.build_model
+    moved = replace(subject, batch=batch, build_model=lambda: pretend_device.to_far(build()))
+    with pretend_device.Pretending():
+        report = investigate(Lab(moved, steps=16))
+    broken = [one.experiment for one in report.undecided if "could not run" in one.experiment]
+    return [one.cause for one in report.findings], broken
+
+
+# a step that leaves its gradients: those are what a marker is laid into
+print([said(train_step=step_with()), said(build=with_parts(memory=lambda: Gain(1000.0)))])
+"""
+
+
+@pytest.mark.full
+def test_nothing_is_measured_on_the_wrong_device():
+    """On a device that is not the CPU's, without the hardware: tests/tts_workbook/pretend_device.py
+    refuses what a GPU refuses.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert eval(run.stdout.strip().splitlines()[-1]) == [([], []), (["model.memory_scale"], [])]
+
+
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
