@@ -1,7 +1,7 @@
 """What is measured, by question. A file is one measurement; its `question` says what it answers.
 
 does the data allow it          feature_difference, mel_recipes, copy_synthesis, silent_ends,
-                                text_fit, text_tokens, log_durations, seen_clips,
+                                text_fit, text_tokens, log_durations, duration_layout, seen_clips,
                                 batch_fields, non_finite
 where are the model's parts     anatomy, module_groups, initial_weights, expanded_memory
 does one step work              observed_steps, module_audit, term_gradients, gradient_spread,

@@ -30,6 +30,7 @@ SLACK = 3
 Kind = Literal[
     "same",
     "scaled",  # today's on another scale
+    "cut",  # the first of today's frames alone
     "another number of frames",
     "another number of bins",
     "shifted",  # today's, `lag` frames later
@@ -74,6 +75,10 @@ def _difference(target: Tensor, today: Tensor) -> FeatureDifference:
     frames = len(target) / len(today)
     if target.shape[1:] != today.shape[1:]:
         return FeatureDifference(1.0, frames, None, "another number of bins")
+    if len(today) - len(target) > SLACK and len(target) > SLACK:
+        size = min(_lagged(target, today, lag) / deviation for lag in (0, 1, -1))
+        if size < SAME:
+            return FeatureDifference(size, frames, None, "cut")
     if abs(len(target) - len(today)) > SLACK:
         return FeatureDifference(1.0, frames, None, "another number of frames")
     size = min(_lagged(target, today, lag) / deviation for lag in (0, 1, -1))

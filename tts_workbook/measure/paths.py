@@ -213,6 +213,15 @@ def training_ids(opened: OpenSubject, model: nn.Module) -> list[TextIds]:
     return found
 
 
+def ids_of(opened: OpenSubject, batch: Batch, training: TextIds) -> list[list[int]]:
+    """The ids of each clip of another batch, without padding, by an embedding that is known."""
+    found = _ids(opened, opened.model, [training.name], batch).get(training.name)
+    if found is None or found.ndim != 2:
+        return []
+    rows = (found.T if training.turned else found).unbind()
+    return [without_padding(row, training.padding) for row in rows]
+
+
 def _ids(
     opened: OpenSubject, model: nn.Module, names: Sequence[str], batch: Batch
 ) -> dict[str, Tensor]:

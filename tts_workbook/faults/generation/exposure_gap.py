@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from tts_workbook.faults.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Level, Telling
 from tts_workbook.faults.generation.layout import LEAK
 from tts_workbook.lab.fed_as_trained import fed_as_trained
@@ -17,15 +18,17 @@ from tts_workbook.lab.short_run import LEARNT
 from tts_workbook.measure.history_parity import HistoryParity
 from tts_workbook.measure.self_feeding import Drift, measure_drift
 
-DRIFT_FREE = 0.6  # free-running below this is no gap worth a name
-DRIFTED = 0.8  # free-running above this, although teacher-forced it is learnt …
+# free-running below this is no gap worth a name
+DRIFT_FREE = Bar(0.6, control="the error of the best constant, which hears nothing at all")
+# free-running above this, although teacher-forced it is learnt …
+DRIFTED = Bar(0.8, control="the error of the best constant, which hears nothing at all")
 # … and still this share of it after a longer training: in clean models it falls, by half or more
-STAYS = 0.8
+STAYS = Bar(0.8, control="the free-running error of the same subject after a course")
 LONGER, LONG_STEPS = 3, 400  # that is so many times the course, and so many steps at least
 # It is found in full inference alone: free running has the true number of frames, whatever the stop
 # head says.
 NOT_HEARD = ("generation.stopping",)
-STRENGTH = 0.3
+STRENGTH = Bar(0.3, absolute="ranks drift, which is no defect, decides nothing")
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from tts_workbook.faults.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Level, Telling
 from tts_workbook.lab.fed_as_trained import fed_as_trained
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.history_parity import BLIND, JITTER, STEADY, HistoryParity
 
-# movement of a prediction, in deviations of the target, by frames that it should not have seen
-LEAK = 1e-3
+# movement of a prediction by frames that it should not have seen
+LEAK = Bar(1e-3, control="the deviation of the target: rounding moves it by far less")
 
 
 def measure(lab: Lab) -> HistoryParity:

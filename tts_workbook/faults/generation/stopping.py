@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tts_core.model.modes import evaluating
+from tts_workbook.faults.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import LEARNT
@@ -17,9 +18,9 @@ from tts_workbook.measure.stop_head import stop_of_clips
 from tts_workbook.measure.stop_pattern import Pattern, losses_of_stop_patterns
 from tts_workbook.subject.isolation import unchanged_randomness
 
-FIRES = 0.5  # where generation stops
-# a stop head that has learnt anything gives the last frame this many times the rate of the others
-TELLS = 3.0
+FIRES = Bar(0.5, convention="Tacotron 2 (Shen et al. 2018): generation stops above one half")
+# a stop head that has learnt anything gives the last frame so many times the rate of the others
+TELLS = Bar(3.0, control="the head's own mean probability before the last frame")
 
 
 @dataclass(frozen=True)
