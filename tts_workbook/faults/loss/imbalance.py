@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tts_workbook.faults.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.faults.selection import paired
@@ -22,14 +23,22 @@ from tts_workbook.subject.subject import Batch, Subject
 from tts_workbook.subject.tensor_math import Named, difference, only, tensors_norm
 from tts_workbook.subject.training_step import all_parameters, plain_step
 
-# a term's weighted gradient over the mel term's, on the parameters that both reach; sound ones have
-# 1 to 130
-DOMINANT = 200.0
-# the same, from which on the mel may be without any say
-DROWNED_OUT = 3e4
-# above this the mel's gradient is a rounding, or none: its way is cut, which is another fault
-LARGEST = 1e10
-MUTE = 1e-3  # of the movement of the shared parameters that is the mel's
+DOMINANT = Bar(
+    200.0,
+    control="times the mel term's gradient on the parameters that both reach; it only proposes, and"
+    " a paired run decides. Sound terms have 1 to 130",
+)
+DROWNED_OUT = Bar(
+    3e4,
+    control="times the mel term's gradient: from here on the mel may be without any say, and steps"
+    " with and without it are taken",
+)
+LARGEST = Bar(
+    1e10,
+    control="times the mel term's gradient: above this it is a rounding of the other, or none: its"
+    " way is cut, which is another fault",
+)
+MUTE = Bar(1e-3, control="of the movement of the shared parameters: the part that is the mel's")
 N_STEPS = 3
 
 
