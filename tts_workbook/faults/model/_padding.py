@@ -89,8 +89,11 @@ class PaddingMoves:
 
     @property
     def broken(self) -> list[str]:
-        """Where padding moves valid frames, in any way."""
-        return [*self.heard_far, *self.heard_near]
+        """Where appended frames move valid ones: a loss that changes with them may do so for that
+        alone.
+        """
+        largest = max(self.appended.get("frames", 0.0), self.far.get("frames", 0.0))
+        return ["frames"] if largest > self.bar else []
 
     @property
     def text_tried(self) -> bool:
