@@ -21,6 +21,7 @@ from benchmarks.planted.architecture import Architecture
 from benchmarks.planted.fastspeech2_conformer_twin import build
 from benchmarks.planted.faulty_modules import Gain, Squashed, always_drop, drawn_dropout
 from benchmarks.planted.plants import (
+    GENERIC,
     LAYERS,
     generic_plants,
     outside_plants,
@@ -28,6 +29,8 @@ from benchmarks.planted.plants import (
 )
 from tts_core.speech.dataset import Clip
 from tts_workbook.faults.planting import Build, Setting, with_clips
+from tts_workbook.faults.registry import CAUSES
+from tts_workbook.subject.clip_batch import ProsodyClip
 from tts_workbook.subject.subject import Subject
 
 Finish = Callable[[Any], nn.Module]
@@ -220,16 +223,47 @@ def checkpointing(setting: Setting) -> Subject:
     return build(replace(setting, tied=False, frozen=False), finish=finish)
 
 
+def side_input(setting: Setting) -> Subject:
+    """Pitch of one phoneme of every clip (drawn, which): the logarithm of 0 Hz, which is no number
+    any more once it is standardised; or all of it in Hz (drawn).
+    """
+    in_hertz = setting.random.random() < 0.5
+    place = setting.random.random()
+
+    def spoil(clip: ProsodyClip) -> ProsodyClip:
+        if in_hertz:
+            return replace(clip, pitch=150 + 40 * clip.pitch)
+        pitch = clip.pitch.copy()
+        pitch[int(place * len(pitch))] = np.nan
+        return replace(clip, pitch=pitch)
+
+    return build(setting, told=spoil)
+
+
+NONSENSE = {
+    "data.conditioning": "this model is told neither a voice nor a language nor a style",
+    "model.no_causal_mask": "frames are made all at once: each may hear all of the memory",
+    "model.no_right_shift": "frames are made all at once: none is fed to the decoder",
+    "model.positions": "the convolutions of every layer tell the order, with or without positions",
+    "loss.auxiliary_geometry": "no term guides an alignment: durations are given",
+    "loss.shifted_twice": "frames are made all at once: nothing is shifted, inside or outside",
+    "precision.mask_overflow": "the library masks with the least number of the format at hand",
+    "generation.layout": "frames are made all at once: there is no history to lay out",
+    "generation.stopping": "there is no stop head: the predicted durations say how long it speaks",
+    "generation.exposure_gap": "frames are made all at once: none is fed back",
+}
+
 # what the plants of the causes cannot know of this model
 OWN: dict[str, dict[str, Any]] = {
     "optimizer.missing_parameters": {"parts": ("encoder", "decoder")},
     "loss.imbalance": {"term": "duration"},
     "loss.logged_not_optimised": {"terms": ("mel", "frames")},
 }
+MEANINGFUL = [cause for cause in GENERIC if cause not in NONSENSE]
 
-PLANTS: dict[str, Build] = {
-    **generic_plants(build, own=OWN),
+STRUCTURAL: dict[str, Build] = {
     "data.duration_domain": duration_domain,
+    "data.side_input": side_input,
     "model.padding_mask": padding_mask,
     "model.memory_scale": memory_scale,
     "model.text_ignored": text_ignored,
@@ -243,21 +277,16 @@ PLANTS: dict[str, Build] = {
     "loop.checkpointing": checkpointing,
 }
 
-NONSENSE = {
-    "model.no_causal_mask": "frames are made all at once: each may hear all of the memory",
-    "model.no_right_shift": "frames are made all at once: none is fed to the decoder",
-    "model.positions": "the convolutions of every layer tell the order, with or without positions",
-    "precision.mask_overflow": "the library masks with the least number of the format at hand",
-    "generation.layout": "frames are made all at once: there is no history to lay out",
-    "generation.stopping": "there is no stop head: the predicted durations say how long it speaks",
-    "generation.exposure_gap": "frames are made all at once: none is fed back",
+PLANTS: dict[str, Build] = {
+    **generic_plants(build, own=OWN, only=MEANINGFUL),
+    **{cause: plant for cause, plant in STRUCTURAL.items() if cause in CAUSES},
 }
 
 ARCHITECTURE = Architecture(
     name="fastspeech2_conformer",
     clean=build,
     plants=PLANTS,
-    nonsense=NONSENSE,
+    nonsense={cause: why for cause, why in NONSENSE.items() if cause in CAUSES},
     outside=outside_plants(build),
     layers=LAYERS,
     required=functools.partial(required_setting, low_rate=LOW_RATE),

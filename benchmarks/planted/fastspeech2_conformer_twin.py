@@ -17,6 +17,7 @@ from benchmarks.planted.prosody import prosody_clips
 from benchmarks.planted.twin_training import autocast, make_optimizer
 from tts_core.speech.phonemes import Vocabulary
 from tts_workbook.faults.planting import Setting
+from tts_workbook.subject.clip_batch import ProsodyClip
 from tts_workbook.subject.clip_data import ClipData, Parts, mean_l1
 from tts_workbook.subject.subject import Subject
 from tts_workbook.subject.transformers import FastSpeech2Conformer, library
@@ -64,14 +65,16 @@ def build(
     finish: Callable[[Any], nn.Module] = lambda model: model,
     adapter: Callable[..., FastSpeech2Conformer] = FastSpeech2Conformer,
     changes: dict[str, Any] | None = None,
+    told: Callable[[ProsodyClip], ProsodyClip] = lambda clip: clip,
     **parts: Any,
 ) -> Subject:
     """The clean subject of `setting`. `finish` gets every fresh model (where structural plants are
     made), `adapter` stands between model and Subject (where those of the data path are), `changes`
-    are fields of the configuration; `parts` are the keywords of `Parts`.
+    are fields of the configuration, `told` gets every clip with its pitch and energy; `parts` are
+    the keywords of `Parts`.
     """
     recipe = Parts(**parts)
-    clips = prosody_clips(setting.clips)
+    clips = [told(clip) for clip in prosody_clips(setting.clips)]
     data = ClipData.of(clips, setting.batch_size, setting.seed, recipe)
     small = config(setting, **(changes or {}))
 

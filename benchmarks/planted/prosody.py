@@ -14,14 +14,15 @@ import torchaudio
 from torch import Tensor
 
 from tts_core.speech.dataset import Clip
-from tts_workbook.subject.own_clips import with_prosody
+from tts_workbook.subject.clip_batch import ProsodyClip
+from tts_workbook.subject.own_clips import told_clips
 
 
-def prosody_clips(clips: Sequence[Clip]) -> list[Clip]:
+def prosody_clips(clips: Sequence[Clip]) -> list[ProsodyClip]:
     """The clips with log pitch and energy of each phoneme, standardised over all of them."""
     pitch = standardised([per_phoneme(clip, log_pitch(clip)) for clip in clips])
     energy = standardised([per_phoneme(clip, clip.mel.mean(dim=1).numpy()) for clip in clips])
-    return with_prosody(clips, pitch, energy)
+    return told_clips(clips, pitch, energy)
 
 
 def log_pitch(clip: Clip) -> np.ndarray:

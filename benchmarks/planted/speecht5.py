@@ -28,10 +28,11 @@ from benchmarks.planted.plants import (
     outside_plants,
     required_setting,
 )
-from benchmarks.planted.speecht5_twin import build
+from benchmarks.planted.speecht5_twin import build, config
 from tts_workbook.faults.planting import Build, Setting
+from tts_workbook.faults.registry import CAUSES
 from tts_workbook.subject.clip_batch import ClipBatch
-from tts_workbook.subject.clip_data import clipped_step
+from tts_workbook.subject.clip_data import clipped_step, mean_l1
 from tts_workbook.subject.own_clips import last_frames
 from tts_workbook.subject.subject import Subject
 from tts_workbook.subject.transformers import IGNORED, SpeechT5
@@ -429,16 +430,103 @@ def layout(setting: Setting) -> Subject:
     return build(setting, adapter=Lagging if lags else OtherLayout)
 
 
+# --- the voice, the guide and the shift -----------------------------------------------------------
+
+
+class OtherVoice(SpeechT5):
+    """Training hears one voice; whoever speaks hands in the opposite one."""
+
+    speaks = False
+
+    def text(self, model: Any, batch: ClipBatch) -> dict[str, Tensor]:
+        read = super().text(model, batch)
+        if self.speaks:
+            read["speaker_embeddings"] = -read["speaker_embeddings"]
+        return read
+
+    def generate(self, model: Any, batch: ClipBatch, n_frames: int | None = None) -> Tensor:
+        return super(OtherVoice, self.speaking()).generate(model, batch, n_frames)
+
+    def infer(self, model: Any, batch: ClipBatch) -> list[Tensor]:
+        return super(OtherVoice, self.speaking()).infer(model, batch)
+
+    def speaking(self) -> OtherVoice:
+        return Speaking(**vars(self))
+
+
+class Speaking(OtherVoice):
+    """The same while it speaks."""
+
+    speaks = True
+
+
+def conditioning(setting: Setting) -> Subject:
+    """The voice's vector is the opposite one in generation and in full inference."""
+    return build(setting, adapter=OtherVoice)
+
+
+def side_input(setting: Setting) -> Subject:
+    """One number of the voice's vector (drawn, which) is not a number."""
+    voice = torch.ones(config(setting).speaker_embedding_dim)
+    voice[setting.random.randrange(len(voice))] = torch.nan
+    return build(setting, adapter=functools.partial(SpeechT5, speaker=voice))
+
+
+class LongGuide(SpeechT5):
+    """The guide of the attention counts frames where the decoder makes steps of r frames."""
+
+    @property
+    def sums_itself(self) -> bool:
+        return True
+
+    def criterion(self, model: Any) -> Any:
+        criterion = super().criterion(model)
+        sound = criterion.attn_criterion._make_guided_attention_mask
+        r = model.config.reduction_factor
+
+        def of_frames(n_text: Tensor, n_steps: Tensor, sigma: float, device: Any) -> Tensor:
+            return sound(n_text, r * n_steps, sigma, device)[:n_steps]
+
+        criterion.attn_criterion._make_guided_attention_mask = of_frames
+        return criterion
+
+
+def auxiliary_geometry(setting: Setting) -> Subject:
+    """The guide of the attention ignores the reduction factor: it passes half of the text only."""
+    return build(setting, adapter=LongGuide)
+
+
+def shifted_twice(setting: Setting) -> Subject:
+    """The targets are shifted by a step outside of the model, which shifts its input itself: from
+    what lies before step k it learns step k + 1.
+    """
+    r = config(setting).reduction_factor
+
+    def mel_loss(prediction: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
+        return mean_l1(prediction[:, :-r], target[:, r:], lengths - r)
+
+    return build(setting, mel_loss=mel_loss)
+
+
+NONSENSE = {
+    "data.duration_sum": "the model knows no durations",
+    "data.duration_domain": "the model knows no durations",
+    "generation.exposure_gap": (
+        "at this size the clean twin drifts under some settings already, there is nothing to add"
+    ),
+}
+
 # what the plants of the causes cannot know of this model
 OWN: dict[str, dict[str, Any]] = {
     "optimizer.missing_parameters": {"parts": ("speecht5.decoder", "speech_decoder_postnet")},
     "loss.imbalance": {"term": "stop"},
     "loss.logged_not_optimised": {"terms": ("mel", "frames")},
 }
-MEANINGFUL = [cause for cause in GENERIC if cause != "data.duration_sum"]
+MEANINGFUL = [cause for cause in GENERIC if cause not in NONSENSE]
 
-PLANTS: dict[str, Build] = {
-    **generic_plants(build, own=OWN, only=MEANINGFUL),
+STRUCTURAL: dict[str, Build] = {
+    "data.conditioning": conditioning,
+    "data.side_input": side_input,
     "model.no_causal_mask": no_causal_mask,
     "model.no_right_shift": no_right_shift,
     "model.padding_mask": padding_mask,
@@ -452,25 +540,24 @@ PLANTS: dict[str, Build] = {
     "model.norm_mode": norm_mode,
     "model.norm_runaway": norm_runaway,
     "model.bad_initialisation": bad_initialisation,
+    "loss.auxiliary_geometry": auxiliary_geometry,
+    "loss.shifted_twice": shifted_twice,
     "precision.mask_overflow": mask_overflow,
     "loop.checkpointing": checkpointing,
     "generation.layout": layout,
     "generation.stopping": stopping,
 }
 
-NONSENSE = {
-    "data.duration_sum": "the model knows no durations",
-    "data.duration_domain": "the model knows no durations",
-    "generation.exposure_gap": (
-        "at this size the clean twin drifts under some settings already, there is nothing to add"
-    ),
+PLANTS: dict[str, Build] = {
+    **generic_plants(build, own=OWN, only=MEANINGFUL),
+    **{cause: plant for cause, plant in STRUCTURAL.items() if cause in CAUSES},
 }
 
 ARCHITECTURE = Architecture(
     name="speecht5",
     clean=build,
     plants=PLANTS,
-    nonsense=NONSENSE,
+    nonsense={cause: why for cause, why in NONSENSE.items() if cause in CAUSES},
     outside=outside_plants(build),
     layers=LAYERS,
     required=functools.partial(required_setting, low_rate=LOW_RATE),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -41,6 +41,23 @@ class ClipBatch(Batch):
     clips: tuple[Clip, ...] = ()
 
 
+def nothing_told() -> Tensor:
+    """(0,): pitch or energy of a batch that has none."""
+    return torch.zeros(0)
+
+
+@dataclass(frozen=True)
+class ProsodyBatch(ClipBatch):
+    """A batch of ProsodyClips, with what they are told of each phoneme."""
+
+    pitch: Tensor = field(default_factory=nothing_told)  # (B, N) float32, 0 in the padding
+    energy: Tensor = field(default_factory=nothing_told)  # (B, N) float32, 0 in the padding
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        changed = super()._with_tensors(change)
+        return replace(changed, pitch=change(self.pitch), energy=change(self.energy))
+
+
 def gather(
     clips: Sequence[Clip], pad_value: float = AudioConfig().silence, n_frames: int = 0
 ) -> ClipBatch:
@@ -51,7 +68,7 @@ def gather(
     mel = pad_tensor(mel, (0, 0, 0, max(0, n_frames - mel.shape[1])), value=pad_value)
     phonemes = [torch.from_numpy(clip.phoneme_ids) for clip in clips]
     durations = [torch.from_numpy(clip.durations) for clip in clips]
-    return ClipBatch(
+    batch = ClipBatch(
         phonemes=pad_sequence(phonemes, batch_first=True),
         phoneme_lengths=torch.tensor([len(clip.phoneme_ids) for clip in clips]),
         durations=pad_sequence(durations, batch_first=True),
@@ -61,6 +78,40 @@ def gather(
         pad_value=pad_value,
         clips=tuple(clips),
     )
+    told = [clip for clip in clips if isinstance(clip, ProsodyClip)]
+    return with_prosody(batch, told) if told else batch
+
+
+def with_prosody(batch: ClipBatch, clips: Sequence[ProsodyClip]) -> ProsodyBatch:
+    """The batch with pitch and energy of all of its clips."""
+    padded: dict[str, Any] = {}
+    for name in ProsodyClip.TOLD:
+        rows = [torch.from_numpy(getattr(clip, name)) for clip in clips]
+        padded[name] = pad_sequence(rows, batch_first=True)
+    return ProsodyBatch(**vars(batch), **padded)
+
+
+def one_by_one(batch: ClipBatch) -> list[ClipBatch]:
+    """Each row of the batch as it stands there, whatever was changed in it, without its padding."""
+    rows = []
+    sizes = zip(batch.phoneme_lengths.tolist(), batch.mel_lengths.tolist(), strict=True)
+    for row, (n_phonemes, n_frames) in enumerate(sizes):
+        here = slice(row, row + 1)
+        alone = replace(
+            batch,
+            phonemes=batch.phonemes[here, :n_phonemes],
+            phoneme_lengths=batch.phoneme_lengths[here],
+            durations=batch.durations[here, :n_phonemes],
+            mel=batch.mel[here, :n_frames],
+            mel_lengths=batch.mel_lengths[here],
+            ids=batch.ids[here],
+            clips=batch.clips[here],
+        )
+        if isinstance(alone, ProsodyBatch):
+            told = {name: getattr(batch, name)[here, :n_phonemes] for name in ProsodyClip.TOLD}
+            alone = replace(alone, **told)
+        rows.append(alone)
+    return rows
 
 
 def duplicate_clips(batch: ClipBatch, k: int) -> ClipBatch:

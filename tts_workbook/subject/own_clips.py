@@ -68,11 +68,11 @@ def own_clips(
     return clips
 
 
-def with_prosody(
+def told_clips(
     clips: Sequence[Clip], pitch: Sequence[Tensor], energy: Sequence[Tensor]
-) -> list[Clip]:
+) -> list[ProsodyClip]:
     """The clips with pitch and energy (N,) of each, in the units that the model is trained with."""
-    told: list[Clip] = []
+    told: list[ProsodyClip] = []
     for clip, tone, loudness in zip(clips, pitch, energy, strict=True):
         given = {"pitch": tone, "energy": loudness}
         fields: dict[str, Any] = {
@@ -84,16 +84,6 @@ def with_prosody(
                 raise SubjectError("batch", seen, f"one {name} for each id, (N,)")
         told.append(ProsodyClip(**vars(clip), **fields))
     return told
-
-
-def prosody(batch: ClipBatch) -> tuple[Tensor, Tensor]:
-    """Pitch and energy (B, N, 1) of a batch of ProsodyClips, 0 in the padding."""
-    told = []
-    for name in ProsodyClip.TOLD:
-        rows = [torch.from_numpy(getattr(clip, name)) for clip in batch.clips]
-        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        told.append(padded[..., None].to(batch.mel.device))
-    return told[0], told[1]
 
 
 def own_data(clips: Sequence[Clip], batch_size: int | None = None) -> ClipData:

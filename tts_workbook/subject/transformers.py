@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from tts_core.errors import WorkbookError
 from tts_core.model.modes import evaluating
-from tts_workbook.subject.clip_batch import ClipBatch, split
+from tts_workbook.subject.clip_batch import ClipBatch, ProsodyBatch, one_by_one
 from tts_workbook.subject.clip_data import ClipData, MelLoss, clipped_step, mean_l1
 from tts_workbook.subject.own_clips import (
     Audio,
@@ -35,9 +35,8 @@ from tts_workbook.subject.own_clips import (
     last_frames,
     own_clips,
     own_data,
-    prosody,
     supplied_alone,
-    with_prosody,
+    told_clips,
 )
 from tts_workbook.subject.subject import Subject
 
@@ -119,8 +118,12 @@ class SpeechT5:
             r = model.config.reduction_factor
             steps = self.labels(model, batch)[:, r - 1 :: r, 0] != IGNORED
             terms["guided"] = criterion.attn_criterion(attention, batch.phoneme_mask, steps)
-        replaced = self.mel_loss or self.stops
-        return _with_total(terms, None if replaced else output.loss)
+        return _with_total(terms, None if self.sums_itself else output.loss)
+
+    @property
+    def sums_itself(self) -> bool:
+        """Whether a term differs from the library's, so that its total is not what is optimised."""
+        return self.mel_loss is not None or self.stops is not None
 
     def criterion(self, model: Any) -> Any:
         """The library's loss."""
@@ -168,8 +171,7 @@ class SpeechT5:
     def infer(self, model: Any, batch: ClipBatch) -> list[Tensor]:
         """Text alone in, clip by clip: (T', M) each, ended by the stop head."""
         mels = []
-        for clip in split(batch):
-            clip = clip.to(batch.mel.device)
+        for clip in one_by_one(batch):
             longest = LONGEST * clip.mel.shape[1] / clip.phonemes.shape[1]
             with evaluating(model):
                 mel = model.generate_speech(**self.text(model, clip), maxlenratio=longest)
@@ -213,7 +215,7 @@ def fastspeech2_conformer(
     (N,) in frames, pitch and energy (N,) in the units of training, and audio (samples, Hz).
     """
     build_model, checkpoint = _models(model, "FastSpeech2ConformerModel", device)
-    clips = with_prosody(own_clips(ids, mel, durations, audio), pitch, energy)
+    clips = told_clips(own_clips(ids, mel, durations, audio), pitch, energy)
     adapter = FastSpeech2Conformer(own_data(clips))
     subject = adapter.subject(build_model, make_optimizer or adamw())
     return supplied_alone(subject, device, checkpoint, durations=True, audio=audio is not None)
@@ -227,11 +229,10 @@ class FastSpeech2Conformer:
     mel_loss: MelLoss | None = None  # None: the library's own total is optimised
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext  # around the forward pass
 
-    def forward(self, model: Any, batch: ClipBatch) -> tuple[Any, tuple[Tensor, Tensor]]:
+    def forward(self, model: Any, batch: ProsodyBatch) -> tuple[Any, tuple[Tensor, Tensor]]:
         """The library's output with true durations, pitch and energy, and frames and mel (B, T, M)
         before and after the post-net; every part is in the mode that it is in.
         """
-        pitch, energy = prosody(batch)
         with (
             teacher_forcing(model),
             lengthened(model.decoder, batch.mel.shape[1]),
@@ -242,31 +243,30 @@ class FastSpeech2Conformer:
                 attention_mask=batch.phoneme_mask.long(),
                 spectrogram_labels=_labels(self.data, batch),
                 duration_labels=batch.durations,
-                pitch_labels=pitch,
-                energy_labels=energy,
+                pitch_labels=batch.pitch[..., None],
+                energy_labels=batch.energy[..., None],
             )
         return output, outputs[0]
 
-    def losses(self, model: Any, batch: ClipBatch) -> Terms:
+    def losses(self, model: Any, batch: ProsodyBatch) -> Terms:
         """The terms of the library's loss one by one, and its total."""
         with self.autocast():
             output, (frames, mel) = self.forward(model, batch)
         terms = _mel_terms(self.mel_loss or mean_l1, self.data, batch, mel, frames)
         valid = batch.phoneme_mask
-        pitch, energy = prosody(batch)
         predicted = {
             "duration": (output.duration_outputs, batch.durations.float().log1p()),
-            "pitch": (output.pitch_outputs, pitch),
-            "energy": (output.energy_outputs, energy),
+            "pitch": (output.pitch_outputs[..., 0], batch.pitch),
+            "energy": (output.energy_outputs[..., 0], batch.energy),
         }
         for name, (guess, truth) in predicted.items():
             terms[name] = F.mse_loss(guess[valid].float(), truth[valid])
         return _with_total(terms, None if self.mel_loss else output.loss)
 
-    def predict_mel(self, model: Any, batch: ClipBatch) -> Tensor:
+    def predict_mel(self, model: Any, batch: ProsodyBatch) -> Tensor:
         return self.forward(model, batch)[1][1]
 
-    def predict_frames(self, model: Any, batch: ClipBatch) -> Tensor:
+    def predict_frames(self, model: Any, batch: ProsodyBatch) -> Tensor:
         return self.forward(model, batch)[1][0]
 
     def generate(self, model: Any, batch: ClipBatch) -> Tensor:
@@ -274,8 +274,7 @@ class FastSpeech2Conformer:
         the true durations.
         """
         mel = torch.zeros_like(batch.mel)
-        for row, clip in enumerate(split(batch)):
-            clip = clip.to(batch.mel.device)
+        for row, clip in enumerate(one_by_one(batch)):
 
             def true_durations(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
                 return clip.durations  # noqa: B023  removed before the next clip
@@ -290,7 +289,7 @@ class FastSpeech2Conformer:
 
     def infer(self, model: Any, batch: ClipBatch) -> list[Tensor]:
         """Text alone in, clip by clip: (T', M) each, as long as the predicted durations say."""
-        return [self.speak(model, clip.to(batch.mel.device)) for clip in split(batch)]
+        return [self.speak(model, clip) for clip in one_by_one(batch)]
 
     def speak(self, model: Any, clip: ClipBatch) -> Tensor:
         """(T', M) of one clip by the library's inference."""

@@ -169,12 +169,6 @@ def test_the_conformer_predicts_and_loses_what_the_library_does():
     """The library teacher-forces in training mode alone; nothing drops and no norm counts here."""
     subject = ready("fastspeech2_conformer")
     batch = subject.batch
-    pitch, energy = (
-        torch.nn.utils.rnn.pad_sequence(
-            [torch.from_numpy(getattr(clip, name)) for clip in batch.clips], batch_first=True
-        )[..., None]
-        for name in ("pitch", "energy")
-    )
     model = fresh(subject).train()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm1d):
@@ -185,8 +179,8 @@ def test_the_conformer_predicts_and_loses_what_the_library_does():
             attention_mask=batch.phoneme_mask.long(),
             spectrogram_labels=batch.mel.masked_fill(~batch.mel_mask[..., None], IGNORED),
             duration_labels=batch.durations,
-            pitch_labels=pitch,
-            energy_labels=energy,
+            pitch_labels=batch.pitch[..., None],
+            energy_labels=batch.energy[..., None],
         )
     mel = still(subject, lambda model: subject.predict_mel(model, batch))
     assert torch.equal(mel, theirs.spectrogram)
