@@ -19,7 +19,7 @@ from tests.tts_workbook.diagnosis.vits_like_data import TABLE, SpeechBatch, mask
 WIDTH, HEADS, LAYERS = 96, 4, 3
 BANDS, CODES = 10, 32
 VOICES = 4
-READERS = HEADS // 2  # heads of the first block that see the symbols alone
+READERS = HEADS // 2  # heads of each block that see the symbols alone
 LONGEST = 12  # frames for each symbol at most, in inference
 
 Cache = list[tuple[Tensor, Tensor]]  # keys and values (B, H, S, D / H) of each layer
@@ -31,7 +31,8 @@ class Spoken:
 
     logits: Tensor  # (B, T + 1, G, K)
     end: Tensor  # (B, T + 1) logit of the end, one more class of the first band
-    glance: Tensor  # (B, T + 1, N) attention to the symbols, mean over the heads that read
+    # (B, T + 1, N) attention to the symbols, mean over the first block's heads that read
+    glance: Tensor
 
 
 # --- the quantiser --------------------------------------------------------------------------------
@@ -187,15 +188,18 @@ class TokenLM(nn.Module):
     def placed_text(self, places: Tensor) -> Tensor:
         return waves(places)
 
+    def voice(self, batch: SpeechBatch) -> Tensor:
+        """Speaker and rate (B, 1, D): the first place, and part of every frame's."""
+        rate = self.rate(batch.conditions["rate"][:, None])
+        return (self.voices(batch.conditions["speaker"]) + rate)[:, None]
+
     def prefix(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
         """Voice and text (B, 1 + N, D), and where they are valid (B, 1 + N)."""
         text = self.text(batch.ids, batch.id_mask)
         places = torch.arange(text.shape[1], device=text.device)
         text = text + self.placed_text(places).to(text)
-        rate = self.rate(batch.conditions["rate"][:, None])
-        voice = self.voices(batch.conditions["speaker"]) + rate
         valid = torch.cat([torch.ones_like(batch.id_mask[:, :1]), batch.id_mask], dim=1)
-        return torch.cat([voice[:, None].to(text), text], dim=1), valid
+        return torch.cat([self.voice(batch).to(text), text], dim=1), valid
 
     def begin(self, size: int) -> Tensor:
         """The place of `start` (B, 1, D)."""
@@ -216,7 +220,7 @@ class TokenLM(nn.Module):
         return causal & valid[:, None]
 
     def narrow(self, seen: Tensor, n_text: int, cached: bool) -> Tensor:
-        """What each head of the first block sees (B, H, S, S'): half of them the symbols alone, so
+        """What each head of a block sees (B, H, S, S'): half of them the symbols alone, so
         that there is somebody who reads. The voice, with nothing before it, sees itself.
         """
         heads = seen[:, None].expand(-1, HEADS, -1, -1).clone()
@@ -231,11 +235,9 @@ class TokenLM(nn.Module):
         (B, H / 2, S, S'), and the cache."""
         kept: Cache = []
         glances = []
+        allowed = self.narrow(seen, n_text, cached=cache is not None)
         for layer, block in enumerate(self.blocks):
-            before = cache[layer] if cache else None
-            wide = seen[:, None]
-            allowed = wide if layer else self.narrow(seen, n_text, cached=before is not None)
-            x, weights, both = block(x, allowed, before)
+            x, weights, both = block(x, allowed, cache[layer] if cache else None)
             kept.append(both)
             glances.append(weights)
         return self.norm(x), glances[0][:, :READERS], kept
@@ -248,11 +250,11 @@ class TokenLM(nn.Module):
     def forward(self, batch: SpeechBatch) -> Spoken:
         """Teacher-forced."""
         prefix, valid = self.prefix(batch)
-        told = self.told(self.quantise(batch.mel)).to(prefix)
+        told = self.told(self.quantise(batch.mel)) + self.voice(batch)
         valid = torch.cat([valid, mask_of(batch.n_frames + 1, told.shape[1])], dim=1)
         n_before = prefix.shape[1]
         seen = self.seen(valid)
-        hidden, weights, _ = self.run(torch.cat([prefix, told], dim=1), seen, n_before)
+        hidden, weights, _ = self.run(torch.cat([prefix, told.to(prefix)], dim=1), seen, n_before)
         logits, end = self.say(hidden[:, n_before:])
         glance = weights.mean(dim=1)[:, n_before:, 1:n_before]
         return Spoken(logits, end, glance)
@@ -282,7 +284,8 @@ class TokenLM(nn.Module):
         given = self.quantise(history) if history is not None else None
         n_given = 0 if given is None else given.shape[1]
         prefix, valid = self.prefix(batch)
-        x = torch.cat([prefix, self.begin(len(prefix)).to(prefix)], dim=1)
+        voice = self.voice(batch)
+        x = torch.cat([prefix, (self.begin(len(prefix)) + voice).to(prefix)], dim=1)
         valid = torch.cat([valid, torch.ones_like(valid[:, :1])], dim=1)
         hidden, _, cache = self.run(x, self.seen(valid), prefix.shape[1])
         mels: list[Tensor] = []
@@ -297,7 +300,7 @@ class TokenLM(nn.Module):
             if given is not None and number < n_given:
                 chosen = given[:, number : number + 1]
             valid = torch.cat([valid, torch.ones_like(valid[:, :1])], dim=1)
-            told = self.fed_back(chosen, number).to(prefix)
+            told = (self.fed_back(chosen, number) + voice).to(prefix)
             hidden, _, cache = self.run(told, valid[:, None], prefix.shape[1], cache)
         return torch.cat(mels, dim=1)
 

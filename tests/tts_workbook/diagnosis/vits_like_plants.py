@@ -687,7 +687,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "loss.padding_included": {"batch_size": 8},
     "optimizer.clip_too_tight": {"optimizer": "sgd"},
     "precision.clip_before_unscale": {"optimizer": "sgd"},
-    "precision.low_precision_weights": {"lr": 3e-4},
+    "precision.low_precision_weights": {"lr": 2e-4},
     "precision.half_range": {"batch_size": 4},
     "loop.accumulation": {"batch_size": 4, "optimizer": "sgd"},
     "loop.mode_not_restored": {"dropout": 0.5},
