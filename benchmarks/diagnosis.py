@@ -91,7 +91,7 @@ def source() -> str:
     files: list[Path] = []
     for folder in folders:
         files += [file for file in folder.rglob("*.py") if file.name not in BESIDE]
-    for written in ("gru_*.py", "vits_like_*.py", "token_lm_*.py"):
+    for written in ("vits_like_*.py", "token_lm_*.py"):
         files += (ROOT / "tests" / "tts_workbook" / "diagnosis").glob(written)
     contents = [
         f"{file.relative_to(ROOT)}\0{file.read_text(encoding='utf-8')}" for file in sorted(files)

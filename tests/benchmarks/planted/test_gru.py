@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from benchmarks.planted.architecture import draw_setting
-from tests.tts_workbook.diagnosis.gru_plants import ARCHITECTURE
-from tests.tts_workbook.diagnosis.gru_tts import adapt, mask_of
+from benchmarks.planted.gru import ARCHITECTURE
+from benchmarks.planted.gru_twin import adapt, mask_of
 from tts_workbook.subject.subject import check_subject
 
 EVERY = {**ARCHITECTURE.plants, **ARCHITECTURE.outside}
