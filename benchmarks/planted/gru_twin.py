@@ -132,6 +132,11 @@ def pad(batch: dict, n: int) -> dict:
     return batch | {name: F.pad(batch[name], (0, n)) for name in ("txt", "dur", "mels")}
 
 
+def pad_text(batch: dict, n: int) -> dict:
+    """What a neighbour with a longer text would do: n more empty characters of no frames."""
+    return batch | {name: F.pad(batch[name], (0, n)) for name in ("txt", "dur")}
+
+
 def trim(batch: dict, a: int, b: int) -> dict:
     """Without the first a and the last b frames of each clip, and without the characters that lie
     in them.
@@ -572,6 +577,7 @@ def adapt(
         batches=data.batches,
         duplicate=duplicate,
         pad=pad,
+        pad_text=pad_text,
         trim=trim,
         shuffle_text=shuffle_text,
         durations=lambda batch: batch["dur"],
