@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from benchmarks.planted.architecture import Architecture
-from benchmarks.planted.plants import generic_plants
 from tests.tts_workbook.diagnosis.gru_data_plants import DATA
+from tests.tts_workbook.diagnosis.gru_later_plants import LATER, NONSENSE
 from tests.tts_workbook.diagnosis.gru_step_plants import STEP
 from tests.tts_workbook.diagnosis.gru_tts import (
     BINS,
@@ -574,14 +574,13 @@ OUTSIDE = {
         swapped_bins,
         reversed_targets,
         label_noise,
-        stale_average,
         gradient_noise,
         weights_reset,
     )
 }
 
-# those that the catalogue got once this model was held out no longer
-LATER = generic_plants(adapt, only=("loop.mode_not_restored",))
-PLANTS = DATA | MODEL | LOSS | STEP | LATER
+PLANTS = DATA | MODEL | LOSS | STEP | LATER | {"optimizer.averaged_weights": stale_average}
 
-ARCHITECTURE = Architecture(name="gru", clean=adapt, plants=PLANTS, nonsense={}, outside=OUTSIDE)
+ARCHITECTURE = Architecture(
+    name="gru", clean=adapt, plants=PLANTS, nonsense=NONSENSE, outside=OUTSIDE
+)
