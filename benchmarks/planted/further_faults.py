@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +14,8 @@ from torch.nn import functional as F
 from benchmarks.planted.plants import outside_plants
 from tts_core.speech.dataset import Clip
 from tts_workbook.faults.planting import Build, Setting, with_clips
-from tts_workbook.faults.registry import CAUSES
 from tts_workbook.subject.clip_data import mean_l1
 from tts_workbook.subject.subject import Subject, supplied
-
-# what stands outside of the catalogue until it holds the cause itself
-OVERTAKEN: Mapping[str, str] = {"schedule_ends": "optimizer.schedule"}
 
 
 def uphill_encoder(build: Build, setting: Setting, encoder: str) -> Subject:
@@ -104,10 +99,7 @@ def further_faults(build: Build, encoder: str, durations: bool) -> dict[str, Bui
     """The faults above and those of plants.py bound to an architecture: `encoder` is the name of a
     module that gives one tensor, `durations` whether the model reads them.
     """
-    found: dict[str, Build] = {}
-    for name, plant in outside_plants(build).items():
-        if OVERTAKEN.get(name) not in CAUSES:
-            found[name] = plant
+    found = outside_plants(build)
     found["uphill_encoder"] = functools.partial(uphill_encoder, build, encoder=encoder)
     for plant in (goes_back, shaken_weights, blurred_target):
         found[plant.__name__] = functools.partial(plant, build)

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from benchmarks.planted.architecture import Architecture
 from benchmarks.planted.gru_data import DATA
+from benchmarks.planted.gru_later import LATER, NONSENSE
 from benchmarks.planted.gru_step import STEP
 from benchmarks.planted.gru_twin import (
     BINS,
@@ -38,7 +39,6 @@ from benchmarks.planted.gru_twin import (
     mel_error,
     total,
 )
-from benchmarks.planted.plants import generic_plants
 from tts_workbook.faults.planting import Setting
 from tts_workbook.subject.subject import Subject
 
@@ -574,14 +574,13 @@ OUTSIDE = {
         swapped_bins,
         reversed_targets,
         label_noise,
-        stale_average,
         gradient_noise,
         weights_reset,
     )
 }
 
-# those that the catalogue got once this model was held out no longer
-LATER = generic_plants(adapt, only=("loop.mode_not_restored",))
-PLANTS = DATA | MODEL | LOSS | STEP | LATER
+PLANTS = DATA | MODEL | LOSS | STEP | LATER | {"optimizer.averaged_weights": stale_average}
 
-ARCHITECTURE = Architecture(name="gru", clean=adapt, plants=PLANTS, nonsense={}, outside=OUTSIDE)
+ARCHITECTURE = Architecture(
+    name="gru", clean=adapt, plants=PLANTS, nonsense=NONSENSE, outside=OUTSIDE
+)

@@ -351,7 +351,10 @@ ARCHITECTURE = Architecture(
     name="ours",
     clean=build,
     plants=PLANTS,
-    nonsense={},
+    nonsense={
+        "data.conditioning": "text and durations alone are handed to the model beside its history",
+        "data.side_input": "phonemes and whole numbers of frames go in: they are always finite",
+    },
     outside=outside_plants(build),
     layers=LAYERS,
     required=required_setting,

@@ -267,6 +267,8 @@ PLANTS: dict[str, Build] = {
 }
 
 NONSENSE = {
+    "data.conditioning": "nothing but the text is handed to the model beside its history",
+    "data.side_input": "nothing but the text is handed to the model beside its history",
     "data.duration_sum": "the model knows no durations",
     "data.duration_domain": "the model knows no durations",
     "model.no_causal_mask": "a recurrent decoder is fed one frame after another and has no mask",

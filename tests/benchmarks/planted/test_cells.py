@@ -71,12 +71,16 @@ def test_a_module_without_an_architecture_is_passed_over_and_a_name_is_held_once
 def test_the_recorded_matrix_is_that_of_its_architectures_without_the_tuning_seeds():
     record = json.loads((ROOT / "benchmarks" / "results" / "diagnosis.json").read_text("utf-8"))
     recorded = {Row.from_dict(row).cell for row in record["rows"]}
-    names = {cell.architecture for cell in recorded}
     kinds = {cell.kind for cell in recorded}
-    chosen = {name: one for name, one in known_architectures().items() if name in names}
+    # in the order of that pass: clean runs and pairs are dealt out in it
+    chosen = {name: known_architectures()[name] for name in ("ours", "tacotron2", "gru")}
+    assert set(chosen) == {cell.architecture for cell in recorded}
     found = cells(chosen, held_out_architectures(), (0, 1, 2, 3), kinds)
     assert len(found) == len(set(found))
-    assert recorded <= {cell for cell in found if cell.seed not in TUNING}
+    of_today = {cell for cell in found if cell.seed not in TUNING}
+    # the catalogue holds them by now: they are faults of it, no longer outside
+    overtaken = {"schedule_ends", "stale_average"}
+    assert {cell for cell in recorded if cell.fault not in overtaken} <= of_today
 
 
 def test_every_architecture_has_cells_of_every_kind_that_it_can_have():
