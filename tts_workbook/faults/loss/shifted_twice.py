@@ -33,11 +33,6 @@ EXACT = Bar(
     control="of the loss of the target as it is: the loss of the shifted target has to be below,"
     " for a distance is zero at its own target but for a frame at the end",
 )
-GATE = Bar(
-    1.0,
-    control="of the error of copying the frame before: a subject that lags and does worse has shown"
-    " harm",
-)
 
 
 # --- what the loss is given as its target ---------------------------------------------------------
@@ -128,9 +123,6 @@ class Lag:
     """How far behind a frame the last frame is that its prediction hears."""
 
     least: int  # frames, over N_SPOTS frames in a row; 0 where no history was found or heard
-    # last teacher-forced L1 of the subject's course over that of copying the frame before; None
-    # where it was not asked
-    over_copy: float | None = None
 
 
 def measure_lag(lab: Lab) -> Lag:
@@ -149,40 +141,25 @@ def measure_lag(lab: Lab) -> Lag:
             heard = (moved > bar).nonzero().flatten()
             if len(heard):
                 lags.append(int(heard[0]) - spot)
-    least = min(lags, default=0)
-    if least < 2:
-        return Lag(max(0, least))
-    return Lag(least, lab.course().final * lab.best_constant / copy_error(lab))
-
-
-def copy_error(lab: Lab) -> float:
-    """L1 of every valid frame against the one before it."""
-    both = lab.mask[:, 1:] & lab.mask[:, :-1]
-    return float((lab.target[:, 1:] - lab.target[:, :-1]).abs()[both].mean())
+    return Lag(max(0, min(lags, default=0)))
 
 
 def decide_lag(numbers: Lag) -> Decision | None:
     """Pure: some frame hears the one just before it; with a reduction factor it is the first of
-    every step.
+    every step. A model may be meant to lag: nothing is accused.
     """
-    if numbers.least < 2 or numbers.over_copy is None:
+    if numbers.least < 2:
         return None
-    if not numbers.over_copy < GATE:
-        return Decision("suspected", "predict_mel", 0.5, "lags and fails")
-    return Decision("question", "predict_mel", 0.5, "lags")
+    return Decision("question", "predict_mel", reason="lags")
 
 
 def tell_lag(numbers: Lag, decision: Decision) -> Telling:
-    fix = ""
-    if decision.reason == "lags":
-        fix = (
-            "is this meant? no frame hears the one just before it: shift the decoder's input either"
-            " in the data or in the model"
-        )
-    evidence: dict[str, float | str] = {"least lag, frames": float(numbers.least)}
-    if numbers.over_copy is not None:
-        evidence["last TF L1 over that of copying the frame before"] = numbers.over_copy
-    return Telling(f"noise on {N_SPOTS} frames of the history, one by one", evidence, fix)
+    return Telling(
+        f"noise on {N_SPOTS} frames of the history, one by one",
+        {"least lag, frames": float(numbers.least)},
+        "is this meant? no frame hears the one just before it: shift the decoder's input either in"
+        " the data or in the model",
+    )
 
 
 def plant(build: Build, setting: Setting) -> Subject:
