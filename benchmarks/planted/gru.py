@@ -322,6 +322,19 @@ def padding_included(setting: Setting) -> Subject:
     return with_terms(setting, change)
 
 
+def shifted_twice(setting: Setting) -> Subject:
+    """The data shifts the target by a frame, and the decoder shifts its input."""
+
+    def change(terms: dict, out: dict, batch: dict) -> dict:
+        later, mask = batch["mels"][..., 1:], out["mask"][:, 1:]
+        return {
+            "mel_raw": mel_error(out["frames"][..., :-1], later, mask),
+            "mel": mel_error(out["mels"][..., :-1], later, mask),
+        }
+
+    return with_terms(setting, change)
+
+
 def imbalance(setting: Setting) -> Subject:
     """The stop term or the duration term weighs 30,000 to 3,000,000 times as much as it should."""
     return with_terms(
@@ -564,7 +577,14 @@ MODEL = {
 }
 LOSS = {
     f"loss.{plant.__name__}": plant
-    for plant in (padding_included, imbalance, wrong_reduction, detached, logged_not_optimised)
+    for plant in (
+        padding_included,
+        imbalance,
+        wrong_reduction,
+        detached,
+        logged_not_optimised,
+        shifted_twice,
+    )
 }
 OUTSIDE = {
     plant.__name__: plant

@@ -164,6 +164,14 @@ def _part(shift: Tensor, shapes: list[torch.Size], call: int) -> Tensor | None:
         whole = shift.transpose(1, 2) if flipped else shift
         if len(shapes) == 1 and shape == whole.shape:
             return whole
+        # more frames than the target has: a step of several frames was begun
+        axis = 2 if flipped else 1
+        behind = shape[axis] - whole.shape[axis] if len(shape) == 3 else 0
+        if len(shapes) == 1 and behind > 0:
+            longer = F.pad(shift, (0, 0, 0, behind))
+            longer = longer.transpose(1, 2) if flipped else longer
+            if longer.shape == shape:
+                return longer
         # one clip after another, without padding
         if len(shapes) == n_clips and len(shape) == 3 and shape[0] == 1:
             length = shape[2] if flipped else shape[1]

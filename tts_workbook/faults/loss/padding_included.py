@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tts_core.speech.batch import lengths_to_mask
 from tts_workbook.faults.bars import Bar
@@ -20,11 +20,13 @@ from tts_workbook.faults.loss._identity import (
     tell_about,
     where_it_can_be_asked,
 )
-from tts_workbook.faults.model._padding import padding_moves, with_padding
+from tts_workbook.faults.model._padding import FAR, padding_moves, with_padding
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.optimizer_parity import nudged
 from tts_workbook.measure.prediction import eval_losses, losses_of_prediction
+from tts_workbook.subject.interventions import HeldNoise
+from tts_workbook.subject.isolation import private_copy
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.subject import Batch, Subject
 
@@ -34,7 +36,7 @@ STAYS = Bar(
     " padding changes the blocks in which a sum is taken",
 )
 ERRORS = Bar(5.0, control="times the standard error of the difference, where the losses draw noise")
-N_DRAWS = 8  # of losses that draw noise
+N_DRAWS = 8  # of losses that draw noise which cannot be held still
 
 
 @dataclass(frozen=True)
@@ -44,42 +46,104 @@ class Change:
     relative: float
     noise: float = 0.0  # relative, standard error of that where the losses draw noise
     rounding: float = 0.0  # relative, when every weight is off by a rounding
+    # the same between much padding and twice as much, which no convolution reaches; None: not asked
+    far: float | None = None
 
     @property
     def moves(self) -> bool:
+        """A loss that averages over padding never comes to rest; what looks past a clip's end
+        does.
+        """
         bar = max(STAYS, ERRORS * self.noise, FLOORS * self.rounding)
-        return abs(self.relative) > bar
+        far = self.relative if self.far is None else self.far
+        return abs(self.relative) > bar and abs(far) > bar
+
+
+@dataclass(frozen=True)
+class Padded:
+    """The losses of a batch with padding appended on one path, against the batch as it is."""
+
+    n: int  # places appended
+    # whether the prediction moves with the padding; the model is then made to predict the same
+    prediction_moves: bool
+    changes: Mapping[str, Change]  # term ("total" too); empty where nothing could be compared
+    draws: bool = False  # whether the losses draw noise that cannot be held still
 
 
 @dataclass(frozen=True)
 class PaddedLosses:
-    """The losses of a batch with padding appended, against those of the batch as it is."""
+    """The paths that could be tried: "frames", "text"."""
 
-    n_padded: int  # frames appended
-    # whether the prediction moves with the padding; the model is then made to predict the same
-    prediction_moves: bool
-    changes: Mapping[str, Change]  # term ("total" too); empty where nothing could be compared
+    paths: Mapping[str, Padded]
     about: Identity | None  # what the loss says of the target itself
-    draws: bool = False  # whether the losses draw noise
+    # terms that do not hang on the predicted frames, where text could not be padded
+    text_terms: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)  # path -> what its padded batch raised
 
 
 def measure(lab: Lab) -> PaddedLosses:
     """Append padding and compare the losses; where the prediction moves with it, of the same
     prediction.
     """
-    moves = padding_moves(lab)
-    padded = with_padding(lab, moves.n_padded)
     about = where_it_can_be_asked(lab)
-    if moves.broken:
-        changes = _of_one_prediction(lab, padded, about)
-        return PaddedLosses(moves.n_padded, True, changes, about)
+    paths: dict[str, Padded] = {}
+    failed: dict[str, str] = {}
+    pads = {"frames": with_padding, "text": _with_text_padding}
+    if lab.subject.pad_text is None:
+        del pads["text"]
+    for path, pad in pads.items():
+        try:
+            paths[path] = _path(lab, path, pad, about)
+        except Exception as error:  # a model may have no positions for so many
+            failed[path] = f"{type(error).__name__}: {error}"
+    text_terms: tuple[str, ...] = ()
+    if "text" not in paths and about.reached:
+        text_terms = tuple(name for name, values in about.terms.items() if not values.heard)
+    return PaddedLosses(paths, about, text_terms, failed)
+
+
+def _with_text_padding(lab: Lab, n: int) -> Batch:
+    """The subject's batch with that much more padding behind the texts."""
+    assert lab.subject.pad_text is not None
+    return lab.subject.pad_text(private_copy(lab.batch), n)
+
+
+def _path(lab: Lab, path: str, pad: Callable[[Lab, int], Batch], about: Identity) -> Padded:
+    moves = padding_moves(lab)
+    n = moves.n_padded
+    padded = pad(lab, n)
+    if path in moves.failed or not moves.appended.get(path, math.inf) <= moves.bar:
+        return Padded(n, True, _of_one_prediction(lab, padded, about))
     draws = _draws(lab)
     n_draws = N_DRAWS if draws else 1
-    short, long = _values(lab, lab.batch, n_draws), _values(lab, padded, n_draws)
-    off = eval_losses(lab, nudged(lab.model))
-    own = eval_losses(lab, lab.model)
+    near = _compared(lab, _values(lab, lab.batch, n_draws), _values(lab, padded, n_draws))
+    if any(change.moves for change in near.values()):
+        far = _far(lab, pad, n_draws)
+        near = {name: replace(change, far=far.get(name)) for name, change in near.items()}
+    return Padded(n, False, near, draws)
+
+
+def _far(lab: Lab, pad: Callable[[Lab, int], Batch], n_draws: int) -> dict[str, float]:
+    """Term -> its relative change from much padding to twice as much; empty where the model has no
+    places for so many.
+    """
+    for n in FAR:
+        try:
+            short = _values(lab, pad(lab, n), n_draws)
+            long = _values(lab, pad(lab, 2 * n), n_draws)
+        except Exception:  # then fewer
+            continue
+        return {name: change.relative for name, change in _compared(lab, short, long).items()}
+    return {}
+
+
+def _compared(
+    lab: Lab, short: dict[str, list[float]], long: dict[str, list[float]]
+) -> dict[str, Change]:
+    own = _losses(lab, lab.model, lab.batch)
+    off = _losses(lab, nudged(lab.model), lab.batch)
     changes = {}
-    for name in own:
+    for name in short:
         size = abs(_mean(short[name])) + 1e-9
         error = math.hypot(_standard_error(short[name]), _standard_error(long[name]))
         changes[name] = Change(
@@ -87,13 +151,21 @@ def measure(lab: Lab) -> PaddedLosses:
             error / size,
             abs(off[name] - own[name]) / size,
         )
-    return PaddedLosses(moves.n_padded, False, changes, about, draws)
+    return changes
+
+
+def _losses(opened: OpenSubject, model: nn.Module, batch: Batch) -> dict[str, float]:
+    """The terms, every draw that can be held still the same for valid places however much padding
+    there is.
+    """
+    with HeldNoise():
+        return eval_losses(opened, model, batch)
 
 
 def _draws(lab: Lab) -> bool:
-    """Whether the losses draw noise of their own: another seed gives other values."""
-    again = eval_losses(OpenSubject(lab.subject, lab.seed + 1), lab.model)
-    own = eval_losses(lab, lab.model)
+    """Whether the losses draw noise that is not held still: another seed gives other values."""
+    own = _losses(lab, lab.model, lab.batch)
+    again = _losses(OpenSubject(lab.subject, lab.seed + 1), lab.model, lab.batch)
     return any(again[name] != own[name] for name in own)
 
 
@@ -101,8 +173,8 @@ def _values(lab: Lab, batch: Batch, n_draws: int) -> dict[str, list[float]]:
     """Term -> its values on a batch, from several seeds."""
     rows = []
     for number in range(n_draws):
-        opened = OpenSubject(lab.subject, lab.seed + number)
-        rows.append(eval_losses(opened, lab.model, batch))
+        opened = OpenSubject(lab.subject, lab.seed + number) if number else lab
+        rows.append(_losses(opened, lab.model, batch))
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
@@ -140,58 +212,75 @@ def _off_by_a_deviation(opened: OpenSubject, lab: Lab) -> Tensor:
     return opened.target + valid[..., None] * torch.as_tensor(lab.frames.std())
 
 
-def worst_term(numbers: PaddedLosses) -> str:
-    """The term that changes most; "total" where there is no other."""
-    names = [name for name in numbers.changes if name != "total"]
-    return max(names, key=lambda name: abs(numbers.changes[name].relative), default="total")
+def worst(numbers: PaddedLosses) -> tuple[str, str]:
+    """The path and the term that changes most; "total" where there is no other. Terms that move
+    come before those that only look past an end.
+    """
+    found = [
+        (change.moves, abs(change.relative), path, name)
+        for path, padded in numbers.paths.items()
+        for name, change in padded.changes.items()
+        if name != "total" or len(padded.changes) == 1
+    ]
+    _, _, path, name = max(found, key=lambda row: row[:2])
+    return path, name
 
 
 def decide(numbers: PaddedLosses) -> Decision | None:
-    """Pure: no loss changes with padding. One that is not about the target may change for that."""
-    if not numbers.changes:
+    """Pure: no loss changes with padding, on any path. One that is not about the target may change
+    for that.
+    """
+    changes = [change for padded in numbers.paths.values() for change in padded.changes.values()]
+    if not changes:
         return Decision("undecided", reason="prediction moves")
-    if not all(math.isfinite(change.relative) for change in numbers.changes.values()):
+    if not all(math.isfinite(change.relative) for change in changes):
         return Decision("undecided", reason="not finite")
-    worst = worst_term(numbers)
-    strength = min(1.0, abs(numbers.changes[worst].relative))
-    moving = [name for name, change in numbers.changes.items() if change.moves]
-    if not moving and numbers.prediction_moves:
+    path, name = worst(numbers)
+    strength = min(1.0, abs(numbers.paths[path].changes[name].relative))
+    if any(change.moves for change in changes):
+        if numbers.about is not None and numbers.about.about in ("its opposite", "something else"):
+            return Decision("undecided", strength=strength, reason="not about the target")
+        return Decision("confirmed", f"losses[{name!r}]", strength, "changes")
+    if any(padded.prediction_moves for padded in numbers.paths.values()):
         # the other terms hang on predictions that move
         return Decision("undecided", strength=strength, reason="only the mel could be asked")
-    if not moving:
-        return Decision("excluded", strength=strength, reason="stays")
-    if numbers.about is not None and numbers.about.about in ("its opposite", "something else"):
-        return Decision("undecided", strength=strength, reason="not about the target")
-    return Decision("confirmed", f"losses[{worst!r}]", strength, "changes")
+    if numbers.text_terms or numbers.failed:
+        return Decision("undecided", strength=strength, reason="a path was not tried")
+    return Decision("excluded", strength=strength, reason="stays")
+
+
+SAID = {
+    "prediction moves": "next: mend the padding mask first, the prediction moves",
+    "only the mel could be asked": "the mel term of one prediction stays; the prediction itself"
+    " moves with the padding; next: mend that first, and judge the other terms then",
+    "not finite": "a loss is not finite; next: mend that, and diagnose again",
+}
 
 
 def tell(numbers: PaddedLosses, decision: Decision) -> Telling:
-    evidence: dict[str, float | str] = {
-        f"relative change of {name}": change.relative for name, change in numbers.changes.items()
-    }
-    if decision.reason == "prediction moves":
-        return Telling("next: mend the padding mask first, the prediction moves")
-    if decision.reason == "only the mel could be asked":
-        return Telling(
-            "the mel term of one prediction stays; the prediction itself moves with the padding;"
-            " next: mend that first, and judge the other terms then",
-            evidence,
-        )
-    if decision.reason == "not finite":
-        return Telling("a loss is not finite; next: mend that, and diagnose again", evidence)
-    experiment = f"{numbers.n_padded} padded frames appended"
-    if numbers.prediction_moves:
-        experiment += ", the model made to predict the same"
-    if numbers.draws:
-        experiment += f", the mean of {N_DRAWS} draws of the losses' own noise"
-        evidence |= {
-            f"standard error of the change of {name}": change.noise
-            for name, change in numbers.changes.items()
-        }
+    evidence: dict[str, float | str] = {}
+    for path, padded in numbers.paths.items():
+        for name, change in padded.changes.items():
+            evidence[f"relative change of {name}, {path} padded"] = change.relative
+            if change.far is not None:
+                evidence[f"the same of {name} far behind every end"] = change.far
+            if padded.draws:
+                evidence[f"standard error of the change of {name}"] = change.noise
+    if decision.reason in SAID:
+        return Telling(SAID[decision.reason], evidence)
+    tried = [
+        f"{padded.n} padded places behind the {path}"
+        + (", the model made to predict the same" if padded.prediction_moves else "")
+        for path, padded in numbers.paths.items()
+    ]
+    experiment = "; ".join(tried)
+    if decision.reason == "a path was not tried":
+        reasons = [f"{path}: {error}" for path, error in numbers.failed.items()]
+        if numbers.text_terms:
+            reasons.append(f"{', '.join(numbers.text_terms)}: supply Subject.pad_text")
+        return Telling(f"{experiment}; next: {'; '.join(reasons)}", evidence)
     about = tell_about(numbers.about) if numbers.about is not None else ""
-    if about:
-        experiment = f"{experiment}; {about}"
-    return Telling(experiment, evidence)
+    return Telling(f"{experiment}; {about}" if about else experiment, evidence)
 
 
 def plant(build: Build, setting: Setting) -> Subject:

@@ -13,7 +13,7 @@ from tts_workbook.faults.loss import (
 from tts_workbook.faults.loss._identity import UNKNOWN, Identity, TermValues, Trained
 from tts_workbook.faults.loss._terms import Part, TermNorms
 from tts_workbook.faults.loss.logged_not_optimised import Deaf, Harm, StepParts
-from tts_workbook.faults.loss.padding_included import Change, PaddedLosses
+from tts_workbook.faults.loss.padding_included import Change, Padded, PaddedLosses
 
 L1 = TermValues(own=1.2, target=1e-8, disorder=0.8, rebinned=0.9, level=1.0)
 # every frame against every frame
@@ -242,50 +242,62 @@ def changes(**terms):
     return {name: Change(change) for name, change in terms.items()}
 
 
+def padded(found, about=None, moves=False, path="frames", **more):
+    """One path on which padding was appended."""
+    return PaddedLosses({path: Padded(8, moves, found)}, about, **more)
+
+
 @pytest.mark.parametrize(
     "numbers, expected",
     [
-        (PaddedLosses(8, True, {}, None), ("undecided", "", "prediction moves", 0.0)),
+        (padded({}, moves=True), ("undecided", "", "prediction moves", 0.0)),
         (
-            PaddedLosses(8, True, changes(mel=0.001), said(L1)),
+            padded(changes(mel=0.001), said(L1), moves=True),
             ("undecided", "", "only the mel could be asked", 0.001),
         ),
         (
-            PaddedLosses(8, True, changes(mel=-0.4), said(L1)),
+            padded(changes(mel=-0.4), said(L1), moves=True),
             ("confirmed", "losses['mel']", "changes", 0.4),
         ),
+        (padded(changes(mel=0.009, total=0.009), said(L1)), ("excluded", "", "stays", 0.009)),
         (
-            PaddedLosses(8, False, changes(mel=0.009, total=0.009), said(L1)),
-            ("excluded", "", "stays", 0.009),
-        ),
-        (
-            PaddedLosses(8, False, changes(mel=-0.3, total=-0.2), said(L1)),
+            padded(changes(mel=-0.3, total=-0.2), said(L1)),
             ("confirmed", "losses['mel']", "changes", 0.3),
         ),
         (
-            PaddedLosses(8, False, changes(mel=-3.0, total=-2.0), UNKNOWN),
-            ("confirmed", "losses['mel']", "changes", 1.0),
+            padded(changes(duration=0.2, total=0.1), said(L1), path="text"),
+            ("confirmed", "losses['duration']", "changes", 0.2),
         ),
-        # losses that draw noise, of the padded shape too
+        # what looks past an end comes to rest far behind it
         (
-            PaddedLosses(8, False, {"flow": Change(0.08, noise=0.02)}, UNKNOWN, True),
-            ("excluded", "", "stays", 0.08),
+            padded({"duration": Change(0.2, far=1e-4)}, said(L1), path="text"),
+            ("excluded", "", "stays", 0.2),
         ),
         (
-            PaddedLosses(8, False, {"flow": Change(0.3, noise=0.02)}, UNKNOWN, True),
+            padded({"duration": Change(0.2, far=0.1)}, said(L1), path="text"),
+            ("confirmed", "losses['duration']", "changes", 0.2),
+        ),
+        (padded(changes(mel=-3.0), UNKNOWN), ("confirmed", "losses['mel']", "changes", 1.0)),
+        # losses that draw noise which cannot be held still
+        (padded({"flow": Change(0.08, noise=0.02)}, UNKNOWN), ("excluded", "", "stays", 0.08)),
+        (
+            padded({"flow": Change(0.3, noise=0.02)}, UNKNOWN),
             ("confirmed", "losses['flow']", "changes", 0.3),
         ),
+        (padded({"mel": Change(0.02, rounding=3e-3)}, said(L1)), ("excluded", "", "stays", 0.02)),
+        (padded(changes(mel=float("nan")), said(L1)), ("undecided", "", "not finite", 0.0)),
         (
-            PaddedLosses(8, False, {"mel": Change(0.02, rounding=3e-3)}, said(L1)),
-            ("excluded", "", "stays", 0.02),
-        ),
-        (
-            PaddedLosses(8, False, changes(mel=float("nan")), said(L1)),
-            ("undecided", "", "not finite", 0.0),
-        ),
-        (
-            PaddedLosses(8, False, changes(mel=0.3), said(UPHILL, "mel", "its opposite")),
+            padded(changes(mel=0.3), said(UPHILL, "mel", "its opposite")),
             ("undecided", "", "not about the target", 0.3),
+        ),
+        # terms of the text, and no way to pad it
+        (
+            padded(changes(mel=0.0), said(L1), text_terms=("duration",)),
+            ("undecided", "", "a path was not tried", 0.0),
+        ),
+        (
+            padded(changes(mel=0.0), said(L1), failed={"text": "IndexError"}),
+            ("undecided", "", "a path was not tried", 0.0),
         ),
     ],
 )
