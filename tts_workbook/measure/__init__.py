@@ -11,7 +11,7 @@ does text reach the mel         activations, memory_response, mel_path, scale_pa
 did it learn                    headline, trajectory, alignment_record, self_feeding, stop_head,
                                 stop_pattern, duration_head
 does generation match           history_parity, interaction, paths, text_paths,
-                                condition_paths
+                                condition_paths, own_history
 can it be understood            intelligibility, listening, time_warping, vocoders
 
 supply.py says what a subject has to give for a measurement.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,7 @@ class OtherCondition:
     difference: float  # largest, over the tensor's scale in training
     offset: float  # of the means, in deviations of training's values
     scale: float  # deviation in generation over training's
+    correlation: float  # of the values in generation with those in training; NaN of a constant
     errors: PathErrors | None  # with training's tensor, or with its mean and scale
 
 
@@ -100,7 +101,7 @@ def conditions(opened: OpenSubject, model: nn.Module) -> Conditions:
             if number < N_EXCHANGED:
                 exchange = _exchange(condition, seen, other.predicted)
                 errors = path_errors(opened, model, path, condition.name, exchange)
-            others.append(_with_errors(other, errors))
+            others.append(replace(other, errors=errors))
     return Conditions(len(known), n_matched, tuple(others), tuple(paths_of(opened)))
 
 
@@ -273,7 +274,16 @@ def _difference(
     deviation = float(mine.std()) if mine.numel() > 1 else 0.0
     offset = float(theirs.mean() - mine.mean()) / max(deviation, 1e-12)
     scale = float(theirs.std()) / max(deviation, 1e-12) if mine.numel() > 1 else math.nan
-    return OtherCondition(path, condition.name, predicted, difference, offset, scale, None)
+    correlation = _correlation(mine, theirs)
+    return OtherCondition(
+        path, condition.name, predicted, difference, offset, scale, correlation, None
+    )
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    if a.numel() < 3 or float(a.std()) == 0.0 or float(b.std()) == 0.0:
+        return math.nan
+    return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
 
 
 def _exchange(condition: Condition, seen: Tensor, predicted: bool) -> Exchange:
@@ -282,6 +292,8 @@ def _exchange(condition: Condition, seen: Tensor, predicted: bool) -> Exchange:
         return training_rows_for(rows, condition.tensor, (), condition.place)
     mine, theirs = condition.tensor.float(), seen.float()
     factor = float(mine.std() / theirs.std().clamp(min=1e-12))
+    if _correlation(mine, theirs) < 0:
+        factor = -factor
     mean, other = float(mine.mean()), float(theirs.mean())
 
     def exchange(number: int, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -290,15 +302,3 @@ def _exchange(condition: Condition, seen: Tensor, predicted: bool) -> Exchange:
         return tuple(wanted)
 
     return exchange
-
-
-def _with_errors(other: OtherCondition, errors: PathErrors | None) -> OtherCondition:
-    return OtherCondition(
-        other.path,
-        other.name,
-        other.predicted,
-        other.difference,
-        other.offset,
-        other.scale,
-        errors,
-    )

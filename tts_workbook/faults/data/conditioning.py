@@ -13,6 +13,8 @@ from tts_workbook.measure.condition_paths import Conditions, OtherCondition, con
 # a predicted condition is of training's kind within these; beyond, a paired generation decides
 OFFSET = Bar(3.0, control="deviations of the same condition in training")
 SCALE = Bar(3.0, control="the deviation of the same condition in training, and its inverse")
+# a prediction that turns training's values round is none of them
+TURNED = Bar(-0.5, control="correlation with the same condition in training: 1 of the same")
 
 
 def measure(lab: Lab) -> Conditions | None:
@@ -29,7 +31,8 @@ def counts(other: OtherCondition) -> bool:
     if not other.predicted:
         return True
     near = abs(other.offset) < OFFSET and 1 / SCALE < other.scale < SCALE
-    return not near and math.isfinite(other.scale)
+    turned = other.correlation < TURNED
+    return (turned or not near) and math.isfinite(other.scale)
 
 
 def decide(numbers: Conditions | None) -> Decision:
@@ -91,6 +94,8 @@ def _table(other: OtherCondition) -> dict[str, float | str]:
     }
     if math.isfinite(other.scale):
         table["deviation in generation / in training"] = other.scale
+    if math.isfinite(other.correlation):
+        table["correlation of the values"] = other.correlation
     if other.errors is not None:
         table[f"error of {other.path} / best constant"] = other.errors.own
         table["of teacher forcing"] = other.errors.control

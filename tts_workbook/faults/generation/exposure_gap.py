@@ -16,6 +16,7 @@ from tts_workbook.lab.fed_as_trained import fed_as_trained
 from tts_workbook.lab.lab import BudgetSpent, Lab
 from tts_workbook.lab.short_run import LEARNT
 from tts_workbook.measure.history_parity import HistoryParity
+from tts_workbook.measure.own_history import OwnHistory, hears_history, own_history
 from tts_workbook.measure.self_feeding import Drift, measure_drift
 
 # free-running below this is no gap worth a name
@@ -36,9 +37,12 @@ class SelfFedGap:
     """What is asked one after another, until something decides; None: it was not asked."""
 
     drift: Drift
+    hears: bool | None  # a history: what hears none does not hear itself; None: it cannot be told
     continues: bool  # the subject has the part that tells whether generation is fed as training was
     from_checkpoint: bool  # its weights are a checkpoint's, which is not trained further
     parity: HistoryParity | None = None
+    # what generation itself says of it, where the subject lacks that part
+    own: OwnHistory | None = None
     mend_first: tuple[str, ...] = ()  # confirmed causes that make a gap by themselves
     times: int = 0  # the steps of the longer training, over those of a course
     n_steps: int = 0  # its steps
@@ -52,12 +56,16 @@ def measure(lab: Lab, confirmed: Collection[str]) -> SelfFedGap:
     """
     numbers = SelfFedGap(
         drift=measure_drift(lab, lab.trained),
+        hears=hears_history(lab, lab.trained),
         continues=lab.subject.continue_from is not None,
         from_checkpoint=lab.subject.checkpoint is not None,
     )
     if _by_itself(numbers) is not None:
         return numbers
-    numbers = replace(numbers, parity=fed_as_trained(lab))
+    if numbers.continues:
+        numbers = replace(numbers, parity=fed_as_trained(lab))
+    elif numbers.hears and lab.subject.predict_frames is None:
+        numbers = replace(numbers, own=own_history(lab, lab.trained))
     if _by_parity(numbers) is not None:
         return numbers
     numbers = replace(numbers, mend_first=tuple(sorted(set(confirmed) - set(NOT_HEARD))))
@@ -87,17 +95,22 @@ def decide(numbers: SelfFedGap) -> Decision:
 
 
 def _by_itself(numbers: SelfFedGap) -> Decision | None:
+    if numbers.hears is False:
+        return Decision("excluded", "generate", reason="hears nothing")
     if not numbers.drift.forced < LEARNT:
         return Decision("undecided", reason="not learnt")
     if numbers.drift.free < DRIFT_FREE:
         return Decision("excluded", "generate", reason="no gap")
-    if not numbers.continues:
-        return Decision("undecided", reason="no parity")
     return None
 
 
 def _by_parity(numbers: SelfFedGap) -> Decision | None:
-    parity = numbers.parity
+    parity, own = numbers.parity, numbers.own
+    if not numbers.continues:
+        if own is None or not own.judged:
+            return Decision("undecided", reason="no parity")
+        fed_alike = own.holds and own.leaks <= LEAK
+        return None if fed_alike else Decision("undecided", reason="fed otherwise")
     if parity is None or not parity.holds or parity.leaks is None or parity.leaks > LEAK:
         return Decision("undecided", reason="fed otherwise")
     return None
@@ -114,9 +127,16 @@ def _by_what_is_known(numbers: SelfFedGap) -> Decision | None:
 
 
 COUNTED = "error against the number of self-fed frames"
-NOT_LEARNT = "the batch is not learnt teacher-forced: train longer first"
-NO_PARITY = "supply Subject.continue_from: it tells whether generation is fed as training was"
-FED_OTHERWISE = "generation is not fed as training was, or training sees the future: mend that"
+SAID = {
+    "hears nothing": "no prediction follows the frames of the batch: the model never hears itself",
+    "not learnt": "the batch is not learnt teacher-forced: train longer first",
+    "no gap": COUNTED,
+    "no parity": "supply Subject.continue_from: it tells whether generation is fed as training was",
+    "fed otherwise": (
+        "generation is not fed as training was, or training sees the future: mend that"
+    ),
+    "of a checkpoint": f"{COUNTED}, of the checkpoint; it is fed as in training",
+}
 
 
 def tell(numbers: SelfFedGap, decision: Decision) -> Telling:
@@ -126,28 +146,22 @@ def tell(numbers: SelfFedGap, decision: Decision) -> Telling:
     }
     for (first, last), error in numbers.drift.by_span.items():
         evidence[f"FR at frames {first} to {last}"] = error
-    match decision.reason:
-        case "not learnt":
-            return Telling(NOT_LEARNT, evidence)
-        case "no gap":
-            return Telling(COUNTED, evidence)
-        case "no parity":
-            return Telling(NO_PARITY, evidence)
-        case "fed otherwise":
-            if numbers.parity is not None:
-                evidence["largest difference on the true history"] = numbers.parity.worst
-            return Telling(FED_OTHERWISE, evidence)
-        case "mend first":
-            known = " and ".join(numbers.mend_first)
-            return Telling(f"mend {known} first, then compare again", evidence)
-        case "of a checkpoint":
-            return Telling(f"{COUNTED}, of the checkpoint; it is fed as in training", evidence)
-        case "no time":
-            return Telling(
-                f"next: train {numbers.n_steps} steps, then compare again, for an early gap"
-                f" closes by itself in a healthy model ({numbers.no_time})",
-                evidence,
-            )
+    if decision.reason == "fed otherwise":
+        if numbers.parity is not None:
+            evidence["largest difference on the true history"] = numbers.parity.worst
+        if numbers.own is not None:
+            evidence["largest difference on its own history"] = numbers.own.worst
+    if decision.reason in SAID:
+        return Telling(SAID[decision.reason], evidence)
+    if decision.reason == "mend first":
+        known = " and ".join(numbers.mend_first)
+        return Telling(f"mend {known} first, then compare again", evidence)
+    if decision.reason == "no time":
+        return Telling(
+            f"next: train {numbers.n_steps} steps, then compare again, for an early gap"
+            f" closes by itself in a healthy model ({numbers.no_time})",
+            evidence,
+        )
     times, longer = numbers.times, numbers.longer
     if longer is not None:
         evidence[f"TF after {times} times the steps"] = longer.forced

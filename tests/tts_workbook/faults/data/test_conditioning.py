@@ -17,9 +17,11 @@ from tts_workbook.measure.paths import PathErrors
 CAUSE = CAUSES["data.conditioning"]
 
 
-def other(predicted=False, offset=0.0, scale=1.0, own=0.9, swapped=0.3):
+def other(predicted=False, offset=0.0, scale=1.0, own=0.9, swapped=0.3, correlation=0.9):
     errors = PathErrors("generate", own, 0.3, 0.0, swapped)
-    return OtherCondition("generate", "speakers", predicted, 0.5, offset, scale, errors)
+    return OtherCondition(
+        "generate", "speakers", predicted, 0.5, offset, scale, correlation, errors
+    )
 
 
 def found(*others, n_found=2, n_matched=2):
@@ -40,6 +42,9 @@ def found(*others, n_found=2, n_matched=2):
         # a prediction of training's kind, however much its true values would help
         (found(other(predicted=True)), "excluded", "the same"),
         (found(other(predicted=True, scale=9.0)), "confirmed", "removes harm"),
+        (found(other(predicted=True, correlation=-0.9)), "confirmed", "removes harm"),
+        (found(other(predicted=True, correlation=0.0)), "excluded", "the same"),
+        (found(other(predicted=True, correlation=math.nan)), "excluded", "the same"),
         (found(other(predicted=True, offset=-4.0, swapped=0.85)), "excluded", "the same"),
     ],
 )
@@ -66,6 +71,7 @@ FAULTY = {
     "the pitch on another scale": dict(
         sing=lambda model, batch: 40 * predicted_pitch(model, batch) + 100
     ),
+    "the pitch turned round": dict(sing=lambda model, batch: -3 * predicted_pitch(model, batch)),
     "the true pitch in hertz": dict(sing=lambda model, batch: 100 * batch["pitch"] + 200),
 }
 

@@ -22,6 +22,7 @@ from tts_workbook.lab.budget import Budget
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Course
 from tts_workbook.measure.history_parity import HistoryParity
+from tts_workbook.measure.own_history import OwnHistory
 from tts_workbook.measure.self_feeding import Drift
 
 CAUSE = "generation.exposure_gap"
@@ -33,13 +34,20 @@ HOLDS = HistoryParity({0: 0.0, 1: 0.0}, {0: 0.0, 1: 0.0}, 0.5, 0.0, 0.0, None, 0
 BROKEN = replace(HOLDS, difference={0: 0.3, 1: 0.3})
 
 
+GIVES_ITSELF = OwnHistory(0.0, 0.0, 0.5, 0.0, 0.0)
+FED_OTHERWISE = ("undecided", "", 0.0, "fed otherwise")
+
+
 def drifting(forced, free):
     return Drift({}, forced, free)
 
 
 def gap(forced=0.2, free=1.2, longer=None, **asked):
     """Of a subject that is fed as in training, unless `asked` says otherwise."""
-    known = dict(continues=True, from_checkpoint=False, parity=HOLDS, times=3, n_steps=480) | asked
+    known = (
+        dict(hears=True, continues=True, from_checkpoint=False, parity=HOLDS, times=3, n_steps=480)
+        | asked
+    )
     return SelfFedGap(drifting(forced, free), longer=longer, **known)
 
 
@@ -49,7 +57,17 @@ def gap(forced=0.2, free=1.2, longer=None, **asked):
         (gap(forced=0.5), ("undecided", "", 0.0, "not learnt")),
         (gap(forced=float("nan")), ("undecided", "", 0.0, "not learnt")),
         (gap(free=0.59), ("excluded", "generate", 0.0, "no gap")),
+        # what hears no history does not hear itself
+        (gap(hears=False), ("excluded", "generate", 0.0, "hears nothing")),
+        (gap(hears=None, continues=False), ("undecided", "", 0.0, "no parity")),
         (gap(continues=False, parity=None), ("undecided", "", 0.0, "no parity")),
+        # without that part, generation itself tells
+        (gap(continues=False, parity=None, own=replace(GIVES_ITSELF, worst=0.5)), FED_OTHERWISE),
+        (gap(continues=False, parity=None, own=replace(GIVES_ITSELF, leaks=0.5)), FED_OTHERWISE),
+        (
+            gap(continues=False, parity=None, own=GIVES_ITSELF, longer=drifting(0.1, 1.1)),
+            ("confirmed", "generate", 0.3, "stays"),
+        ),
         (gap(parity=BROKEN), ("undecided", "", 0.0, "fed otherwise")),
         (gap(parity=replace(HOLDS, leaks=None)), ("undecided", "", 0.0, "fed otherwise")),
         (gap(parity=replace(HOLDS, leaks=0.1)), ("undecided", "", 0.0, "fed otherwise")),
