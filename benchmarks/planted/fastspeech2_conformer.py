@@ -7,7 +7,6 @@ is drawn from stands beside each plant. Shapes: B batch, N phonemes, T frames, M
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -34,7 +33,6 @@ from tts_workbook.subject.clip_batch import ProsodyClip
 from tts_workbook.subject.subject import Subject
 
 Finish = Callable[[Any], nn.Module]
-LOW_RATE = 3e-4  # where a fault asks for 1e-4, with which this model learns too slowly to tell
 
 
 def conformer_layers(model: Any) -> list[Any]:
@@ -289,7 +287,7 @@ ARCHITECTURE = Architecture(
     nonsense={cause: why for cause, why in NONSENSE.items() if cause in CAUSES},
     outside=outside_plants(build),
     layers=LAYERS,
-    required=functools.partial(required_setting, low_rate=LOW_RATE),
+    required=required_setting,
     max_seconds=0.7,
     steps=160,
 )

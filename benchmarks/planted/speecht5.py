@@ -39,7 +39,7 @@ from tts_workbook.subject.transformers import IGNORED, SpeechT5
 
 Finish = Callable[[Any], nn.Module]
 Change = Callable[[dict[str, Any]], None]
-LOW_RATE = 3e-4  # where a fault asks for 1e-4, with which this model learns too slowly to tell
+LOW_RATE = 2e-4  # where a fault asks for 1e-4, with which this model learns too slowly to tell
 
 
 def encoder_layers(model: Any) -> Any:
