@@ -145,6 +145,17 @@ def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     return value
 
 
+def placed_like(example: Any, value: Any) -> Any:
+    """A copy of `value` with each tensor on the device of its counterpart in `example`: a loader's
+    batches lie on the CPU until the train step moves them. Itself where they have other parts.
+    """
+    devices = [tensor.device for tensor in tensors_in(example)]
+    if len(devices) != len(tensors_in(value)):
+        return value
+    places = iter(devices)
+    return mapped(lambda tensor: tensor.to(next(places)), value)
+
+
 def tensors_in(value: Any) -> list[Tensor]:
     """Every tensor inside `value`, in the order in which `mapped` meets them."""
     found: list[Tensor] = []

@@ -26,6 +26,7 @@ from tts_workbook.faults.optimizer.averaged_weights import plant as averaged
 from tts_workbook.faults.optimizer.schedule import plant as scheduled
 from tts_workbook.faults.planting import Setting
 from tts_workbook.lab.lab import Lab
+from tts_workbook.subject.isolation import placed_like
 
 STEPS = 48
 LOOPS = ("plain", "bf16 autocast", "fp16 autocast with a scaler", "accumulation")
@@ -289,6 +290,18 @@ def test_nothing_is_measured_on_the_wrong_device():
     )
     assert run.returncode == 0, run.stderr
     assert eval(run.stdout.strip().splitlines()[-1]) == [([], []), (["model.memory_scale"], [])]
+
+
+def test_drawn_batches_come_to_where_the_batch_is():
+    """A loader's batches lie on the CPU; lengths that stay there do so."""
+    batch = {**spoken(), "mel": spoken()["mel"].to("meta")}
+    drawn = placed_like(batch, spoken())
+    assert {name: value.device.type for name, value in drawn.items()} == {
+        "text": "cpu",
+        "mel": "meta",
+        "lengths": "cpu",
+    }
+    assert placed_like(batch, other := {"text": spoken()["text"]}) is other
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -17,7 +17,7 @@ from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.anatomy import movement
 from tts_workbook.measure.optimizer_parity import nudged
-from tts_workbook.subject.interventions import replaced
+from tts_workbook.subject.interventions import kept_scalers, replaced
 from tts_workbook.subject.isolation import private_copy, unchanged_randomness
 from tts_workbook.subject.module_names import common_path
 from tts_workbook.subject.subject import Subject
@@ -58,6 +58,7 @@ class StepModes:
     rounding: float  # that of weights that are off by a rounding
 
 
+@kept_scalers()
 def measure_steps(lab: Lab) -> StepModes:
     """Watch the mode of every module as it is called first, at N_CALLS steps in a row; then let
     each judging part run between two steps.
