@@ -26,6 +26,8 @@ from benchmarks.planted.plants import (
     outside_plants,
     required_setting,
 )
+from benchmarks.planted.public_threads import anywhere
+from benchmarks.planted.sound_variants import sound_variants
 from tts_core.speech.dataset import Clip
 from tts_workbook.faults.planting import Build, Setting, with_clips
 from tts_workbook.faults.registry import CAUSES
@@ -286,6 +288,8 @@ ARCHITECTURE = Architecture(
     plants=PLANTS,
     nonsense={cause: why for cause, why in NONSENSE.items() if cause in CAUSES},
     outside=outside_plants(build),
+    sound=sound_variants(build),
+    threads=anywhere(build),
     layers=LAYERS,
     required=required_setting,
     max_seconds=0.7,

@@ -33,7 +33,7 @@ from benchmarks.planted.lstm_attention_twin import (
 from benchmarks.planted.new_plants import known, needed, new_plants
 from benchmarks.planted.ours_modules import ChannelNorm, become
 from benchmarks.planted.plants import GENERIC, LAYERS, generic_plants
-from benchmarks.planted.sound_variants import sound_variants
+from benchmarks.planted.sound_variants import decoder_variants, sound_variants
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.subject.clip_batch import ClipBatch
 from tts_workbook.subject.clip_data import clipped_step, mean_l1
@@ -356,16 +356,6 @@ def history_lost(setting: Setting) -> Subject:
 # --- sound, though it may look otherwise ----------------------------------------------------------
 
 
-def prenet_undeclared(setting: Setting) -> Subject:
-    """The pre-net drops in every mode, as published, and nobody says so."""
-    return replace(build(setting), stochastic=())
-
-
-def post_net_undeclared(setting: Setting) -> Subject:
-    """The post-net looks ahead, as published, and the frames before it are not handed over."""
-    return replace(build(setting), predict_frames=None)
-
-
 def convolutions_past_the_end(setting: Setting) -> Subject:
     """Nothing is zeroed beyond the end of a text before the encoder's convolutions: its last
     phonemes hear the padding.
@@ -469,8 +459,7 @@ ARCHITECTURE = Architecture(
     },
     sound={
         **sound_variants(build),
-        "prenet_undeclared": prenet_undeclared,
-        "post_net_undeclared": post_net_undeclared,
+        **decoder_variants(build),
         "convolutions_past_the_end": convolutions_past_the_end,
         "zero_initialised": zero_initialised,
         "batch_norms": batch_norms,

@@ -102,6 +102,16 @@ def quick_average(build: Build, setting: Setting) -> Subject:
     return averaged(build(setting), QUICK_AVERAGE)
 
 
+def prenet_undeclared(build: Build, setting: Setting) -> Subject:
+    """The pre-net drops in every mode, as published, and nobody says so."""
+    return replace(build(setting), stochastic=())
+
+
+def post_net_undeclared(build: Build, setting: Setting) -> Subject:
+    """The post-net looks ahead, as published, and the frames before it are not handed over."""
+    return replace(build(setting), predict_frames=None)
+
+
 # --- averaged weights -----------------------------------------------------------------------------
 
 
@@ -175,6 +185,18 @@ SOUND: Mapping[str, Plant] = {
     "validating": validating,
     "quick_average": quick_average,
 }
+
+
+# of a decoder that hears its own frames, as Tacotron 2 was published
+OF_A_DECODER: Mapping[str, Plant] = {
+    "prenet_undeclared": prenet_undeclared,
+    "post_net_undeclared": post_net_undeclared,
+}
+
+
+def decoder_variants(build: Build) -> dict[str, Build]:
+    """The designs of such a decoder bound to an architecture."""
+    return {name: functools.partial(variant, build) for name, variant in OF_A_DECODER.items()}
 
 
 def sound_variants(build: Build) -> dict[str, Build]:

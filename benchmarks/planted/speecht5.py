@@ -28,6 +28,8 @@ from benchmarks.planted.plants import (
     outside_plants,
     required_setting,
 )
+from benchmarks.planted.public_threads import anywhere
+from benchmarks.planted.sound_variants import decoder_variants, sound_variants
 from benchmarks.planted.speecht5_twin import build, config
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.faults.registry import CAUSES
@@ -559,6 +561,8 @@ ARCHITECTURE = Architecture(
     plants=PLANTS,
     nonsense={cause: why for cause, why in NONSENSE.items() if cause in CAUSES},
     outside=outside_plants(build),
+    sound={**sound_variants(build), **decoder_variants(build)},
+    threads=anywhere(build),
     layers=LAYERS,
     required=functools.partial(required_setting, low_rate=LOW_RATE),
     max_seconds=0.7,
