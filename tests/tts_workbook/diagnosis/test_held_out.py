@@ -293,6 +293,118 @@ def test_every_plant_is_a_subject_that_can_step(name, plant):
         assert all(value == value for value in seen.values())
 
 
+def twins(name: str, plant: str, seed: int = 2) -> tuple[Subject, Subject]:
+    """A plant and its clean twin."""
+    setting = setting_of(name, plant, seed)
+    return plant_of(name, plant)(setting), MODULES[name].ARCHITECTURE.clean(setting)
+
+
+def reach(subject: Subject) -> int:
+    """How far behind frame 20 the mel moves where frame 20 is changed: 1 is the next frame."""
+    model = seeded(subject).eval()
+    mel = subject.batch.mel.clone()
+    mel[:, 20] = -3 * mel[:, 20] + 1
+    with torch.no_grad():
+        before = subject.predict_mel(model, subject.batch)
+        after = subject.predict_mel(model, dataclasses.replace(subject.batch, mel=mel))
+    moved = (after - before).abs().amax(dim=(0, 2)) > 1e-5
+    return int(moved.nonzero()[0]) - 20
+
+
+def test_what_a_token_sees_is_what_its_plant_says():
+    faulty, clean = twins("token_lm", "model.no_right_shift")
+    assert (reach(faulty), reach(clean)) == (0, 1)
+    for seed in (2, 3):
+        faulty, _ = twins("token_lm", "model.no_causal_mask", seed)
+        assert reach(faulty) < 1
+
+
+@both
+def test_a_detached_encoder_has_no_gradient(name):
+    for subject, dead in zip(twins(name, "model.encoder_detached"), (True, False), strict=True):
+        model = seeded(subject).train()
+        subject.losses(model, subject.batch)["total"].backward()
+        grads = [parameter.grad for parameter in model.text.parameters()]
+        assert all(grad is None or not grad.any() for grad in grads) == dead
+
+
+@both
+def test_a_model_that_ignores_its_text_says_the_same_of_another(name):
+    for subject, deaf in zip(twins(name, "model.text_ignored"), (True, False), strict=True):
+        model = seeded(subject).eval()
+        other = subject.shuffle_text(subject.batch, torch.Generator().manual_seed(0))
+        said = []
+        for batch in (subject.batch, other):
+            torch.manual_seed(3)
+            said.append(subject.generate(model, batch))
+        assert ((said[0] - said[1]).abs().max() < 1e-3) == deaf
+
+
+@both
+def test_inference_is_asked_otherwise_where_that_is_the_fault(name):
+    for plant in ("data.front_end", "data.conditioning"):
+        for seed in (2, 3):
+            faulty, clean = twins(name, plant, seed)
+            model = seeded(clean).eval()
+            with torch.no_grad():
+                same = [subject.predict_mel(model, subject.batch) for subject in (faulty, clean)]
+            assert torch.equal(*same)
+            said = []
+            for subject in (faulty, clean):
+                torch.manual_seed(3)
+                said.append(subject.generate(model, subject.batch))
+            assert not torch.equal(*said)
+
+
+@both
+def test_what_judges_is_an_average_that_has_not_caught_up(name):
+    faulty, _ = twins(name, "optimizer.averaged_weights")
+    model = seeded(faulty).train()
+    optimizer = faulty.make_optimizer(model)
+    with torch.no_grad():
+        before = faulty.predict_mel(model.eval(), faulty.batch)
+    for _ in range(2):
+        faulty.train_step(model.train(), optimizer, faulty.batch)
+    with torch.no_grad():
+        judged = faulty.predict_mel(model.eval(), faulty.batch)
+        raw = clean_of(name).predict_mel(model, faulty.batch)
+    assert (judged - before).abs().mean() < 0.3 * (raw - before).abs().mean()
+
+
+@both
+def test_a_mode_is_left_or_judged_in(name):
+    for seed in (2, 3):
+        faulty, _ = twins(name, "loop.mode_not_restored", seed)
+        model = seeded(faulty).train()
+        faulty.train_step(model, faulty.make_optimizer(model), faulty.batch)
+        left = not model.training
+        with torch.no_grad():
+            mels = [faulty.predict_mel(model.eval(), faulty.batch) for _ in range(2)]
+        assert left or not torch.equal(*mels)
+
+
+@both
+def test_the_schedule_ends_where_it_was_to_begin(name):
+    for seed in (2, 3):
+        faulty, _ = twins(name, "optimizer.schedule", seed)
+        model = seeded(faulty).train()
+        optimizer = faulty.make_optimizer(model)
+        for _ in range(12):
+            faulty.train_step(model, optimizer, faulty.batch)
+        assert optimizer.param_groups[0]["lr"] < 0.01 * MODULES[name].KIT.rates["adamw"]
+
+
+@both
+def test_padded_symbols_are_seen_where_the_mask_is_wrong(name):
+    """A clip beside others says something else than alone."""
+    for subject, wrong in zip(twins(name, "model.padding_mask"), (True, False), strict=True):
+        model = seeded(subject).eval()
+        with torch.no_grad():
+            one = subject.losses(model, subject.batch)["total"]
+            padded = subject.losses(model, subject.pad(subject.batch, 6))["total"]
+        assert (float((one - padded).abs()) > 1e-4) == wrong
+
+
 @both
 def test_severities_are_drawn_per_seed_and_repeat(name):
     module = MODULES[name]
