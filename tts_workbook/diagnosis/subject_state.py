@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.finding import as_json
 from tts_workbook.faults.selection import DEAF_USE, HEARD_USE, SOUND
 from tts_workbook.lab.short_run import LEARNT

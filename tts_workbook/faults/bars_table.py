@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
-from tts_workbook.faults.bars import KINDS, Bar, BarKind
+from tts_workbook.bars import KINDS, Bar, BarKind
 
 ROOMS = ("subject", "measure", "lab", "faults", "diagnosis")
 HEADINGS: dict[BarKind, str] = {

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Decision, Experiment, Telling
 from tts_workbook.faults.loss._identity import loss_is_about
 from tts_workbook.faults.suspect import Suspect

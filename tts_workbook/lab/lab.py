@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.errors import WorkbookError
+from tts_workbook.bars import Bar
 from tts_workbook.lab.budget import MINUTE, Budget, choose_budget
 from tts_workbook.lab.short_run import Change, ChangeKey, Course, Losses, WatchedSteps
 from tts_workbook.measure.step_work import StepWork, estimated_step_work, measure_step_work
@@ -28,7 +29,7 @@ from tts_workbook.subject.subject import Batch, Subject
 from tts_workbook.subject.training_step import plain_step
 
 N_JUDGED = 16  # times that a course is judged
-FALLING = 0.97  # of the value half-way: a curve that ends lower has not come to rest
+FALLING = Bar(0.97, control="of the value of the same curve half-way")
 AS_IT_IS = "as it is"  # the course without any change
 LONGER = 3  # times the steps that such a curve is given
 LONG_STEPS = 400  # and the least that a gap under self-feeding is given to close

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.subject.subject import Batch
 from tts_workbook.subject.tensor_math import tensors_norm
 from tts_workbook.subject.training_step import all_parameters
@@ -23,7 +24,10 @@ from tts_workbook.subject.training_step import all_parameters
 ChangeKey = tuple[str, tuple[Hashable, ...]]
 Losses = Callable[[nn.Module, Batch], Mapping[str, Tensor]]
 
-LEARNT = 0.5  # the overfit gate: teacher-forced L1 below half of the best constant
+LEARNT = Bar(
+    0.5,
+    absolute="the overfit gate, of the best constant: what a gate asks for is a choice",
+)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.measure.optimizer_parity import nudged
 from tts_workbook.subject.isolation import private_copy, tensors_in, without_dropout
 from tts_workbook.subject.module_calls import (
@@ -27,8 +28,7 @@ from tts_workbook.subject.subject import Batch
 
 question = "Where are text, history, memory and output of a model that nobody described?"
 
-# how many times what a rounding of the weights does a prediction has to move to have moved
-FLOORS = 10.0
+FLOORS = Bar(10.0, control="times what a rounding of the weights moves the same prediction")
 NOISE_SEED = 7
 LOUD = 3.0  # deviations of the noise that frames are disturbed by
 

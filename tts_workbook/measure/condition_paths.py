@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.measure.anatomy import NOISE_SEED, find_history, with_frames_changed
 from tts_workbook.measure.paths import (
     Entered,
@@ -38,7 +39,7 @@ from tts_workbook.subject.opened import OpenSubject
 
 question = "Which conditions reach the model in training, and which in generation?"
 
-SAME = 1e-5  # of the tensor's scale: what rounding makes of the same numbers
+SAME = Bar(1e-5, control="of the tensor's own scale: what rounding makes of the same numbers")
 N_EXCHANGED = 3  # differences whose exchange is tried, those furthest upstream
 
 

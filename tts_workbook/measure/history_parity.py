@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.model.modes import evaluating
+from tts_workbook.bars import Bar
 from tts_workbook.measure.anatomy import find_history, movement, with_frames_changed
 from tts_workbook.subject.isolation import unchanged_randomness
 from tts_workbook.subject.opened import OpenSubject
@@ -20,15 +21,19 @@ from tts_workbook.subject.subject import supplied
 
 question = "Does the generation code give the teacher-forced frames when it is fed the truth?"
 
-# of the best constant, mean over a frame: bf16 autocast with a cache stays below 0.004
-PARITY = 0.01
-# what rounding or eval mode's own randomness may make, for a frame to be compared
-STEADY = 0.01
-BROKEN = 0.06  # and a history that is laid out otherwise moves the worst frame by more
-# or by this, where another history altogether changes no more than twice as much
-UNLIKE, HALF = 0.02, 0.5
-SHARE = 0.2  # of what another history altogether changes: rounding is far less
-BLIND = 1e-3  # another history changes less than that: nothing can be judged
+PARITY = Bar(
+    0.01,
+    control="of the subject's best constant; 16-bit sums with a cache make less than half of it",
+)
+STEADY = Bar(
+    0.01,
+    control="of the best constant: a frame that rounding of the history moves more is not compared",
+)
+BROKEN = Bar(0.06, control="of the best constant, worst frame; six times what counts as parity")
+UNLIKE = Bar(0.02, control="of the best constant, where another history changes less than twice it")
+HALF = Bar(0.5, control="of what another history altogether changes in the same model")
+SHARE = Bar(0.2, control="of what another history altogether changes in the same model")
+BLIND = Bar(1e-3, control="of the best constant: another history that changes less cannot judge")
 # of the history: a model that makes much of it is chaotic, and no two ways of computing it agree
 JITTER = 1e-5
 NOT_FINITE = 10.0  # stands for a difference that is no number

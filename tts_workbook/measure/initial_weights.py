@@ -7,14 +7,14 @@ import math
 
 from torch import Tensor
 
+from tts_workbook.bars import Bar
 from tts_workbook.subject.isolation import unchanged_randomness
 from tts_workbook.subject.module_calls import rms
 from tts_workbook.subject.opened import OpenSubject, once_per_subject
 
 question = "Which modules start with weights of another size than their default initialisation?"
 
-# weights this many times larger or smaller than the module's default initialisation are odd
-INITIAL = 3.0
+INITIAL = Bar(3.0, control="times the size that the module's own default initialisation draws")
 
 
 @once_per_subject

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tts_core.model.modes import evaluating
+from tts_workbook.bars import Bar
 from tts_workbook.measure.anatomy import anatomy
 from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
 from tts_workbook.subject.module_calls import change_output, output_changed, trace
@@ -22,10 +23,10 @@ from tts_workbook.subject.subject import Batch
 
 question = "What does a loss say when the model is made to predict a given mel?"
 
-# of the target's spread: how near the prediction has to come to what it was made to be
-CLOSE = 0.01
-# a last layer that moves the prediction by less than this per unit does not reach it
-FLAT = 1e-6
+CLOSE = Bar(0.01, control="of the target's own spread")
+FLAT = Bar(
+    1e-6, control="what a unit at the last layer moves the prediction by; rounding is a tenth"
+)
 
 
 def eval_losses(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.model.modes import evaluating
+from tts_workbook.bars import Bar
 from tts_workbook.measure.stop_head import stop_probability
 from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
 from tts_workbook.subject.module_calls import output_changed, recorded_calls
@@ -23,11 +24,9 @@ from tts_workbook.subject.opened import OpenSubject
 
 question = "Which stop pattern does the loss ask for?"
 
-# a total loss that a sure stop pattern moves by less does not depend on the head that was found
-MATTERS = 1e-4
+MATTERS = Bar(1e-4, control="of the total loss of the same batch")
 SURE = 8.0  # logit of a sure answer; probability 0.9997
-# difference of a module's output from the stop's, over 1 + its size, up to which it is the head
-IS_HEAD = 0.02
+IS_HEAD = Bar(0.02, control="relative difference from the stop itself")
 
 # where the stop fires: at the last frame, nowhere, everywhere but there
 Pattern = Literal["right", "never", "inverted"]

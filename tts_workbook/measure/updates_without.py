@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.errors import WorkbookError
+from tts_workbook.bars import Bar
 from tts_workbook.measure.module_groups import PerModule, module_norms, modules_of
 from tts_workbook.measure.supply import NotMeasured
 from tts_workbook.measure.term_gradients import gradient_weights, term_gradients
@@ -26,8 +27,10 @@ question = "What would the optimiser's update be without one of the losses, or w
 
 CLIP = "clip"  # what can be left out of a step beside the losses
 OWN_CLIP_NORM = 1.0  # of `plain_step`
-ROUNDING = 1e-6  # of the total's gradient: what a fit of 32-bit gradients cannot tell from none
-UNSHOWN = 0.01  # squared share of the total's gradient that may be no term's
+ROUNDING = Bar(
+    1e-6, control="of the total's gradient: what a fit of 32-bit gradients cannot tell from none"
+)
+UNSHOWN = Bar(0.01, control="squared share of the total's own gradient")
 OPTIMISERS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
 

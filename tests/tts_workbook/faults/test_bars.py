@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.bars_table import all_bars, bars_table
 
 ROOT = Path(__file__).parents[3]
@@ -58,4 +58,4 @@ def test_a_number_that_decides_has_a_reason():
     for file in sorted(FAULTS.rglob("*.py")):
         if names := floats_without_a_reason(file.read_text(encoding="utf-8")):
             bare[str(file.relative_to(FAULTS))] = names
-    assert bare == {}, "say what each is measured against: faults/bars.py"
+    assert bare == {}, "say what each is measured against: tts_workbook/bars.py"

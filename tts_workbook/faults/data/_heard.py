@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.measure.copy_synthesis import CopyComparison, compare_with_recording
 from tts_workbook.measure.feature_difference import SAME, feature_differences, todays_features
 from tts_workbook.measure.seen_clips import SeenClip, true_clips

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.data.front_end import removes
 from tts_workbook.lab.lab import Lab

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.duration_head import PROBES, DurationHead, duration_head

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.speech.phonemes import PAUSE_LABELS
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.lab.lab import Lab

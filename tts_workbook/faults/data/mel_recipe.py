@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tts_core.config import AudioConfig
 from tts_core.speech.audio import log_mel
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Level, Telling
 from tts_workbook.faults.data import sample_rate
 from tts_workbook.faults.data._heard import (

@@ -10,7 +10,7 @@ from torch import Tensor
 from tts_core.config import AudioConfig
 from tts_core.speech.audio import log_mel, resample
 from tts_core.speech.dataset import Clip
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.data._heard import Heard, heard_table, heard_targets
 from tts_workbook.faults.planting import Build, Setting, rescaled, with_clips

@@ -18,7 +18,7 @@ from tts_core.metrics.baselines import best_constant_l1
 from tts_core.speech.audio import log_mel
 from tts_core.speech.dataset import Clip
 from tts_core.speech.phonemes import PAUSE, Vocabulary
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Level, Telling
 from tts_workbook.faults.planting import Build, Setting, with_clips
 from tts_workbook.lab.lab import Lab

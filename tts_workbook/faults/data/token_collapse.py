@@ -9,7 +9,7 @@ import numpy as np
 
 from tts_core.speech.dataset import Clip
 from tts_core.speech.phonemes import Vocabulary
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Level, Telling
 from tts_workbook.faults.planting import Build, Setting, with_clips
 from tts_workbook.lab.lab import Lab

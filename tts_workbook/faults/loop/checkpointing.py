@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.observed_steps import n_checkpointed, observe, observe_steps

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.optimizer_parity import nudged
 from tts_workbook.measure.prediction import eval_losses, losses_of_prediction

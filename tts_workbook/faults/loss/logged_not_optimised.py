@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.loss._identity import EXPERIMENT as PREDICTIONS
 from tts_workbook.faults.loss._identity import where_it_can_be_asked

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.speech.batch import lengths_to_mask
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.loss._identity import (
     FLOORS,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.run_changes import reinitialise
 from tts_workbook.measure.anatomy import anatomy, rms_movement, rounding_of, with_frames_changed

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tts_core.speech.batch import lengths_to_mask
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.anatomy import anatomy, movement, rounding_of
 from tts_workbook.subject.interventions import HeldNoise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.model._padding import FADED, PaddingMoves, padding_moves
 

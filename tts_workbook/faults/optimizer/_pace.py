@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.observed_steps import reference
 from tts_workbook.subject.opened import once_per_subject

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.lab.lab import Lab
 from tts_workbook.subject.isolation import unchanged_randomness
 from tts_workbook.subject.opened import once_per_subject

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause
 from tts_workbook.faults.optimizer._pace import LAZY, relative_move
 from tts_workbook.faults.planting import Build, Setting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause
 from tts_workbook.faults.optimizer._pace import YARDSTICK, pace, relative_move
 from tts_workbook.faults.optimizer._rates import rates

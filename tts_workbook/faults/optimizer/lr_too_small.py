@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.optimizer._pace import LAZY, YARDSTICK, pace, relative_move
 from tts_workbook.faults.optimizer._rates import Rates, rates

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.planting import Build, Setting, with_groups
 from tts_workbook.faults.selection import MARGIN, paired, select

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tts_workbook.faults.bars import Bar
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.faults.selection import AGAIN, MARGIN, OVER_SHAM
