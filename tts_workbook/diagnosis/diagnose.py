@@ -14,8 +14,8 @@ from tts_workbook.faults.cause import AREAS, Cause
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.finding import Finding
 from tts_workbook.faults.registry import CAUSES
+from tts_workbook.lab.first_non_finite import first_non_finite
 from tts_workbook.lab.lab import BudgetSpent, Lab, TimeIsUp, TrainingAhead
-from tts_workbook.lab.non_finite import first_non_finite
 from tts_workbook.lab.short_run import LEARNT, Course
 from tts_workbook.measure.headline import Headline, headline
 from tts_workbook.measure.non_finite import NonFinite

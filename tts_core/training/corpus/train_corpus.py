@@ -33,6 +33,7 @@ from tts_core.training.corpus.continuation import (
 )
 from tts_core.training.corpus.extensions import Extensions, installed_extensions
 from tts_core.training.corpus.feature_cache import FeatureCache
+from tts_core.training.corpus.learning_rate import learning_rate
 from tts_core.training.corpus.options import RunConfig, TrainConfig
 from tts_core.training.corpus.prepared_corpus import (
     CorpusItem,
@@ -43,7 +44,6 @@ from tts_core.training.corpus.prepared_corpus import (
 from tts_core.training.corpus.processes import ALONE, Place
 from tts_core.training.corpus.sampler import BatchPlan
 from tts_core.training.corpus.samples import DrawSample, write_samples
-from tts_core.training.corpus.schedule import learning_rate
 from tts_core.training.corpus.training_log import Logs
 from tts_core.training.corpus.validation import Validation, validate
 from tts_core.training.distributed import across_processes

@@ -13,8 +13,8 @@ from tests.tts_workbook.faults.data import tiny_inputs as tiny
 from tts_workbook.faults.data.side_input import decide, far_fields
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.registry import CAUSES
+from tts_workbook.lab.first_non_finite import first_non_finite
 from tts_workbook.lab.lab import Lab
-from tts_workbook.lab.non_finite import first_non_finite
 from tts_workbook.measure.batch_fields import named_tensors
 from tts_workbook.measure.non_finite import NonFinite, NonFiniteInputs
 from tts_workbook.subject.isolation import tensors_in
