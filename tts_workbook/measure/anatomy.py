@@ -379,7 +379,8 @@ class _MemorySearch:
         for name in names:
             if self._is_read(name):
                 return name
-        return next(iter(names), "")
+        # nothing reads any: the last of the outermost, an encoder rather than a part of a predictor
+        return min(names, key=lambda name: name.count("."), default="")
 
     def _is_the_only_way(self, name: str) -> bool:
         """Whether other text moves nothing once what `name` gives is held at zero."""
