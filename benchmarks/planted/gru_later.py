@@ -64,4 +64,5 @@ LATER = {
 NONSENSE = {
     "data.conditioning": "nothing but the text is handed to the model beside its history",
     "data.side_input": "characters and whole numbers of frames go in: they are always finite",
+    "loss.auxiliary_geometry": "no term of its losses guides the attention",
 }

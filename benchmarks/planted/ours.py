@@ -356,6 +356,7 @@ ARCHITECTURE = Architecture(
     nonsense={
         "data.conditioning": "text and durations alone are handed to the model beside its history",
         "data.side_input": "phonemes and whole numbers of frames go in: they are always finite",
+        "loss.auxiliary_geometry": "no term of its losses guides the attention",
     },
     outside=outside_plants(build),
     sound=sound_variants(build),

@@ -279,6 +279,7 @@ NONSENSE = {
     ),
     "model.norm_runaway": "no residual stream: activations pass tanh and BatchNorm",
     "precision.mask_overflow": "the library masks with -inf, which every precision holds",
+    "loss.auxiliary_geometry": "no term of its losses guides the attention",
     "generation.exposure_gap": (
         "at this size the clean twin drifts already after 200 steps, there is nothing to add"
     ),
