@@ -11,6 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.planted import ours
+from benchmarks.planted.architecture import draw_setting
+from benchmarks.planted.plants import generic_plants
 from tests.conftest import ROOT
 from tests.tts_workbook.diagnosis.tiny_speaker import (
     Gain,
@@ -149,6 +152,61 @@ def test_states_are_as_they_were():
     assert not torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
     everywhere = torch.nn.modules.module
     assert not everywhere._global_forward_hooks and not everywhere._global_forward_pre_hooks
+
+
+# --- the same on our own model ------------------------------------------------------------
+
+TEN = (
+    "data.token_collapse",
+    "data.unnormalised_target",
+    "data.duration_sum",
+    "loss.padding_included",
+    "loss.wrong_reduction",
+    "optimizer.lr_too_small",
+    "optimizer.lr_too_large",
+    "optimizer.weight_decay",
+    "optimizer.missing_parameters",
+    "optimizer.schedule",
+)
+
+
+def ours_by(loop):
+    """The builder of our model with another loop: fp16 autocast with a scaler, or two passes over
+    the batch for each step.
+    """
+
+    def build(setting, **parts):
+        subject = ours.build(setting, **parts)
+        is_scaled = loop == "scaler"
+        scaler = torch.amp.GradScaler("cpu", enabled=is_scaled)
+        n_passes = 1 if is_scaled else 2
+
+        def run(model, optimizer, batch):
+            optimizer.zero_grad(set_to_none=True)
+            for _ in range(n_passes):
+                with torch.autocast("cpu", torch.float16, enabled=is_scaled):
+                    total = subject.losses(model, batch)["total"] / n_passes
+                scaler.scale(total).backward()
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            scaler.step(optimizer)
+            scaler.update()
+
+        return replace(subject, train_step=run)
+
+    return build
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("loop", ["scaler", "accumulation"])
+@pytest.mark.parametrize("cause", [None, *TEN])
+def test_our_model_is_diagnosed_in_other_loops(cause, loop):
+    build = ours_by(loop)
+    needs = {} if cause is None else ours.ARCHITECTURE.required(cause)
+    setting = draw_setting(0, max_seconds=ours.ARCHITECTURE.max_seconds, **needs)
+    subject = build(setting) if cause is None else generic_plants(build)[cause](setting)
+    report = investigate(Lab(subject, steps=64))
+    assert [found.cause for found in report.findings[:1]] == ([] if cause is None else [cause])
 
 
 # --- compiled -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,6 +75,8 @@ def measure_deaf(lab: Lab) -> Deaf:
 
 def decide_deaf(numbers: Deaf) -> Decision | None:
     """Pure: a mel term depends neither on what is predicted nor on a weight."""
+    if not all(map(math.isfinite, numbers.values.values())):
+        return Decision("undecided", reason="not finite")
     constant = [name for name in numbers.values if name not in numbers.attached]
     if constant:
         return Decision("confirmed", f"losses[{constant[0]!r}]", 1.0, "deaf")
@@ -84,6 +87,8 @@ def decide_deaf(numbers: Deaf) -> Decision | None:
 
 def tell_deaf(numbers: Deaf, decision: Decision) -> Telling:
     experiment = PREDICTIONS
+    if decision.reason == "not finite":
+        experiment = NOT_FINITE
     if decision.reason == "another output":
         experiment = (
             "the mel term reaches the weights, and is the same whatever `predict_mel` gives; next:"

@@ -110,6 +110,7 @@ def test_a_term_that_is_the_same_whatever_is_predicted():
     "numbers, expected",
     [
         (Deaf({"mel": 0.7}, (), ()), ("confirmed", "losses['mel']", "deaf")),
+        (Deaf({"mel": float("nan")}, (), ()), ("undecided", "", "not finite")),
         # computed from another output than predict_mel's, as that before a post-net
         (Deaf({"mel_before": 0.7}, ("mel_before",), ("mel",)), None),
         (Deaf({"mel": 0.7}, ("mel",), ()), ("undecided", "losses['mel']", "another output")),
