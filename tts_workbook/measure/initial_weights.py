@@ -15,9 +15,10 @@ from tts_workbook.subject.opened import OpenSubject, once_per_subject
 question = "Which modules start with weights of another size than their default initialisation?"
 
 INITIAL = Bar(3.0, control="times the size that the module's own default initialisation draws")
-ALIKE = 1.15  # sizes of matrices that are drawn alike differ by less
-# inputs of the widest over those of the narrowest matrix: by so much the defaults would differ
-WIDER = 1.9
+ALIKE = Bar(
+    1.15, control="between the sizes of the model's own matrices: drawn alike, they differ by less"
+)
+WIDER = Bar(1.9, control="inputs of the model's widest over those of its narrowest matrix")
 
 
 @once_per_subject
