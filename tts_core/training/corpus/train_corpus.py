@@ -33,7 +33,6 @@ from tts_core.training.corpus.continuation import (
 )
 from tts_core.training.corpus.extensions import Extensions, installed_extensions
 from tts_core.training.corpus.feature_cache import FeatureCache
-from tts_core.training.corpus.learning_rate import learning_rate
 from tts_core.training.corpus.options import RunConfig, TrainConfig
 from tts_core.training.corpus.prepared_corpus import (
     CorpusItem,
@@ -46,6 +45,7 @@ from tts_core.training.corpus.sampler import BatchPlan
 from tts_core.training.corpus.samples import DrawSample, write_samples
 from tts_core.training.corpus.training_log import Logs
 from tts_core.training.corpus.validation import Validation, validate
+from tts_core.training.corpus.warm_up import learning_rate
 from tts_core.training.distributed import across_processes
 from tts_core.training.precision import choose_precision
 from tts_core.training.state import Training
