@@ -67,6 +67,7 @@ class PaddingMoves:
     failed: Mapping[str, str] = field(default_factory=dict)  # path -> what its padded batch raised
     faded: float = 0.0  # at the embedding: the last padded place over the first
     not_held: tuple[str, ...] = ()  # functions that draw noise which padding may change
+    frames_given: bool = False  # whether the subject says what stands before a post-net
 
     @property
     def bar(self) -> float:
@@ -135,6 +136,7 @@ def padding_moves(lab: Lab) -> PaddingMoves:
         failed=failed,
         faded=probe.faded(),
         not_held=tuple(sorted(probe.not_held)),
+        frames_given=lab.subject.predict_frames is not None,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tts_core.model.modes import evaluating
 from tts_workbook.lab.lab import Lab
@@ -52,10 +52,18 @@ class Sight:
     before: str = ""
     later_before: float = 0.0
     own_before: float = 0.0
+    frames_per_step: int = 1  # the reduction factor: frames that are predicted at once
+
+    @property
+    def sees_its_group_alone(self) -> bool:
+        """Of the later frames only those that are predicted at once with it: where a group sees
+        itself, it is not shifted.
+        """
+        return self.later > self.rounding and self.reach < self.frames_per_step - 1
 
     @property
     def sees_later(self) -> bool:
-        return self.later > self.rounding
+        return self.later > self.rounding and not self.sees_its_group_alone
 
     @property
     def sees_itself(self) -> bool:
@@ -117,7 +125,17 @@ def sight(lab: Lab) -> Sight:
     with without_dropout(lab.model):
         later, reach, own = _moves(lab, predicted, spots, bar)
         heard = float(_moved(lab, predicted, predicted(None), slice(None)).max()) > bar
-    found = Sight(tuple(spots), later, reach, own, given, bar, heard, fed_back(lab))
+    found = Sight(
+        tuple(spots),
+        later,
+        reach,
+        own,
+        given,
+        bar,
+        heard,
+        fed_back(lab),
+        frames_per_step=frames_per_step(lab),
+    )
     if not found.may_be_a_post_net:
         return found
     before = _before_post_net(lab)
@@ -175,6 +193,21 @@ def fed_back(lab: Lab) -> bool | None:
     finally:
         handle.remove()
     return n_calls > FED_BACK_CALLS
+
+
+def frames_per_step(lab: Lab) -> int:
+    """How many frames the last layer before a post-net gives at once, by its outputs over the bins
+    of the mel; 1 where it is not known.
+    """
+    parts, n_bins = anatomy(lab), lab.target.shape[2]
+    name = parts.outputs.get("frames") or parts.output
+    for call in parts.calls:
+        if call.name == name and call.outputs:
+            module = dict(lab.model.named_modules())[name]
+            channels_first = isinstance(module, nn.Conv1d | nn.modules.batchnorm._BatchNorm)
+            width = call.outputs[0].shape[1 if channels_first else -1]
+            return width // n_bins if width and width % n_bins == 0 else 1
+    return 1
 
 
 def _before_post_net(lab: Lab) -> tuple[str, Frames] | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -76,23 +76,33 @@ def measure(lab: Lab) -> EvalForwards:
     origins, difference = _differing(lab)
     if not origins or not difference > 0:
         return EvalForwards(origins, difference)
+    # a pre-net that is meant may stand before a dropout that is not: it is held still
+    before_text = tuple(name for name in origins if name in anatomy(lab).history_side)
+    others, left_over = _differing(lab, before_text) if before_text else (origins, difference)
+    if not others or not left_over > 0:
+        return EvalForwards(before_text, difference, on_history_alone=True)
     with without_dropout(lab.model):
-        left, _ = _differing(lab)
-    found = EvalForwards(origins, difference, is_dropout=not left)
-    if found.origin in anatomy(lab).history_side:
-        return replace(found, on_history_alone=True)
-    if not found.is_dropout:
-        return found
+        noise, _ = _differing(lab, before_text)
+    dropouts = tuple(name for name in others if name not in noise)
+    if not dropouts:
+        return EvalForwards(others, difference, is_dropout=False)
     model = lab.course().model
     errors = [_judged(lab, model, seed) for seed in JUDGED_SEEDS]
     with without_dropout(model):
-        without = _judged(lab, model, JUDGED_SEEDS[0])
-    return replace(
-        found,
+        without = [_judged(lab, model, seed) for seed in JUDGED_SEEDS]
+    return EvalForwards(
+        dropouts,
+        difference,
         error=statistics.fmean(errors),
         spread=statistics.stdev(errors),
-        error_without=without,
+        error_without=statistics.fmean(without),
     )
+
+
+def _holds_another(name: str, names: Sequence[str]) -> bool:
+    """Whether another of these modules is inside it."""
+    prefix = f"{name}." if name else ""
+    return any(other != name and other.startswith(prefix) for other in names)
 
 
 def _judged(lab: Lab, model: nn.Module, seed: int) -> float:
@@ -100,9 +110,11 @@ def _judged(lab: Lab, model: nn.Module, seed: int) -> float:
         return lab.error(lab.subject.predict_mel(model, lab.batch).detach().float())
 
 
-def _differing(lab: Lab) -> tuple[tuple[str, ...], float]:
-    """(where it begins, the largest difference of what the last module gives)."""
-    stochastic = lab.subject.stochastic
+def _differing(lab: Lab, held: Iterable[str] = ()) -> tuple[tuple[str, ...], float]:
+    """(the innermost modules where it begins, the largest difference of what the last module gives)
+    with the declared modules and `held` held still.
+    """
+    stochastic = (*lab.subject.stochastic, *held)
     with held_still(lab.model, stochastic):
         first, second = (_eval_trace(lab, lab.model, seed) for seed in (1, 2))
     origins = []
@@ -115,7 +127,8 @@ def _differing(lab: Lab) -> tuple[tuple[str, ...], float]:
         for x, y in zip(a.outputs, b.outputs, strict=False):
             if x.is_floating_point() and x.shape == y.shape:
                 differences.append(float((x.float() - y.float()).abs().max()))
-    return tuple(origins), max(differences, default=0.0)
+    innermost = [name for name in origins if not _holds_another(name, origins)]
+    return tuple(dict.fromkeys(innermost)), max(differences, default=0.0)
 
 
 def _eval_trace(lab: Lab, model: nn.Module, seed: int) -> list[Call]:

@@ -67,7 +67,7 @@ def tell(numbers: PaddingMoves, decision: Decision) -> Telling:
             f"{experiment}: only what follows the end at once is heard, as by a convolution without"
             " masks between its layers",
             evidence,
-            fix=_is_it_meant(decision.where),
+            fix=_is_it_meant(decision.where == "predict_frames" and not numbers.frames_given),
         )
     if decision.reason == "does not fade":
         experiment += "; next: supply Subject.pad_text, which tells a convolution from a mask"
@@ -80,8 +80,8 @@ def _what_to_supply(numbers: PaddingMoves) -> str:
     return " and ".join(f"supply Subject.{part}" for part in numbers.missing)
 
 
-def _is_it_meant(where: str) -> str:
-    if where == "predict_frames":
+def _is_it_meant(may_be_a_post_net: bool) -> str:
+    if may_be_a_post_net:
         return "is this meant? declare Subject.predict_frames, what stands before a post-net"
     return "is this meant? else multiply by the mask before every convolution"
 

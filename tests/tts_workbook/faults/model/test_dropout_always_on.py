@@ -92,6 +92,12 @@ def test_noise_that_may_be_meant_is_asked_about(parts, where):
     assert f'declare Subject.stochastic = ("{found.where}",)' in found.fix
 
 
+def test_a_dropout_that_harms_is_found_beside_a_pre_net_that_is_meant():
+    both = with_parts(prenet=Prenet, layers=lambda: [Drops()])
+    found = dropout_of(both)["model.dropout_always_on"]
+    assert found.level in ("confirmed", "suspected") and found.where == "layers.0"
+
+
 FOUND = EvalForwards(("layers", "layers.0.drop"), 0.1, error=0.5, spread=0.01, error_without=0.4)
 
 

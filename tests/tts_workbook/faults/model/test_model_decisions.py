@@ -60,6 +60,17 @@ LOCAL = replace(SEEING, reach=3, frames_given=False)
             ("confirmed", "predict_frames", "sees later frames"),
             ("undecided", "", "sees later frames"),
         ),
+        # two frames are predicted at once, and each sees both: the input is not shifted
+        (
+            replace(BLIND, later=0.5, reach=0, own=0.5, frames_per_step=2),
+            ("excluded", "", "does not see later frames"),
+            ("confirmed", "predict_frames", "sees itself"),
+        ),
+        (
+            replace(BLIND, later=0.5, reach=1, own=0.5, frames_per_step=2),
+            ("confirmed", "predict_frames", "sees later frames"),
+            ("undecided", "", "sees later frames"),
+        ),
         (
             LOCAL,
             ("question", "predict_frames", "may be a post-net"),
