@@ -63,7 +63,9 @@ def test_a_clean_model_is_not_accused(name):
         finding for finding in found.values() if finding.level in ("confirmed", "suspected")
     ]
     undecided = {cause for cause, finding in found.items() if finding.level == "undecided"}
-    assert undecided <= {"loss.logged_not_optimised"}
+    # where a convolution looks past a text's end, as Tacotron 2's do, the prediction moves a little
+    # with padded text, and of the losses only the mel's can be asked about that path
+    assert undecided <= {"loss.logged_not_optimised", "loss.padding_included"}
 
 
 @pytest.mark.parametrize(
