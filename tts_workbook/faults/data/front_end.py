@@ -197,7 +197,11 @@ def plant(build: Build, setting: Setting) -> Subject:
     table = torch.tensor([0, *order])
 
     def read(batch: Any) -> Any:
-        return replace(batch, phonemes=table[batch.phonemes])
+        clips = [
+            replace(clip, phoneme_ids=table[torch.from_numpy(clip.phoneme_ids)].numpy())
+            for clip in batch.clips
+        ]
+        return replace(batch, phonemes=table[batch.phonemes], clips=tuple(clips))
 
     changed: dict[str, Any] = {}
     for name in ("generate", "infer"):
