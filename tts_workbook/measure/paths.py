@@ -97,37 +97,43 @@ def entering(model: nn.Module, names: Collection[str]) -> Iterator[dict[str, Ent
     modules = dict(model.named_modules())
 
     def watch(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+        # behind the call: what other hooks made of its inputs has then been seen
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             found.setdefault(name, Entered([])).note(tuple(tensors_in((args, kwargs))))
 
         return hook
 
     with ExitStack() as stack:
         for name in names:
-            handle = modules[name].register_forward_pre_hook(watch(name), with_kwargs=True)
+            handle = modules[name].register_forward_hook(watch(name), with_kwargs=True)
             stack.callback(handle.remove)
         yield found
 
 
 @contextmanager
 def exchanged(module: nn.Module, exchange: Exchange) -> Iterator[list[bool]]:
-    """Every call of `module` is given other tensors; yields, call by call, whether that changed
-    anything.
+    """Every call of `module` is given other tensors, behind all hooks; yields, call by call,
+    whether that changed anything.
     """
     acted: list[bool] = []
+    before, forward = dict(vars(module)), module.forward
 
-    def hook(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    def given_others(*args: Any, **kwargs: Any) -> Any:
         given = tuple(tensors_in((args, kwargs)))
         wanted = exchange(len(acted), given)
         acted.append(not _equal(given, wanted))
         queue = iter(wanted)
-        return mapped(lambda tensor: next(queue).to(tensor), (args, kwargs))
+        args, kwargs = mapped(lambda tensor: next(queue).to(tensor), (args, kwargs))
+        return forward(*args, **kwargs)
 
-    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    vars(module)["forward"] = given_others
     try:
         yield acted
     finally:
-        handle.remove()
+        if "forward" in before:
+            vars(module)["forward"] = forward
+        else:
+            del vars(module)["forward"]
 
 
 # --- errors of a path -----------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tts_core.model.modes import evaluating
 from tts_workbook.bars import Bar
@@ -100,15 +101,28 @@ def _rows(outputs: Sequence[Tensor], wanted: Tensor, mask: Tensor) -> list[int] 
 
 
 def _laid_out(outputs: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor | None:
-    """A module's outputs as (B, T); None where they have another shape."""
+    """A module's outputs as (B, T); None where they have another shape. A decoder that gives
+    several frames at a time may give some more than T.
+    """
     n_clips, n_frames = shape
     at_once = len(outputs) == 1 and outputs[0].numel() == n_clips * n_frames
     if at_once and set(outputs[0].shape) >= set(shape) - {1}:
         return outputs[0].reshape(shape)
-    by_frame = all(output.numel() == n_clips for output in outputs)
-    if len(outputs) == n_frames and by_frame:
-        return torch.stack([output.flatten() for output in outputs], dim=1)
-    return None
+    if len(outputs) == 1 and outputs[0].ndim == 3 and len(outputs[0]) == n_clips:
+        in_groups = outputs[0].flatten(1)
+        fits = n_frames <= in_groups.shape[1] < n_frames + outputs[0].shape[2]
+        return in_groups[:, :n_frames] if fits else None
+    group = _group(outputs[0], n_clips)
+    alike = group > 0 and all(output.shape == outputs[0].shape for output in outputs)
+    if not alike or not n_frames <= group * len(outputs) < n_frames + group:
+        return None
+    steps = [output.reshape(n_clips, group) for output in outputs]
+    return torch.cat(steps, dim=1)[:, :n_frames]
+
+
+def _group(output: Tensor, n_clips: int) -> int:
+    """Frames that a step of a decoder decides on; 0 where the output has no row for each clip."""
+    return 0 if output.numel() % n_clips else output.numel() // n_clips
 
 
 def _difference(seen: Tensor, wanted: Tensor, mask: Tensor) -> float:
@@ -134,15 +148,20 @@ def _loss_with(opened: OpenSubject, model: nn.Module, head: _StopHead, fired: Te
     else:
         on, off = 1 / (1 + math.exp(-SURE)), 1 / (1 + math.exp(SURE))
     answer = torch.where(fired[head.rows], on, off)
+    n_clips, n_frames = answer.shape
     position = 0
 
     def replaced(output: Tensor) -> Tensor:
         nonlocal position
         if output.numel() == answer.numel():
             return answer.to(output).reshape(output.shape)
-        frame = position % answer.shape[1]
-        position += 1
-        return answer[:, frame].to(output).reshape(output.shape)
+        group = _group(output, n_clips)
+        if group >= n_frames:  # all at once, in groups of which the last is not full
+            return _with_more(answer, group, off).to(output).reshape(output.shape)
+        start = position % n_frames
+        position = start + group if start + group < n_frames else 0
+        part = _with_more(answer[:, start : start + group], group, off)
+        return part.to(output).reshape(output.shape)
 
     with (
         output_changed(dict(model.named_modules())[head.name], replaced),
@@ -151,3 +170,8 @@ def _loss_with(opened: OpenSubject, model: nn.Module, head: _StopHead, fired: Te
         evaluating(model),
     ):
         return float(opened.subject.losses(model, opened.batch)["total"])
+
+
+def _with_more(answer: Tensor, n_frames: int, value: float) -> Tensor:
+    """(B, T) -> (B, n_frames), the new ones of this value."""
+    return F.pad(answer, (0, n_frames - answer.shape[1]), value=value)

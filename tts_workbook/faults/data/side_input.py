@@ -7,14 +7,14 @@ N text positions or frames.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+import math
+from dataclasses import dataclass
 
 import torch
 
 from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
-from tts_workbook.faults.selection import paired
-from tts_workbook.faults.suspect import Suspect
+from tts_workbook.faults.selection import AGAIN, MARGIN
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Change
 from tts_workbook.measure.anatomy import find_history
@@ -26,6 +26,7 @@ from tts_workbook.subject.subject import Batch
 # distance from the median of a field, in its own central spreads (10 to 90 %); a proposal alone: a
 # paired run decides
 FAR = Bar(30.0, control="the spread between the 10th and 90th percentile of the same field")
+LARGEST_ERROR = Bar(1.0, control="the error of the best constant: a broken run has none")
 FEWEST_VALUES = 8  # of a field, for a spread
 
 # --- values that are not finite -------------------------------------------------------------------
@@ -86,17 +87,73 @@ def _place(found: NonFinite) -> dict[str, float | str]:
 # --- values that are far from all others ----------------------------------------------------------
 
 
-def propose(lab: Lab) -> Iterable[Suspect]:
-    """Fields that hold values far from the rest of the same field, held at its edge."""
+@dataclass(frozen=True)
+class FarField:
+    """A field with values far from its others, and what a training says that holds them."""
+
+    name: str
+    share: float  # of its values
+    low: float  # where they are held
+    high: float
+    # final teacher-forced error of two seeds: as it is, and with the values held, judged so too
+    own: tuple[float, float]
+    held: tuple[float, float]
+
+    @property
+    def gains(self) -> bool:
+        """Whether both seeds lose their harm."""
+        first, second = (a - b for a, b in zip(self.own, self.held, strict=True))
+        finite = all(math.isfinite(value) for value in self.held)
+        return finite and first > MARGIN and second > AGAIN
+
+
+def measure_far(lab: Lab) -> tuple[FarField, ...]:
+    """Fields that hold values far from the rest of the same field, and a course of each with those
+    values held at the edge of that rest.
+    """
+    found = []
     for name, (low, high), share in far_fields(lab):
+        held = functools.partial(_held, name=name, low=low, high=high)
         change = Change(
             "values_held",
             (name,),
             "values of {} held within reach of the others".format,
-            batch=functools.partial(_held, name=name, low=low, high=high),
+            batch=held,
         )
-        evidence = {"share of values far from the others": share}
-        yield Suspect(CAUSE.id, change, evidence, name)
+        seeds = (lab.seed, lab.seed + 1)
+        own = tuple(lab.course(seed=seed).final for seed in seeds)
+        changed = []
+        for seed in seeds:
+            course = lab.course(change, seed=seed)
+            mel = lab.predict(course.model, held(lab.batch), "mel")
+            changed.append(math.inf if course.broke else lab.error(mel))
+        found.append(FarField(name, share, low, high, (own[0], own[1]), (changed[0], changed[1])))
+    return tuple(found)
+
+
+def decide_far(numbers: tuple[FarField, ...]) -> Decision | None:
+    """Pure: which of the ends it is; None where holding the values gains nothing."""
+    guilty = [field for field in numbers if field.gains]
+    if not guilty:
+        return None
+    lost = min(guilty[0].own[0], LARGEST_ERROR) - guilty[0].held[0]
+    return Decision("confirmed", guilty[0].name, min(1.0, max(0.0, lost)), "held")
+
+
+def tell_far(numbers: tuple[FarField, ...], decision: Decision) -> Telling:
+    field = next(field for field in numbers if field.name == decision.where)
+    return Telling(
+        f"values of {field.name} held within reach of the others, as the one factor, two seeds",
+        {
+            "share of values far from the others": field.share,
+            "held between": f"{field.low:.4g} and {field.high:.4g}",
+            "last TF L1 / best constant": field.own[0],
+            "with the values held": field.held[0],
+            "last TF L1 / best constant, second seed": field.own[1],
+            "with the values held, second seed": field.held[1],
+        },
+        mended_by=(("values_held", (field.name,)),),
+    )
 
 
 def far_fields(lab: Lab) -> list[tuple[str, tuple[float, float], float]]:
@@ -134,9 +191,7 @@ CAUSE = Cause(
     fix="mend the feature: log F0 of voiced frames alone, no division by zero, no empty segment",
     experiments=(
         Experiment(measure, decide, tell),
-        paired("data.side_input", only_accepted=True),
+        Experiment(measure_far, decide_far, tell_far),
     ),
-    propose=propose,
-    upstream=0,
     explains=("precision.mask_overflow", "precision.scaler_skips", "data.unnormalised_target"),
 )

@@ -47,6 +47,9 @@ def other(own=0.9, control=0.3, swapped=0.3, noise=0.0):
     return PathIds("generate", "text", "blanks", (0, 0, 1, 2), (8, 8), errors)
 
 
+ORDERED = "another order of symbols"
+
+
 def paths(*ids, infers=True, forced=0.3):
     return TwoPaths(True, infers, ids, forced)
 
@@ -70,6 +73,9 @@ def paths(*ids, infers=True, forced=0.3):
         (paths(other(swapped=None)), "confirmed", "other ids, harm"),
         (paths(other(swapped=None, own=0.4)), "suspected", "other ids"),
         (paths(other(swapped=None), forced=0.6), "suspected", "other ids"),
+        # one text by two tables, and training's ids alone do not mend it: it drifts besides
+        (paths(replace(other(swapped=0.8), alike=ORDERED)), "confirmed", "other ids, harm"),
+        (paths(replace(other(own=0.4, swapped=0.4), alike=ORDERED)), "suspected", "other ids"),
     ],
 )
 def test_decide(numbers, level, reason):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.tts_workbook.faults.data import tiny_inputs as tiny
-from tts_workbook.faults.data.side_input import decide, far_fields
+from tts_workbook.faults.data.side_input import FarField, decide, decide_far, far_fields
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.first_non_finite import first_non_finite
@@ -35,6 +35,27 @@ PITCH = NonFinite("batch", "pitch", 1, 3, -math.inf)
 def test_decide(numbers, level, where):
     decision = decide(numbers)
     assert (decision.level, decision.where) == (level, where)
+
+
+FAR = FarField("pitch", 0.1, -1.0, 1.0, own=(0.9, 0.8), held=(0.3, 0.3))
+
+
+@pytest.mark.parametrize(
+    "numbers, confirmed",
+    [
+        ((), False),
+        ((FAR,), True),
+        ((replace(FAR, own=(0.35, 0.35)),), False),  # no harm
+        ((replace(FAR, held=(0.3, 0.79)),), False),  # not on both seeds
+        ((replace(FAR, held=(math.nan, 0.3)),), False),
+        ((replace(FAR, own=(math.inf, math.inf)),), True),  # it broke
+    ],
+)
+def test_decide_on_values_far_from_all_others(numbers, confirmed):
+    decision = decide_far(numbers)
+    assert (decision is not None) == confirmed
+    if decision is not None:
+        assert decision.level == "confirmed" and 0.5 < decision.strength <= 1.0
 
 
 def with_value(field, place, value):

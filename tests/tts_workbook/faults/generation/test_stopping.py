@@ -5,12 +5,14 @@ trained yet.
 from dataclasses import replace
 
 import pytest
+import torch
 
-from benchmarks.planted import ours, tacotron
+from benchmarks.planted import lstm_attention, ours, tacotron
 from benchmarks.planted.architecture import draw_setting
 from benchmarks.planted.ours_twin import build
 from tests.tts_workbook.faults.examined import examined, fresh, level
 from tts_workbook.faults.generation.stopping import Stops, decide
+from tts_workbook.measure import stop_pattern
 
 CAUSE = "generation.stopping"
 
@@ -86,3 +88,31 @@ def test_stopping_does_not_accuse_a_head_that_is_not_trained_yet(name):
 
 def test_stopping_is_excluded_once_the_head_tells_the_last_frame():
     assert level(build(draw_setting(0, batch_size=1)), CAUSE) == "excluded"
+
+
+# --- several frames at a time ---------------------------------------------------------------------
+
+
+def test_outputs_of_a_step_that_decides_on_two_frames_are_laid_out():
+    wanted = torch.arange(10.0).reshape(2, 5)
+    padded = torch.nn.functional.pad(wanted, (0, 1))
+    steps = [padded[:, start : start + 2] for start in (0, 2, 4)]
+    for outputs in (steps, [padded.reshape(2, 3, 2)], [wanted], [wanted[..., None]]):
+        assert torch.equal(stop_pattern._laid_out(outputs, (2, 5)), wanted)
+    assert stop_pattern._laid_out(steps[:2], (2, 5)) is None
+    assert stop_pattern._laid_out([*steps, steps[0]], (2, 5)) is None
+
+
+def test_stopping_with_a_reduction_factor_of_two():
+    architecture = lstm_attention.ARCHITECTURE
+    setting = draw_setting(0, max_seconds=architecture.max_seconds)
+    faulty = architecture.plants[CAUSE](setting)
+    entry = examined(faulty, CAUSE, fresh(faulty))
+    assert entry.level == "confirmed" and entry.where == "losses"
+    right = entry.evidence["loss with the stop at the last frame"]
+    assert right > 0.01 + entry.evidence["loss with the stop never"]
+    clean = architecture.clean(setting)
+    entry = examined(clean, CAUSE, fresh(clean))
+    assert entry.level in ("excluded", "undecided")
+    right = entry.evidence["loss with the stop at the last frame"]
+    assert right + 0.01 < entry.evidence["loss with the stop never"]
