@@ -110,6 +110,7 @@ def test_causes_are_asked_in_the_order_of_their_place_upstream():
     proposing = [cause for cause in CAUSES.values() if cause.propose is not None]
     assert len({cause.upstream for cause in proposing}) == len(proposing)
     assert [cause.id for cause in sorted(proposing, key=lambda cause: cause.upstream)] == [
+        "data.side_input",
         "data.unnormalised_target",
         "model.norm_runaway",
         "model.positions",
@@ -123,6 +124,7 @@ def test_causes_are_asked_in_the_order_of_their_place_upstream():
         "optimizer.lr_too_small",
         "optimizer.lr_too_large",
         "optimizer.averaged_weights",
+        "precision.half_range",
     ]
 
 
