@@ -26,6 +26,7 @@ from tts_workbook.faults.selection import (
     decide_if_accepted,
     decide_one_factor,
     one_dose_each,
+    paired,
     select,
 )
 from tts_workbook.faults.suspect import Suspect
@@ -155,7 +156,7 @@ def test_the_ends_of_one_factor(numbers, wanted):
 
 
 def test_what_was_accepted_says_beside_what():
-    accepted = CAUSES["model.memory_scale"].experiments[0]
+    accepted = paired("model.memory_scale")
     part = OneFactor(ACCEPTED, TRIED, True, final=0.6)
     said = accepted.tell(part, accepted.decide(part))
     assert said.experiment == "quiet as the one factor, same seeds, beside loss.imbalance"
