@@ -26,6 +26,7 @@ from tts_workbook.faults.selection import (
     decide_if_accepted,
     decide_one_factor,
     one_dose_each,
+    paired,
     select,
 )
 from tts_workbook.faults.suspect import Suspect
@@ -110,6 +111,7 @@ def test_causes_are_asked_in_the_order_of_their_place_upstream():
     proposing = [cause for cause in CAUSES.values() if cause.propose is not None]
     assert len({cause.upstream for cause in proposing}) == len(proposing)
     assert [cause.id for cause in sorted(proposing, key=lambda cause: cause.upstream)] == [
+        "data.side_input",
         "data.unnormalised_target",
         "model.norm_runaway",
         "model.positions",
@@ -123,6 +125,7 @@ def test_causes_are_asked_in_the_order_of_their_place_upstream():
         "optimizer.lr_too_small",
         "optimizer.lr_too_large",
         "optimizer.averaged_weights",
+        "precision.half_range",
     ]
 
 
@@ -153,7 +156,7 @@ def test_the_ends_of_one_factor(numbers, wanted):
 
 
 def test_what_was_accepted_says_beside_what():
-    accepted = CAUSES["model.memory_scale"].experiments[0]
+    accepted = paired("model.memory_scale")
     part = OneFactor(ACCEPTED, TRIED, True, final=0.6)
     said = accepted.tell(part, accepted.decide(part))
     assert said.experiment == "quiet as the one factor, same seeds, beside loss.imbalance"

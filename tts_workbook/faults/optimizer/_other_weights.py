@@ -30,6 +30,8 @@ class OtherWeights:
     def __init__(self, model: nn.Module, swap: bool) -> None:
         self.model, self.swap = model, swap
         self.paths = {id(module): path for path, module in model.named_modules()}
+        # id of a module inside a copy -> path of what it copies
+        self.copies = self._copies()
         self.n_calls = 0  # of modules that were looked at
         self.unpaired: list[str] = []  # kinds of called modules that are none of the model's
         self.distance = 0.0  # squared, of the weights that were used from the trained ones
@@ -46,7 +48,7 @@ class OtherWeights:
                 self.trained[name] = parameter.detach().clone()
 
     def enter(self, module: nn.Module, *_: Any) -> None:
-        is_outermost, is_copy = not self.running, self._is_inner_copy(module)
+        is_outermost, is_copy = not self.running, id(module) in self.copies
         in_a_copy = any(running[0] for running in self.running)
         taken_out: list[Entry] = []
         self.running.append((is_copy, taken_out))
@@ -72,9 +74,11 @@ class OtherWeights:
         """Each parameter below `module` that is the counterpart of one of the model's, as the
         module that holds it, its name there, and the trained values.
         """
-        path = self.paths.get(id(module))
-        if path is None or self._is_inner_copy(module):
+        path = self.copies.get(id(module), self.paths.get(id(module)))
+        if path is None:
             path = self._counterpart(module)
+            if path is None:
+                self.unpaired.append(type(module).__name__)
         if path is None:
             return []
         found = []
@@ -85,13 +89,22 @@ class OtherWeights:
                     found.append((part, name, trained))
         return found
 
-    def _is_inner_copy(self, module: nn.Module) -> bool:
-        """Whether it may be a copy of its neighbours that is kept inside the model: nothing of it
-        is trained.
+    def _copies(self) -> dict[int, str]:
+        """Id of each module inside a copy that is kept in the model -> path of what it copies. Of
+        a copy nothing is trained, and it has the names and shapes of one other part.
         """
-        parameters = list(module.parameters())
-        is_inside = self.paths.get(id(module), "") != ""
-        return is_inside and bool(parameters) and not any(p.requires_grad for p in parameters)
+        found: dict[int, str] = {}
+        for path, module in self.model.named_modules():
+            parameters = list(module.parameters())
+            is_fixed = bool(parameters) and not any(p.requires_grad for p in parameters)
+            if not path or not is_fixed or id(module) in found:
+                continue
+            origin = self._counterpart(module)
+            if origin is None:  # a frozen part of the model, and no copy
+                continue
+            for inner, part in module.named_modules():
+                found[id(part)] = ".".join(filter(None, (origin, inner)))
+        return found
 
     def _counterpart(self, module: nn.Module) -> str | None:
         """Path of the model's module with the same names and shapes; None where there is none, or
@@ -105,11 +118,7 @@ class OtherWeights:
             trained = [(name, p) for name, p in part.named_parameters() if p.requires_grad]
             if part is not module and signature in (_signature(trained), _all(part, trained)):
                 fitting.append(path)
-        if len(fitting) == 1:
-            return fitting[0]
-        if id(module) not in self.paths:  # else a frozen part of the model, and no copy
-            self.unpaired.append(type(module).__name__)
-        return None
+        return fitting[0] if len(fitting) == 1 else None
 
 
 def _signature(parameters: Iterable[tuple[str, Tensor]]) -> Signature:

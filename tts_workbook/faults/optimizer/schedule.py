@@ -25,6 +25,8 @@ def propose(lab: Lab) -> Iterable[Suspect]:
     """
     seen = rates(lab)
     evidence = evidence_of(seen)
+    if not seen.dies and (seen.falls or seen.never_starts) and lab.learns:
+        return  # slowly, perhaps: that is no fault
     if seen.falls and seen.peak > 0.0:
         yield Suspect(
             CAUSE.id, held_rates(seen.peaks), evidence, "make_optimizer", always=seen.dies

@@ -84,6 +84,14 @@ def test_a_sound_schedule_is_not_accused(name):
     assert not blamed(findings(bench, CAUSE, *RATES))
 
 
+def test_a_schedule_that_a_subject_learns_with_slowly_is_not_tried():
+    """It falls with the root of the steps, to 0.4 of its highest; with more steps it learns."""
+    bench = stepped(by_factor(lambda step: min(1.0, (8 / (1 + step)) ** 0.5)), lr=0.003)
+    assert not blamed(findings(bench, CAUSE, *RATES))
+    assert not bench.course().learnt and bench.learns and rates(bench).falls
+    assert not any("held" in name for name in bench.courses)
+
+
 def test_a_rate_that_is_low_without_a_schedule_is_the_rates_fault():
     bench = speaker_lab(make_optimizer=adam(1e-5), steps=STEPS)
     found = findings(bench, CAUSE, *RATES)
