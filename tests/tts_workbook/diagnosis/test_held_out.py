@@ -125,7 +125,7 @@ def test_a_clean_twin_is_a_subject(name, variant):
 
 @both
 def test_padding_and_duplication_change_neither_loss_nor_gradient(name):
-    """In evaluation, where nothing is drawn; a layer norm's rounding is amplified by the flow."""
+    """In evaluation, where nothing is drawn."""
     subject = clean_of(name)
     model = seeded(subject).eval()
     total, gradient = total_and_gradient(subject, model, subject.batch)
