@@ -58,9 +58,8 @@ def test_every_measurement_names_its_question_and_no_question_is_asked_twice():
         if file.name == "__init__.py":
             continue
         questions = _questions(file)
-        assert questions, f"{file.name} does not say which question it answers"
-        for question in questions:
-            asked[question.strip().rstrip("?").casefold()].append(file.name)
+        assert len(questions) == 1, f"{file.name} names {len(questions)} questions, wanted one"
+        asked[questions[0].strip().rstrip("?").casefold()].append(file.name)
     assert {question: files for question, files in asked.items() if len(files) > 1} == {}
 
 

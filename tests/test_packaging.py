@@ -59,6 +59,7 @@ def test_distribution_package_script_and_extras():
         "cluster",
         "phonemes",
         "tensorboard",
+        "transformers",
         "vocoder",
     }
 

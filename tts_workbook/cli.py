@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 MOST_JOBS = 2  # notebooks side by side where nothing else is said
+FAILED_ON = 3  # exit status of `diagnose --fail-on`
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -121,9 +122,33 @@ def _add_diagnose(commands: Commands) -> None:
         "--budget",
         choices=("fast", "full"),
         default="fast",
-        help="fast: about two minutes; full: longer runs",
+        help="fast: about a minute up to 5 million parameters; full: longer runs. Both count steps,"
+        " not seconds",
     )
     diagnose.add_argument("--seed", type=int, default=0, help="of weights and data order")
+    diagnose.add_argument(
+        "--steps", type=int, metavar="N", help="of each training run, whatever the budget has"
+    )
+    diagnose.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="stop after that time; the report says what it could not examine",
+    )
+    diagnose.add_argument(
+        "--threads", type=int, metavar="N", help="of torch; default: as torch chooses"
+    )
+    diagnose.add_argument(
+        "--only",
+        metavar="CAUSE,…",
+        default="",
+        help="examine these causes alone: ids as in a report, or areas (data, model, loss, …)",
+    )
+    diagnose.add_argument(
+        "--fail-on",
+        choices=("confirmed", "suspected"),
+        help=f"exit with {FAILED_ON} where a finding of that level, or a surer one, is made",
+    )
 
 
 def _add_subject(command: argparse.ArgumentParser) -> None:
@@ -212,22 +237,45 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _diagnose(options: argparse.Namespace) -> int:
-    from tts_workbook.diagnosis.diagnose import diagnose
+    from tts_workbook.diagnosis.diagnose import INTERRUPTED, chosen_causes, diagnose
     from tts_workbook.subject.loading import load_subject
 
+    only = [name.strip() for name in options.only.split(",") if name.strip()]
+    chosen_causes(only)  # a misspelt one is said before anything is built
+    _set_threads(options.threads)
     subject = load_subject(options.subject, options.checkpoint)
     report = diagnose(
         subject,
         options.budget,
         options.seed,
         on_progress=lambda line: print(line, file=sys.stderr, flush=True),
+        steps=options.steps,
+        minutes=options.minutes,
+        only=only,
     )
     print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False) if options.json else report)
     if options.html is not None:
         pages = _diagnosis_pages()
         title = f"Diagnosis of {options.subject}"
         _write_page(options.html, pages.diagnosis_page(report, title))
-    return 0
+    if report.cut == INTERRUPTED:
+        return 130
+    fails = {
+        "confirmed": report.at("confirmed"),
+        "suspected": report.findings,
+        None: [],
+    }
+    return FAILED_ON if fails[options.fail_on] else 0
+
+
+def _set_threads(wanted: int | None) -> None:
+    if wanted is None:
+        return
+    if wanted < 1:
+        raise WorkbookError(f"--threads {wanted}: wanted 1 or more")
+    import torch
+
+    torch.set_num_threads(wanted)
 
 
 def _triage(options: argparse.Namespace) -> int:

@@ -87,6 +87,19 @@ def draw_setting(
 
 
 @dataclass(frozen=True)
+class Thread:
+    """A fault that somebody had and reported in public, planted in small."""
+
+    # any of these names it; the first of them is what the thread came to
+    causes: tuple[str, ...]
+    # where it was reported: project, number
+    source: str
+    build: Build
+    # fields of Setting that the fault and its twin need
+    needs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Architecture:
     """A kind of model: its clean subject, and a faulty twin for every fault that makes sense for
     it.
@@ -101,6 +114,10 @@ class Architecture:
     nonsense: Mapping[str, str]
     # by name: faults that the catalogue does not hold
     outside: Mapping[str, Build] = field(default_factory=dict)
+    # by name: designs that are meant and look like faults, undeclared; none may be accused
+    sound: Mapping[str, Build] = field(default_factory=dict)
+    # by name: faults of public threads
+    threads: Mapping[str, Thread] = field(default_factory=dict)
     # plants that go on top of any build, a faulty one too: the second of a pair
     layers: Mapping[str, Callable[[Build, Setting], Subject]] = field(default_factory=dict)
     # of its clips: an architecture that is slow gets shorter ones

@@ -15,6 +15,7 @@ from tts_workbook.faults.planting import Setting
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.subject.subject import Subject
 
+KINDS: tuple[Kind, ...] = ("fault", "clean", "outside", "pair", "sound", "thread")
 N_CLEAN = 45  # some of which may not pass the overfit gate: 40 have to be left
 
 
@@ -43,7 +44,7 @@ def cells(
     architectures: Mapping[str, Architecture],
     held_out: Collection[str],
     seeds: Sequence[int],
-    kinds: Iterable[Kind] = ("fault", "clean", "outside", "pair"),
+    kinds: Iterable[Kind] = KINDS,
     n_clean: int = N_CLEAN,
     n_pairs: int = 20,
 ) -> list[Cell]:
@@ -85,7 +86,8 @@ def cells_of_a_seed(
     name: str, architecture: Architecture, seed: int, kinds: Collection[Kind]
 ) -> list[Cell]:
     """One architecture's planted faults under one seed, in the order of the catalogue; faults
-    outside of it under the first seed of each half.
+    outside of it, designs that are meant and faults of public threads under the first seed of each
+    half.
     """
     found: list[Cell] = []
     if "fault" in kinds:
@@ -93,6 +95,10 @@ def cells_of_a_seed(
         found += [Cell(name, "fault", fault, seed) for fault in planted]
     if "outside" in kinds and seed in (TUNING[0], SCORED[0]):
         found += [Cell(name, "outside", fault, seed) for fault in architecture.outside]
+    if "sound" in kinds and seed in (TUNING[0], SCORED[0]):
+        found += [Cell(name, "sound", design, seed) for design in architecture.sound]
+    if "thread" in kinds and seed in (TUNING[0], SCORED[0]):
+        found += [Cell(name, "thread", thread, seed) for thread in architecture.threads]
     return found
 
 
@@ -150,6 +156,8 @@ def setting_of(architecture: Architecture, cell: Cell) -> Setting:
     elif cell.kind in ("fault", "pair"):
         for fault in cell.faults:
             fields |= architecture.required(fault)
+    elif cell.kind == "thread":
+        fields = dict(architecture.threads[cell.fault].needs)
     return draw_setting(cell.seed, max_seconds=architecture.max_seconds, **fields)
 
 
@@ -160,6 +168,10 @@ def build(architecture: Architecture, cell: Cell) -> Subject:
         return architecture.clean(setting)
     if cell.kind == "outside":
         return architecture.outside[cell.fault](setting)
+    if cell.kind == "sound":
+        return architecture.sound[cell.fault](setting)
+    if cell.kind == "thread":
+        return architecture.threads[cell.fault].build(setting)
     if cell.kind == "fault":
         return architecture.plants[cell.fault](setting)
     first, second = cell.faults

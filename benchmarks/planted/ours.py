@@ -36,6 +36,8 @@ from benchmarks.planted.ours_modules import (
 )
 from benchmarks.planted.ours_twin import build
 from benchmarks.planted.plants import LAYERS, generic_plants, outside_plants, required_setting
+from benchmarks.planted.public_threads import anywhere
+from benchmarks.planted.sound_variants import sound_variants
 from tts_core.model.attention import MultiHeadAttention
 from tts_core.model.decoder import DecoderLayer
 from tts_core.model.encoder import EncoderLayer
@@ -351,8 +353,14 @@ ARCHITECTURE = Architecture(
     name="ours",
     clean=build,
     plants=PLANTS,
-    nonsense={},
+    nonsense={
+        "data.conditioning": "text and durations alone are handed to the model beside its history",
+        "data.side_input": "phonemes and whole numbers of frames go in: they are always finite",
+        "loss.auxiliary_geometry": "no term of its losses guides the attention",
+    },
     outside=outside_plants(build),
+    sound=sound_variants(build),
+    threads=anywhere(build),
     layers=LAYERS,
     required=required_setting,
     steps=160,

@@ -13,9 +13,9 @@ from tts_workbook.number_text import format_number
 from tts_workbook.pages.benchmark_bars import (
     CLEAN_RUNS,
     Bar,
+    bar_value_text,
     bars,
     interval_text,
-    value_text,
     wanted_text,
 )
 from tts_workbook.pages.benchmark_record import (
@@ -76,7 +76,7 @@ def answer(found: Benchmark, asked: Sequence[Bar]) -> tuple[str, str]:
 def bar_row(bar: Bar) -> dict[str, Any]:
     """One line of the table of headline numbers."""
     numbers = {
-        "value": value_text(bar),
+        "value": bar_value_text(bar),
         "interval": interval_text(bar),
         "n": f"{bar.n} {bar.unit}",
         "wanted": wanted_text(bar),

@@ -109,26 +109,6 @@ def noisy_gradients(build: Build, setting: Setting) -> Subject:
     return replace(subject, train_step=train_step)
 
 
-def schedule_ends(build: Build, setting: Setting) -> Subject:
-    """The schedule reaches a learning rate of zero after 5 to 15 steps and stays there."""
-    subject = build(setting)
-    last = setting.random.randint(5, 15)
-
-    def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
-        optimizer = subject.make_optimizer(model)
-
-        def decay(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            for group in optimizer.param_groups:
-                group["steps_made"] = group.get("steps_made", 0) + 1
-                if group["steps_made"] >= last:
-                    group["lr"] = 0.0
-
-        optimizer.register_step_post_hook(decay)
-        return optimizer
-
-    return replace(subject, make_optimizer=make_optimizer)
-
-
 def target_lag(build: Build, setting: Setting) -> Subject:
     """The mel term compares with frames 5 to 20 later, wrapped round: an off-by-many in the
     target.
@@ -181,7 +161,6 @@ def alternate_signs(build: Build, setting: Setting) -> Subject:
 
 OUTSIDE: Mapping[str, Plant] = {
     "noisy_gradients": noisy_gradients,
-    "schedule_ends": schedule_ends,
     "target_lag": target_lag,
     "flipped_bins": flipped_bins,
     "ascent": ascent,

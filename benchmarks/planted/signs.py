@@ -38,7 +38,8 @@ def signs(lab: Lab) -> dict[str, float]:
     """
     course = lab.course()
     found = {"mean TF L1 / best constant": course.outcome}
-    found |= {name: value for name, value in headline(lab, lab.trained).items() if name in BARS}
+    numbers = headline(lab, lab.trained).named()
+    found |= {name: value for name, value in numbers.items() if name in BARS}
     for name, fields, measure in MEASURES:
         if not lab.subject.has(*fields):
             continue

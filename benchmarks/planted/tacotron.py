@@ -28,9 +28,12 @@ from benchmarks.planted.plants import (
     outside_plants,
     required_setting,
 )
-from benchmarks.planted.tacotron_twin import build, last_frames
+from benchmarks.planted.public_threads import anywhere
+from benchmarks.planted.sound_variants import decoder_variants, sound_variants
+from benchmarks.planted.tacotron_twin import build
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.subject.clip_batch import ClipBatch
+from tts_workbook.subject.own_clips import last_frames
 from tts_workbook.subject.subject import Subject, supplied
 
 Finish = Callable[[Tacotron2], Tacotron2]
@@ -266,6 +269,8 @@ PLANTS: dict[str, Build] = {
 }
 
 NONSENSE = {
+    "data.conditioning": "nothing but the text is handed to the model beside its history",
+    "data.side_input": "nothing but the text is handed to the model beside its history",
     "data.duration_sum": "the model knows no durations",
     "data.duration_domain": "the model knows no durations",
     "model.no_causal_mask": "a recurrent decoder is fed one frame after another and has no mask",
@@ -274,6 +279,7 @@ NONSENSE = {
     ),
     "model.norm_runaway": "no residual stream: activations pass tanh and BatchNorm",
     "precision.mask_overflow": "the library masks with -inf, which every precision holds",
+    "loss.auxiliary_geometry": "no term of its losses guides the attention",
     "generation.exposure_gap": (
         "at this size the clean twin drifts already after 200 steps, there is nothing to add"
     ),
@@ -285,6 +291,8 @@ ARCHITECTURE = Architecture(
     plants=PLANTS,
     nonsense=NONSENSE,
     outside=outside_plants(build),
+    sound={**sound_variants(build), **decoder_variants(build)},
+    threads=anywhere(build),
     layers=LAYERS,
     required=functools.partial(required_setting, low_rate=LOW_RATE),
     max_seconds=0.7,

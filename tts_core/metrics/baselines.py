@@ -1,7 +1,7 @@
 """Trivial baselines: every mel loss stands beside what needs no text, or no learning at all.
 
-Shapes: T frames, M mel bins. All errors are mean absolute differences in the units of the mel (ln
-units).
+Shapes: B clips, T frames, M mel bins. All errors are mean absolute differences in the units of the
+mel (ln units).
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ def best_constant_l1(mel: Tensor) -> float:
     return float((mel - constant).abs().mean())
 
 
-def copy_previous_l1(mel: Tensor) -> float:
-    """L1 of repeating the previous true frame of (T, M); the first frame has none and is left
-    out.
+def copy_previous_l1(mel: Tensor, mask: Tensor | None = None) -> float:
+    """L1 of repeating the previous true frame of (T, M), or of (B, T, M) over the frames that
+    `mask` (B, T) holds valid; the first frame of a clip has none and is left out.
     """
-    return float((mel[1:] - mel[:-1]).abs().mean())
+    steps = (mel[..., 1:, :] - mel[..., :-1, :]).abs()
+    if mask is not None:
+        steps = steps[mask[..., 1:]]
+    return float(steps.mean())
 
 
 @dataclass(frozen=True)

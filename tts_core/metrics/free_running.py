@@ -6,6 +6,7 @@ frames.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -17,10 +18,19 @@ from tts_core.speech.batch import Batch
 from tts_core.training.losses import masked_l1
 
 
+def l1_over_frames(mel: Tensor, target: Tensor, lengths: Tensor) -> float:
+    """L1 of mel (B, T', M) against target (B, T, M) over the valid frames, lengths (B,), that both
+    have; in their unit. NaN where they share none.
+    """
+    n_frames = min(mel.shape[1], target.shape[1])
+    lengths = lengths.to(target.device).clamp(max=n_frames)
+    total, count = masked_l1(mel[:, :n_frames], target[:, :n_frames], lengths)
+    return float(total) / int(count) if count else math.nan
+
+
 def mel_l1(mel: Tensor, batch: Batch) -> float:
     """L1 between mel (B, T, M) and the batch's, ln units, valid frames only."""
-    total, count = masked_l1(mel, batch.mel, batch.mel_lengths)
-    return float(total) / int(count)
+    return l1_over_frames(mel, batch.mel, batch.mel_lengths)
 
 
 @dataclass(frozen=True)

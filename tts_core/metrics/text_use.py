@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +19,22 @@ N_PERMUTATIONS = 8
 class TextUse:
     """How much worse the model does on the wrong text."""
 
-    tf_l1: float  # teacher-forced L1 with the right text, ln units
+    tf_l1: float  # teacher-forced L1 with the right text, in the unit of the mel
     shuffled_tf_l1: float  # mean over the permutations
     ratio: float  # shuffled over right
+
+
+def wrong_over_right(
+    right: float,
+    error_of: Callable[[torch.Generator], float],
+    n_permutations: int = N_PERMUTATIONS,
+) -> TextUse:
+    """Text use of any model: `right` is its error with the right text, `error_of(generator)` that
+    with the text permuted as the generator draws. Generators are seeded 0 … n-1.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in range(n_permutations)]
+    wrong = sum(error_of(generator) for generator in generators) / n_permutations
+    return TextUse(right, wrong, wrong / right)
 
 
 def measure_text_use(
@@ -29,15 +43,13 @@ def measure_text_use(
     """Teacher-forced L1 with phoneme ids permuted among non-pause positions, over the L1 with the
     right ones.
 
-    Durations stay in place; the permutations are seeded 0 … n-1, so the number is a function of
-    model and batch.
+    Durations stay in place, and the number is a function of model and batch. In ln units.
     """
-    wrong = []
+
+    def misread(generator: torch.Generator) -> float:
+        permuted = permute_phonemes(batch, pause_id, generator)
+        return mel_l1(model(permuted).mel, batch)
+
     with evaluating(model):
         right = mel_l1(model(batch).mel, batch)
-        for seed in range(n_permutations):
-            generator = torch.Generator().manual_seed(seed)
-            misread = permute_phonemes(batch, pause_id, generator)
-            wrong.append(mel_l1(model(misread).mel, batch))
-    mean = sum(wrong) / len(wrong)
-    return TextUse(right, mean, mean / right)
+        return wrong_over_right(right, misread, n_permutations)

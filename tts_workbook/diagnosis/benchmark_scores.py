@@ -15,10 +15,12 @@ from typing import Any, Literal
 
 from tts_workbook.faults.registry import CAUSES
 
-Kind = Literal["fault", "clean", "outside", "pair"]
+Kind = Literal["fault", "clean", "outside", "pair", "sound", "thread"]
 TUNING = (0, 1)  # seeds
 SCORED = (2, 3)  # seeds
 N_BOOTSTRAP = 2000
+# fields of a row that most rows have nothing in: stored where there is something
+SELDOM = ("questions", "accepted")
 CANNOT_TELL = "cannot tell"
 # look-alikes: what is confused within a group is shown as a matrix of its own
 GROUPS = {
@@ -51,7 +53,8 @@ class Cell:
 
     architecture: str
     kind: Kind
-    # catalogue id, name of an outside fault, number of a clean setting, or "id & id" of a pair
+    # catalogue id, "id & id" of a pair, number of a clean setting, or the name of a fault outside
+    # the catalogue, of a sound design, of a public thread
     fault: str
     seed: int
 
@@ -81,6 +84,9 @@ class Row:
     harm: str
     seconds: float
     error: str = ""  # the diagnosis itself broke
+    questions: tuple[str, ...] = ()  # causes that may be meant: no accusation
+    # of a public thread: the causes of which any names it
+    accepted: tuple[str, ...] = ()
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -95,7 +101,7 @@ class Row:
     @property
     def right(self) -> bool:
         """Whether the first cause named is the planted one."""
-        return self.first == self.cell.fault
+        return self.first == self.cell.fault or self.first in self.accepted
 
     @property
     def harmful_plant(self) -> bool:
@@ -115,11 +121,16 @@ class Row:
         return not self.healthy or bool(self.named)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "cell": asdict(self.cell)}
+        values = {**asdict(self), "cell": asdict(self.cell)}
+        for name in SELDOM:
+            if not values[name]:
+                del values[name]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Row:
-        lists = {name: tuple(values[name]) for name in ("confirmed", "suspected")}
+        listed = ("confirmed", "suspected", *SELDOM)
+        lists = {name: tuple(values.get(name, ())) for name in listed}
         return cls(**{**values, **lists, "cell": Cell(**values["cell"])})
 
 
@@ -138,7 +149,7 @@ def score(rows: Sequence[Row]) -> dict[str, Any]:
     baselines = baseline_names(rows)
     harmful = [row for row in scored if row.harmful_plant]
     masked = [row for row in rows if row.cell.kind == "fault" and not row.harm]
-    return {
+    found = {
         "tuning": fault_scores(tuning),
         "scored": fault_scores(scored),
         "by_architecture": {name: fault_scores(mine) for name, mine in scored_by.items()},
@@ -149,6 +160,13 @@ def score(rows: Sequence[Row]) -> dict[str, Any]:
         "confusion": {group: confusion(harmful, causes) for group, causes in GROUPS.items()},
         "masked": sorted(row.cell.name for row in masked),
     }
+    sound = [row for row in rows if row.cell.kind == "sound"]
+    threads = [row for row in rows if row.cell.kind == "thread"]
+    if sound:
+        found["sound"] = sound_scores(sound)
+    if threads:
+        found["threads"] = thread_scores(threads)
+    return found
 
 
 def fault_scores(rows: Sequence[Row]) -> dict[str, Any]:
@@ -256,6 +274,35 @@ def clean_scores(rows: Sequence[Row]) -> dict[str, Any]:
         "bound": rate_bound(len(alarms), len(gated)) if gated else None,
         "which": sorted(f"{row.cell.name}: {', '.join(row.confirmed)}" for row in alarms),
         "suspected": sorted(f"{row.cell.name}: {', '.join(row.suspected)}" for row in suspected),
+    }
+
+
+def sound_scores(rows: Sequence[Row]) -> dict[str, Any]:
+    """Designs that are meant: how many are accused, and how many are asked about. They need not
+    pass the overfit gate: nothing is wrong with them.
+    """
+    accused = [row for row in rows if defects(row.named)]
+    asked = [row for row in rows if row.questions]
+    return {
+        "n": len(rows),
+        "confirmed": sum(bool(defects(row.confirmed)) for row in rows),
+        "accused": len(accused),
+        "which": sorted(f"{row.cell.name}: {', '.join(row.named)}" for row in accused),
+        "asked": sorted(f"{row.cell.name}: {', '.join(row.questions)}" for row in asked),
+    }
+
+
+def thread_scores(rows: Sequence[Row]) -> dict[str, Any]:
+    """Faults of public threads: how many are named first, are among the findings, are noticed."""
+    missed = [row for row in rows if not row.right]
+    return {
+        "n": len(rows),
+        "first": sum(row.right for row in rows),
+        "named": sum(any(cause in row.accepted for cause in row.named) for row in rows),
+        "noticed": sum(row.detected for row in rows),
+        "missed": sorted(
+            f"{row.cell.name}: {row.error or ', '.join(row.named) or CANNOT_TELL}" for row in missed
+        ),
     }
 
 

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tts_workbook.diagnosis.subject_state import LEARNS, READS, SOUNDS, State
 from tts_workbook.faults.cause import Level
 from tts_workbook.faults.finding import Finding, as_json, ranking
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.short_run import ChangeKey
+from tts_workbook.measure.non_finite import NonFinite
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,13 @@ class Report:
     courses: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
     # of the runs of one seed and length: what was changed
     changes: Mapping[str, tuple[ChangeKey, ...]] = field(default_factory=dict)
+    # does it learn, is it sound by itself, does it read its text
+    state: State = field(default_factory=State)
+    # the first tensor that is not finite; None where all are
+    non_finite: NonFinite | None = None
+    cut: str = ""  # why it ended before everything was examined; empty where it did not
+    not_examined: tuple[str, ...] = ()  # causes that there was no time for
+    n_causes: int = 0  # that were asked for
 
     @property
     def findings(self) -> list[Finding]:
@@ -53,10 +62,12 @@ class Report:
 
     @property
     def healthy(self) -> bool:
-        """The overfit gate is passed and no defect is confirmed or suspected; drift under
-        self-feeding is none.
+        """It learns, and is sound and reads its text as far as that could be judged; everything was
+        examined, and no defect is confirmed or suspected. Drift under self-feeding is no defect.
         """
-        return self.passed and not any(CAUSES[found.cause].defect for found in self.findings)
+        accused = any(CAUSES[found.cause].defect for found in self.findings)
+        ends_well = not self.cut and self.non_finite is None
+        return self.passed and self.state.well and ends_well and not accused
 
     def at(self, level: Level) -> list[Finding]:
         """The entries of one level."""
@@ -86,7 +97,11 @@ class Report:
         for name, points in self.courses.items():
             courses[name] = [[step, as_json(value)] for step, value in points]
         return {
+            "cut": self.cut,
+            "not_examined": list(self.not_examined),
+            "not_finite": None if self.non_finite is None else as_values(self.non_finite),
             "healthy": self.healthy,
+            "state": self.state.to_dict(),
             "passed": self.passed,
             "headline": {name: as_json(value) for name, value in self.headline.items()},
             "findings": dictionaries(self.findings),
@@ -99,27 +114,79 @@ class Report:
         }
 
     def __str__(self) -> str:
-        lines = [self.verdict]
+        first = (self.what_is_missing, self.what_is_not_finite)
+        lines = [line for line in first if line]
+        lines += [self.verdict, str(self.state)]
         for place, found in enumerate(self.findings, start=1):
             lines += _told(place, found)
         return "\n".join(lines)
 
     @property
+    def what_is_missing(self) -> str:
+        """How many causes were not examined, and why; empty where all were."""
+        if not self.cut:
+            return ""
+        return f"{len(self.not_examined)} of {self.n_causes} causes were not examined: {self.cut}"
+
+    @property
+    def what_is_not_finite(self) -> str:
+        """The first tensor that is not finite, by name and place; empty where all are."""
+        found = self.non_finite
+        if found is None:
+            return ""
+        place = "" if found.clip is None else f", clip {found.clip}"
+        place += "" if found.position is None else f", position {found.position}"
+        return f"not finite: {FIRST[found.where].format(found.name)} holds {found.value}{place}"
+
+    @property
     def verdict(self) -> str:
         """One sentence."""
-        if self.healthy and not self.findings:
-            return "healthy: it learns its batch, and no experiment found a fault"
         if not self.findings:
-            return (
-                "it does not learn its batch within the budget, and no experiment tells why:"
-                " cannot tell"
-            )
+            return self._without_findings()
         names = []
         for found in self.findings:
             doubt = "" if found.level == "confirmed" else " (suspected)"
             names.append(f"{found.cause}{doubt}")
         but = "healthy, but " if self.healthy else ""
         return f"{but}found: {', '.join(names)}"
+
+    def _without_findings(self) -> str:
+        """The verdict where no cause is named."""
+        if self.healthy:
+            unknown = " and ".join(self.state.not_judged)
+            so_far = f" (not judged: {unknown})" if unknown else ""
+            return f"healthy: it learns its batch, and no experiment found a fault{so_far}"
+        if self.cut:
+            return "no cause among those that were examined"
+        if not self.passed:
+            return (
+                "it does not learn its batch within the budget, and no experiment tells why:"
+                " cannot tell"
+            )
+        wrong = " and ".join(FAILS[name] for name in self.state.fails)
+        return (
+            f"it learns its batch teacher-forced, but {wrong}, and no experiment tells why: cannot"
+            " tell"
+        )
+
+
+# where the first tensor that is not finite was seen -> what it is
+FIRST = {
+    "batch": "{} of the batch",
+    "forward": "the output of {}",
+    "loss": "losses[{!r}]",
+    "backward": "the gradient of {}",
+}
+FAILS = {
+    LEARNS: "does not learn",
+    SOUNDS: "is not sound free-running",
+    READS: "does not use its text",
+}
+
+
+def as_values(found: NonFinite) -> dict[str, Any]:
+    """JSON values."""
+    return {**vars(found), "value": as_json(found.value)}
 
 
 def _told(place: int, found: Finding) -> list[str]:

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from tts_core.errors import WorkbookError
 from tts_core.model.modes import evaluating
+from tts_workbook.diagnosis.subject_state import State, advice, judge_state
+from tts_workbook.faults.finding import as_json
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.headline import generated, headline
 from tts_workbook.subject.isolation import unchanged_randomness
@@ -28,6 +30,7 @@ class Triage:
     """The numbers, mels and sounds of the first clip of the batch."""
 
     headline: Mapping[str, float]
+    state: State  # does it learn, is it sound by itself, does it read its text
     # (T', M) in target units: target, teacher-forced, free-running …
     mels: Mapping[str, Tensor]
     # (samples, Hz) of the recording and of each mel
@@ -40,7 +43,8 @@ class Triage:
     def to_dict(self) -> dict[str, Any]:
         """JSON values: numbers, what is missing and the advice."""
         return {
-            "headline": dict(self.headline),
+            "state": self.state.to_dict(),
+            "headline": {name: as_json(value) for name, value in self.headline.items()},
             "missing": dict(self.missing),
             "advice": self.advice,
             "seconds": round(self.seconds, 1),
@@ -70,7 +74,7 @@ def triage(subject: Subject, seed: int = 0) -> Triage:
                 "the very names and shapes of build_model().state_dict(); `diagnose` says what of"
                 " it loads",
             )
-        numbers = headline(lab, lab.trained)
+        found = headline(lab, lab.trained)
         mels, missing = _mels(lab, lab.trained)
         sounds = {}
         if subject.audio is not None:
@@ -82,11 +86,20 @@ def triage(subject: Subject, seed: int = 0) -> Triage:
                 missing[f"sound of {name}"] = "supply Subject.vocode"
             else:
                 sounds["copy-synthesis" if name == "target" else name] = subject.vocode(mel)
+    numbers = found.named()
     if len(mels.get("full inference", ())):
         numbers["frames of full inference over frames wanted"] = len(mels["full inference"]) / int(
             lab.lengths[0]
         )
-    return Triage(numbers, mels, sounds, missing, advise(numbers), time.perf_counter() - started)
+    return Triage(
+        headline=numbers,
+        state=judge_state(found),
+        mels=mels,
+        sounds=sounds,
+        missing=missing,
+        advice=advice(found),
+        seconds=time.perf_counter() - started,
+    )
 
 
 def _mels(lab: Lab, model: torch.nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -109,42 +122,3 @@ def _mels(lab: Lab, model: torch.nn.Module) -> tuple[dict[str, Tensor], dict[str
         except WorkbookError as error:
             missing["full inference"] = f"it failed: {error}"
     return mels, missing
-
-
-def advise(numbers: Mapping[str, float]) -> str:
-    """What the numbers say to do next, in one sentence."""
-    tf, fr, use = (
-        numbers.get(name, float("nan"))
-        for name in ("TF L1 / best constant", "FR L1 / best constant", "text use")
-    )
-    copied = numbers["copy of the previous frame L1 / best constant"]
-    if not np.isfinite(tf):
-        return (
-            "the teacher-forced prediction is not finite: run `tts-workbook diagnose`, area"
-            " precision"
-        )
-    if tf > 0.9:
-        return (
-            f"teacher-forced L1 is {tf:.2f} of the best constant: it has learnt nothing yet; run"
-            " `tts-workbook diagnose`"
-        )
-    if use < 1.02:
-        return (
-            f"text use is {use:.2f}: the text does not matter to it; teacher-forced L1 of {tf:.2f}"
-            f" (a copy of the previous frame has {copied:.2f}) comes from its history; run"
-            " `tts-workbook diagnose`"
-        )
-    if fr > 2 * tf and fr > 0.5:
-        return (
-            f"it predicts from the true history (TF {tf:.2f}) and not from its own (FR {fr:.2f}):"
-            " look at the generation layout and at drift; run `tts-workbook diagnose`"
-        )
-    if np.isnan(fr):
-        return (
-            f"teacher-forced L1 is {tf:.2f} of the best constant; supply Subject.generate: only"
-            " free-running error tells the rest"
-        )
-    return (
-        f"teacher-forced {tf:.2f} and free-running {fr:.2f} of the best constant, text use"
-        f" {use:.2f}: it has learnt this clip"
-    )

@@ -10,22 +10,41 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Decision, Experiment, Telling
 from tts_workbook.faults.loss._identity import loss_is_about
 from tts_workbook.faults.suspect import Suspect
+from tts_workbook.lab.controls import sham_gain
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Change, Course
+from tts_workbook.measure.headline import generated, text_use
 from tts_workbook.subject.opened import once_per_subject
 
-# in best constants, of the mean curve: a change that gains less is not the cause of anything
-MARGIN = 0.1
-AGAIN = 0.05  # what a second seed has to gain as well
+MARGIN = Bar(
+    0.1,
+    control="best constants of the subject's own target, of the mean curve: a change that gains"
+    " less removes no harm that could be told from the next",
+)
+AGAIN = Bar(0.05, control="best constants; what a second seed has to gain as well")
+OVER_SHAM = Bar(3.0, control="times what a sham intervention gains or loses in this subject")
 # of the best gain: among changes that gain as much, the one furthest upstream is the cause
-NEARLY = 0.7
-GENERAL = 0.6  # weight of a general remedy's gain beside a specific one's
+NEARLY = Bar(0.7, control="share of the best gain among the subject's own paired runs")
+GENERAL = Bar(0.6, control="weight of a general remedy's gain beside a specific one's")
+SOUND = Bar(0.5, control="best constants of the subject's own target; free-running, as the gate")
+FREE_SHARE = Bar(0.25, control="share of the free-running error without the change")
+DEAF_USE = Bar(
+    1.02,
+    control="times the teacher-forced error with the right text; below it the text is not used",
+)
+HEARD_USE = Bar(1.05, control="the same; what a change has to reach that gives the text back")
 OWN_STEP = Change("plain_step", (), "the workbook's own step".format, plain_step=True)
+
+
+# where a cause harms: in the teacher-forced curve, free-running, or in the use of the text
+Harm = Literal["curve", "free-running", "text use"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +54,7 @@ class PairedRun:
     suspect: Suspect
     gain: float  # of the outcome
     course: Course  # with the change
+    harm: Harm = "curve"  # what the gain is of
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,10 @@ class Accepted:
     beside: tuple[str, ...]  # causes that were accepted before it, their changes made too
     before: Course
     after: Course
+    harm: Harm = "curve"  # what the gain is of
+    # free-running error over the best constant, or text use, before and after; of another harm
+    # than the curve's
+    states: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +132,7 @@ class _Search:
         self.accepted: list[Accepted] = []
         self.tried: dict[str, PairedRun] = {}
         self.current: Course | None = None  # with everything that was accepted
+        self._states: dict[tuple[Harm, int], float] = {}
 
     def run(self) -> Course:
         """The course with everything that was accepted."""
@@ -144,8 +169,23 @@ class _Search:
     def _accept(self, best: PairedRun) -> None:
         assert self.current is not None
         beside = tuple(known.suspect.cause for known in self.accepted)
+        states = None
+        if best.harm != "curve":
+            before, after = (
+                self._state(best.harm, self.current),
+                self._state(best.harm, best.course),
+            )
+            states = before, after
         self.accepted.append(
-            Accepted(best.suspect, best.gain, beside, before=self.current, after=best.course)
+            Accepted(
+                best.suspect,
+                best.gain,
+                beside,
+                before=self.current,
+                after=best.course,
+                harm=best.harm,
+                states=states,
+            )
         )
         self.current = best.course
 
@@ -172,9 +212,87 @@ class _Search:
                 self.tried[suspect.cause] = run
             runs.append(run)
         for run in by_preference(one_dose_each(runs)):
-            if run.gain > MARGIN and self._gain(run.suspect, self.lab.seed + 1) > AGAIN:
+            if run.gain > MARGIN and self._holds(run):
                 return run
+        return self._beyond_the_curve(runs)
+
+    def _holds(self, run: PairedRun) -> bool:
+        """Whether a gain of the curve is more than a sham's, and is there on a second seed."""
+        floor = OVER_SHAM * sham_gain(self.lab)
+        return run.gain > floor and self._gain(run.suspect, self.lab.seed + 1) > max(AGAIN, floor)
+
+    # --- harm that the teacher-forced curve does not show -----------------------------------------
+
+    def _beyond_the_curve(self, runs: Sequence[PairedRun]) -> PairedRun | None:
+        """The specific change that makes the subject sound free-running, or gives the text back,
+        where the curve gains too little; on two seeds.
+        """
+        assert self.current is not None
+        candidates = [run for run in runs if not run.suspect.general and run.gain > -MARGIN]
+        if not candidates:
+            return None
+        for harm in self._harms(self.current):
+            gains = [
+                replace(run, gain=self._state_gain(run, harm), harm=harm) for run in candidates
+            ]
+            for run in by_preference(gains):
+                if run.gain > 0.0 and self._state_holds(run):
+                    return run
         return None
+
+    def _harms(self, course: Course) -> list[Harm]:
+        """What is wrong with a trained model beside its curve."""
+        found: list[Harm] = []
+        if (
+            self.lab.subject.generate is not None
+            and not self._state("free-running", course) < SOUND
+        ):
+            found.append("free-running")
+        reads = self.lab.subject.shuffle_text is not None and course.learnt
+        if reads and self._state("text use", course) < DEAF_USE:
+            found.append("text use")
+        return found
+
+    def _state(self, harm: Harm, course: Course) -> float:
+        """Free-running error over the best constant, or text use, of the model of a course; once
+        for each.
+        """
+        key = harm, id(course)
+        if key not in self._states:
+            measured = (
+                self.lab.error(generated(self.lab, course.model))
+                if harm == "free-running"
+                else text_use(self.lab, course.model)
+            )
+            self._states[key] = measured
+        return self._states[key]
+
+    def _state_gain(self, run: PairedRun, harm: Harm) -> float:
+        """What the change of a run gains; 0 where that is no more than another seed makes."""
+        assert self.current is not None
+        return self._gain_of_states(
+            harm, self._state(harm, self.current), self._state(harm, run.course)
+        )
+
+    @staticmethod
+    def _gain_of_states(harm: Harm, before: float, after: float) -> float:
+        if not (math.isfinite(after) and math.isfinite(before)):
+            return 0.0
+        if harm == "text use":
+            return after - before if after > HEARD_USE else 0.0
+        gain = before - after
+        return gain if gain > FREE_SHARE * before else 0.0
+
+    def _state_holds(self, run: PairedRun) -> bool:
+        """The same on a second seed, and more than two seeds differ by without the change."""
+        assert self.current is not None
+        seed = self.lab.seed + 1
+        without = self.lab.course(*self._beside, seed=seed)
+        changed = self.lab.course(*self._beside, run.suspect.change, seed=seed)
+        before, after = self._state(run.harm, without), self._state(run.harm, changed)
+        again = self._gain_of_states(run.harm, before, after)
+        noise = abs(before - self._state(run.harm, self.current))
+        return min(run.gain, again) > noise
 
     def _paired(self, suspect: Suspect) -> PairedRun:
         course = self.lab.course(*self._beside, suspect.change)
@@ -325,6 +443,21 @@ def _tell_accepted(accepted: Accepted) -> Telling:
             "after": accepted.after.outcome,
             "last TF L1 / best constant before": accepted.before.final,
             "last after": accepted.after.final,
+            **_state_evidence(accepted),
         },
         mended_by=(suspect.change.key,),
     )
+
+
+STATE_NAMES: dict[Harm, str] = {
+    "free-running": "FR L1 / best constant",
+    "text use": "text use",
+}
+
+
+def _state_evidence(accepted: Accepted) -> dict[str, float | str]:
+    if accepted.states is None:
+        return {}
+    before, after = accepted.states
+    name = STATE_NAMES[accepted.harm]
+    return {f"{name} before": before, f"{name} after": after}

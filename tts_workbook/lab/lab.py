@@ -18,7 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.errors import WorkbookError
+from tts_workbook.bars import Bar
+from tts_workbook.lab.budget import MINUTE, Budget, choose_budget
 from tts_workbook.lab.short_run import Change, ChangeKey, Course, Losses, WatchedSteps
+from tts_workbook.measure.step_work import StepWork, estimated_step_work, measure_step_work
 from tts_workbook.subject.interventions import kept_scalers
 from tts_workbook.subject.isolation import private_copy, unchanged_randomness
 from tts_workbook.subject.opened import OpenSubject
@@ -26,29 +29,38 @@ from tts_workbook.subject.subject import Batch, Subject
 from tts_workbook.subject.training_step import plain_step
 
 N_JUDGED = 16  # times that a course is judged
-SECONDS = {"fast": 8.0, "full": 40.0}  # for one course
-# seconds after which no new course is begun; what is left says so
-DEADLINE = {"fast": 100.0, "full": 1500.0}
-# seconds that a course of several times the steps may be expected to take
-LONGEST = {"fast": 60.0, "full": 600.0}
-STEPS = {"fast": (60, 200), "full": (200, 600)}  # least and most steps of a course
-FALLING = 0.97  # of the value half-way: a curve that ends lower has not come to rest
+FALLING = Bar(0.97, control="of the value of the same curve half-way")
 AS_IT_IS = "as it is"  # the course without any change
 LONGER = 3  # times the steps that such a curve is given
+LONG_STEPS = 400  # and the least that a gap under self-feeding is given to close
 
 # keys of the changes, seed, times the steps
 CourseKey = tuple[tuple[Hashable, ...], int, int]
 
 
 class BudgetSpent(WorkbookError):
-    """The time of the budget is over; what would have needed another training run stays
+    """The steps of the budget are made; what would have needed another training run stays
     undecided.
+    """
+
+
+class TimeIsUp(BudgetSpent):
+    """The caller's time limit has passed."""
+
+
+class TrainingAhead(BaseException):
+    """A training run was asked for while only what needs none is measured: ask again later.
+
+    No Exception, so that no experiment takes it for a fault of the subject.
     """
 
 
 class Lab(OpenSubject):
     """Where the experiments of one diagnosis run. Nothing of the caller's is trained, moved or
     overwritten.
+
+    With `steps` every course has as many, and there may be as many courses as are asked for; else
+    both follow from the budget and the work of one step. After `minutes` no step is made any more.
     """
 
     def __init__(
@@ -58,21 +70,59 @@ class Lab(OpenSubject):
         seed: int = 0,
         on_course: Callable[[str, Course], None] = lambda name, course: None,
         steps: int | None = None,
+        minutes: float | None = None,
     ) -> None:
-        if budget not in SECONDS:
-            raise WorkbookError(f"budget {budget!r} is unknown; use one of {', '.join(SECONDS)}")
+        choose_budget(budget, 0)
         if steps is not None and steps < N_JUDGED:
             raise WorkbookError(
                 f"steps is {steps}; a course is judged {N_JUDGED} times and needs as many steps at"
                 " least"
             )
+        if minutes is not None and not minutes > 0:
+            raise WorkbookError(f"minutes is {minutes:g}; wanted a time above 0")
         super().__init__(subject, seed)
-        self.budget, self.on_course, self.steps = budget, on_course, steps
-        self.started = time.perf_counter()
+        self.on_course, self.steps, self.minutes = on_course, steps, minutes
+        self.budget_name = budget
+        self.started = time.monotonic()
+        self.may_train = True  # False: a training run raises TrainingAhead
         self.courses: dict[str, Course] = {}  # by what people read
         self._by_key: dict[CourseKey, Course] = {}
         # of the courses of its own seed and length: what was changed
         self.changes: dict[str, tuple[ChangeKey, ...]] = {}
+        self.spent = 0.0  # seconds of the reference machine, of all courses
+
+    @functools.cached_property
+    def budget(self) -> Budget:
+        """What may be trained, by name and size of the model."""
+        return choose_budget(self.budget_name, self.n_parameters)
+
+    @functools.cached_property
+    def step_work(self) -> StepWork:
+        """What one step of the subject does, its judgement included; an estimate from the sizes of
+        model and batch where it cannot be counted, as in some compiled graphs.
+        """
+        self._run((), self.seed, 1, judged=1)  # what is made only once is not counted
+        try:
+            return measure_step_work(lambda: self._run((), self.seed, 1, judged=1))
+        except Exception:  # whatever a compiler or the subject's code raises while it is watched
+            return estimated_step_work(self.n_parameters, self.mask.numel())
+
+    @functools.cached_property
+    def n_parameters(self) -> int:
+        """Of the model."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the caller's time limit has passed."""
+        if self.minutes is None:
+            return False
+        return time.monotonic() - self.started > MINUTE * self.minutes
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether `trained` is at hand without another training run."""
+        return self.subject.checkpoint is not None or ((), self.seed, 1) in self._by_key
 
     @functools.cached_property
     def trained(self) -> nn.Module:
@@ -92,16 +142,18 @@ class Lab(OpenSubject):
         """Train a fresh model on the batch for the budget's steps (`times` as many) with these
         changes; each is run once.
 
-        Raises BudgetSpent after the deadline of the budget, or where the course would take too
-        long; a lab with given `steps` has neither limit.
+        Raises BudgetSpent where the budget has no steps left for it (a lab with given `steps` has
+        no such limit), TimeIsUp where the caller's time has passed.
         """
         seed = self.seed if seed is None else seed
         key = (tuple(change.key for change in changes), seed, times)
         if key not in self._by_key:
+            if not self.may_train:
+                raise TrainingAhead
             name = self._course_name(changes, seed, times)
-            if self.courses and self.steps is None:
-                self._afford(name, times)
+            work = self._afford(name, times)
             course = self._run(changes, seed, times * self.n_steps)
+            self.spent += work
             self._by_key[key] = self.courses[name] = course
             if (seed, times) == (self.seed, 1):
                 self.changes[name] = tuple(change.key for change in changes)
@@ -121,18 +173,50 @@ class Lab(OpenSubject):
             numbered = f"{name} ({number})"
         return numbered
 
-    def _afford(self, name: str, times: int) -> None:
-        if time.perf_counter() - self.started > DEADLINE[self.budget]:
+    def _afford(self, name: str, times: int) -> float:
+        """The work of a course, in seconds of the reference machine; 0 where steps are given."""
+        self._check_time()
+        if self.steps is not None:
+            return 0.0
+        wanted = times * self.n_steps * self.step_work.seconds
+        if not self.budget.affords(self.spent, wanted):
             raise BudgetSpent(
-                f"the {DEADLINE[self.budget]:.0f} s of budget {self.budget!r} are over before"
-                f' "{name}" was trained; budget "full" has longer'
+                f'the steps of budget "{self.budget.name}" are made before "{name}" was trained;'
+                f" {self.more_budget}"
             )
-        expected = times * next(iter(self.courses.values())).seconds
-        if times > 1 and expected > LONGEST[self.budget]:
-            raise BudgetSpent(
-                f'"{name}" would take {expected:.0f} s, more than the {LONGEST[self.budget]:.0f} s'
-                f' that budget {self.budget!r} has for one run; budget "full" has longer'
-            )
+        return wanted
+
+    @property
+    def more_budget(self) -> str:
+        """What to run next where the budget was too small."""
+        if self.budget.name == "full":
+            return "--steps says how many steps a training run has, without any limit"
+        full = choose_budget("full", self.n_parameters)
+        return (
+            "next: the same with --budget full, which is given up to about"
+            f" {max(1, round(full.minutes))} minutes on 2 cores"
+        )
+
+    def _check_time(self) -> None:
+        if self.time_is_up:
+            raise TimeIsUp(f"the {self.minutes:g} minutes of --minutes are over")
+
+    @property
+    def long_times(self) -> int:
+        """How many times the steps a course is given where drift under self-feeding, which comes
+        early in any training, is to be told from a defect.
+        """
+        return max(LONGER, math.ceil(LONG_STEPS / self.n_steps))
+
+    @property
+    def longest(self) -> Course:
+        """Of the courses as it is, under the lab's own seed, the one with the most steps."""
+        own = [
+            course
+            for (changes, seed, _), course in self._by_key.items()
+            if not changes and seed == self.seed and course.steps
+        ]
+        return max(own, key=lambda course: course.steps[-1], default=self.course())
 
     @functools.cached_property
     def learns(self) -> bool:
@@ -149,21 +233,17 @@ class Lab(OpenSubject):
             return course.learnt
         try:
             return self.course(times=LONGER).learnt
+        except TimeIsUp:
+            raise
         except BudgetSpent:
             return False
 
     @functools.cached_property
     def n_steps(self) -> int:
-        """Steps of a course: as given, else as many as the budget's seconds allow at the pace of
-        the subject's own steps.
-        """
+        """Steps of a course: as given, else as many as the budget has for the work of a step."""
         if self.steps is not None:
             return self.steps
-        # the first step pays for what is loaded and allocated only once
-        self._run((), self.seed, 1, judged=1)
-        seconds = self._run((), self.seed, 4, judged=1).seconds
-        least, most = STEPS[self.budget]
-        return max(least, min(most, int(4 * SECONDS[self.budget] / seconds)))
+        return self.budget.steps_of_a_course(self.step_work)
 
     @functools.cached_property
     def steps_as_ours(self) -> bool:
@@ -203,6 +283,7 @@ class Lab(OpenSubject):
                     if change.around:
                         stack.enter_context(change.around(model))
                 for number in range(1, n_steps + 1):
+                    self._check_time()
                     model.train()
                     batch = _before_step(changes, number, model, optimizer, batch)
                     step = self._step(changes, model, optimizer, batch, losses)
@@ -225,6 +306,7 @@ class Lab(OpenSubject):
             gradient_norm=watched.gradient_norm,
             seconds=time.perf_counter() - started,
             model=model,
+            rates=tuple(watched.rates),
         )
 
     def _changed_model(self, changes: tuple[Change, ...], seed: int) -> nn.Module:

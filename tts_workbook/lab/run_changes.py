@@ -4,7 +4,7 @@ clipping, precision, initialisation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,32 +21,53 @@ Scaler = torch.amp.GradScaler
 
 def lr_times(factor: float) -> Change:
     """Every step is taken at `factor` times the learning rate of its group, whatever schedule sets
-    that rate.
+    that rate. A rate of 0 stays 0.
+    """
+    return Change(
+        "learning_rate",
+        (factor,),
+        "learning rate × {:g}".format,
+        optimizer=lambda optimizer: _step_at(optimizer, lambda index, rate: rate * factor),
+    )
 
-    The rate is raised when the step begins and put back when it ends, so that schedulers find what
-    they left. A rate of 0 stays 0.
+
+def held_rates(rates: tuple[float, ...]) -> Change:
+    """Every step is taken at these learning rates, one for each group, whatever schedule sets
+    others. Groups that are added later keep theirs.
     """
 
-    def change(optimizer: Optimizer) -> None:
-        raised: dict[int, tuple[Any, Any]] = {}  # group -> (as it was found, as it was raised)
+    def held(index: int, rate: float) -> float:
+        return rates[index] if index < len(rates) else rate
 
-        def before(optimizer: Optimizer, *_: Any) -> None:
-            for index, group in enumerate(optimizer.param_groups):
-                # a hook that runs later may have written our own value back: it is raised already
-                if index not in raised or group["lr"] is not raised[index][1]:
-                    raised[index] = group["lr"], group["lr"] * factor
-                    group["lr"] = raised[index][1]
+    return Change(
+        "held_rate",
+        rates,
+        lambda *rates: f"learning rate held at {max(rates):.3g}",
+        optimizer=lambda optimizer: _step_at(optimizer, held),
+    )
 
-        def after(optimizer: Optimizer, *_: Any) -> None:
-            for index, group in enumerate(optimizer.param_groups):
-                # else a hook that ran before this one has set it
-                if group["lr"] is raised[index][1]:
-                    group["lr"] = raised[index][0]
 
-        optimizer.register_step_pre_hook(before)
-        optimizer.register_step_post_hook(after)
+def _step_at(optimizer: Optimizer, changed: Callable[[int, float], float]) -> None:
+    """Steps at `changed(number of the group, its rate)`: set when a step begins and put back when
+    it ends, so that schedulers find what they left.
+    """
+    set_by_us: dict[int, tuple[Any, Any]] = {}  # group -> (as it was found, as it was set)
 
-    return Change("learning_rate", (factor,), "learning rate × {:g}".format, optimizer=change)
+    def before(optimizer: Optimizer, *_: Any) -> None:
+        for index, group in enumerate(optimizer.param_groups):
+            # a hook that runs later may have written our own value back: it is set already
+            if index not in set_by_us or group["lr"] is not set_by_us[index][1]:
+                set_by_us[index] = group["lr"], changed(index, group["lr"])
+                group["lr"] = set_by_us[index][1]
+
+    def after(optimizer: Optimizer, *_: Any) -> None:
+        for index, group in enumerate(optimizer.param_groups):
+            # else a hook that ran before this one has set it
+            if group["lr"] is set_by_us[index][1]:
+                group["lr"] = set_by_us[index][0]
+
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(after)
 
 
 def no_weight_decay() -> Change:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.subject.subject import Batch
 from tts_workbook.subject.tensor_math import tensors_norm
 from tts_workbook.subject.training_step import all_parameters
@@ -23,7 +24,10 @@ from tts_workbook.subject.training_step import all_parameters
 ChangeKey = tuple[str, tuple[Hashable, ...]]
 Losses = Callable[[nn.Module, Batch], Mapping[str, Tensor]]
 
-LEARNT = 0.5  # the overfit gate: teacher-forced L1 below half of the best constant
+LEARNT = Bar(
+    0.5,
+    absolute="the overfit gate, of the best constant: what a gate asks for is a choice",
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class Course:
     gradient_norm: float  # as the optimiser sees it, median
     seconds: float
     model: nn.Module = field(repr=False, compare=False)
+    # learning rate of every group, as each optimiser step used it
+    rates: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
 
     @property
     def outcome(self) -> float:
@@ -107,6 +113,7 @@ class WatchedSteps:
         self.ratios: list[float] = []
         self.shares: list[float] = []
         self.norms: list[float] = []
+        self.rates: list[tuple[float, ...]] = []  # of every group, at each step of the optimiser
 
     def __enter__(self) -> WatchedSteps:
         self.handle = self.optimizer.register_step_pre_hook(lambda *_: self._note())
@@ -116,6 +123,7 @@ class WatchedSteps:
         self.handle.remove()
 
     def _note(self) -> None:
+        self.rates.append(tuple(float(group["lr"]) for group in self.optimizer.param_groups))
         if self.looking:
             self.norms.append(
                 tensors_norm(

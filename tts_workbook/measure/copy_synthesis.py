@@ -13,18 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tts_core.errors import WorkbookError
-from tts_workbook.measure.intelligibility import stoi
+from tts_workbook.measure.intelligibility import stoi_if_possible
 from tts_workbook.subject.subject import SubjectError
 
-question = "Does a copy sound as its recording does?"
+question = "Do a subject's targets and vocoder give its recordings back: length, pitch, dynamics?"
 
 COLUMNS = 100  # both signals are laid over as many, whatever their length
 LOWEST, HIGHEST = 150.0, 4500.0  # Hz, where speech has its formants
 N_FREQUENCIES = 200  # points of the logarithmic axis between them
 WINDOW = 0.046  # seconds of a spectrum, about
 LEAST_SAMPLES = 2048  # of a copy
-STOI_OF_TOO_SHORT = 1e-5  # what pystoi answers where fewer than 30 of its frames are left
 # ln units below the peak that dynamics are judged in: 50 dB
 RANGE = math.log(10 ** (50 / 20))
 # frequency scales that are tried, 1 % apart
@@ -130,13 +128,9 @@ def _dynamics(wanted: np.ndarray, got: np.ndarray) -> tuple[float, float]:
 
 def _stoi(copy: np.ndarray, copy_rate: int, recording: np.ndarray, rate: int) -> float:
     allowed = min(4096, 0.03 * len(recording))
-    if copy_rate != rate or abs(len(copy) - len(recording)) > allowed:
+    if abs(len(copy) - len(recording)) > allowed:
         return math.nan
-    try:
-        value = stoi(copy, recording, rate)
-    except (WorkbookError, ValueError, RuntimeError):  # clips too short for it
-        return math.nan
-    return math.nan if value == STOI_OF_TOO_SHORT else value
+    return stoi_if_possible(copy, copy_rate, recording, rate)
 
 
 def line_per_bin(given: Tensor, wanted: Tensor) -> tuple[float, Tensor, float]:

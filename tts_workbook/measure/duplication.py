@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.errors import WorkbookError
+from tts_workbook.bars import Bar
 from tts_workbook.measure.equivalence import Difference, Equivalence, compare_batches
 from tts_workbook.measure.step_parity import comparable, relative_error, with_dropout
 from tts_workbook.measure.supply import required
@@ -35,11 +36,17 @@ question = "Do k copies change loss or gradient, tensor by tensor, and does drop
 
 COPIES = (1, 2, 8, 32)
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32}
-TENSOR_BAR = 1e-9  # fp64: largest relative difference of any one tensor
-GLOBAL_BAR = 1e-5  # fp32: relative difference of the whole gradient
+TENSOR_BAR = Bar(
+    1e-9,
+    control="fp64, relative difference of any one tensor: some thousand roundings of that type",
+)
+GLOBAL_BAR = Bar(
+    1e-5,
+    control="fp32, relative difference of the whole gradient: some dozen roundings of that type",
+)
 # times the precision of the type: a smaller share of the whole gradient's norm is rounding
 VANISHING = 100
-MEAN_BAR = 2.0  # standard errors within which two mean gradients count as the same
+MEAN_BAR = Bar(2.0, convention="standard errors within which two means count as the same (95 %)")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.model.modes import evaluating
+from tts_workbook.bars import Bar
 from tts_workbook.measure.log_durations import written_as_logs
 from tts_workbook.measure.seen_clips import SeenClip
 from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
@@ -26,15 +27,18 @@ question = "What does the duration head predict, and what does inference take it
 
 # values put in the duration head's place: counts give 1 and 2 frames, logarithms 2 to 3 and 3 to 7
 PROBES = (1.0, 2.0)
-COUNTED = 0.1  # a mean within this of the values themselves is a count
-# logarithms give more than the larger value, and grow faster than it
-ABOVE_COUNTS, GROWTH = 1.25, 1.4
+COUNTED = Bar(
+    0.1, control="of the values put in place of the head: a mean this near to them is a count"
+)
+ABOVE_COUNTS = Bar(
+    1.25, control="times the larger value put in place of the head: no count any more"
+)
+GROWTH = Bar(1.4, control="times the growth between the two values: what an exponential has")
 FOLLOWED = (
     0.5  # frames per symbol that the probes have to differ by, if the length follows the head
 )
-# mean error of a trained head over the mean it should predict: it has learnt that much of a domain
-FITS = 0.35
-CLEARER = 2.0  # and errs this many times more in the other one
+FITS = Bar(0.35, control="mean error of a trained head over the mean that it should predict")
+CLEARER = Bar(2.0, control="times its own error in the other domain")
 
 Domain = Literal["frames", "log frames", ""]
 

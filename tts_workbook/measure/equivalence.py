@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.measure.optimizer_parity import nudged
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.subject import Batch, SubjectError
@@ -18,10 +19,9 @@ from tts_workbook.subject.tensor_math import difference, tensors_norm
 
 question = "Does the same batch, written otherwise, change loss or gradient beyond rounding?"
 
-FP32 = 1e-5  # what fp32 sums in another order may differ by, whatever the floor
-FLOORS = 10.0  # how many times what rounding does
-# beyond this no number format explains a difference; between the bars, 16-bit sums may
-LARGE = 0.02
+FP32 = Bar(1e-5, control="relative: some dozen roundings of fp32, the least floor")
+FLOORS = Bar(10.0, control="times the measured rounding floor of the same equivalence")
+LARGE = Bar(0.02, absolute="beyond it no 16-bit sum explains a difference; between the bars it may")
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,16 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from tts_workbook.bars import Bar
 from tts_workbook.measure.seen_clips import SeenClip
 from tts_workbook.subject.module_calls import Call
 
 question = "How many frames is the memory expanded to?"
 
-LEAST_REPEATED = 1.15  # rows to a run, on average, in a memory that was expanded
-FEWEST_RUNS = 0.5  # of the symbols, for neighbours may be equal
+LEAST_REPEATED = Bar(
+    1.15, control="rows to a run, on average, in the memory itself; without expansion 1"
+)
+FEWEST_RUNS = Bar(0.5, control="of the symbols of the same clip")
 
 
 def expanded_lengths(calls: Sequence[Call], clips: Sequence[SeenClip]) -> list[int] | None:

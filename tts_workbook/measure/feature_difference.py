@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tts_workbook.bars import Bar
 from tts_workbook.measure.copy_synthesis import line_per_bin
 from tts_workbook.measure.seen_clips import SeenClip, true_clips
 from tts_workbook.subject.isolation import unchanged_randomness
@@ -20,16 +21,16 @@ from tts_workbook.subject.subject import supplied
 question = "Are the targets what today's code makes of the audio?"
 
 N_COMPARED = 8  # clips whose features are computed again
-# mean difference from today's features over their deviation: rounding, and more than dither
-SAME, OTHER = 0.02, 0.1
-# variance of the target's loud half that one slope from today's features explains
-SCALED = 0.98
+SAME = Bar(0.02, control="mean difference over the deviation of today's features: rounding")
+OTHER = Bar(0.1, control="the same; more than dither makes")
+SCALED = Bar(0.98, control="share of the variance of the target's own loud half")
 # frames by which two extractions of one recording may differ in length
 SLACK = 3
 
 Kind = Literal[
     "same",
     "scaled",  # today's on another scale
+    "cut",  # the first of today's frames alone
     "another number of frames",
     "another number of bins",
     "shifted",  # today's, `lag` frames later
@@ -74,6 +75,10 @@ def _difference(target: Tensor, today: Tensor) -> FeatureDifference:
     frames = len(target) / len(today)
     if target.shape[1:] != today.shape[1:]:
         return FeatureDifference(1.0, frames, None, "another number of bins")
+    if len(today) - len(target) > SLACK and len(target) > SLACK:
+        size = min(_lagged(target, today, lag) / deviation for lag in (0, 1, -1))
+        if size < SAME:
+            return FeatureDifference(size, frames, None, "cut")
     if abs(len(target) - len(today)) > SLACK:
         return FeatureDifference(1.0, frames, None, "another number of frames")
     size = min(_lagged(target, today, lag) / deviation for lag in (0, 1, -1))

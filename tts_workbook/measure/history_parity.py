@@ -6,12 +6,14 @@ Shapes: B clips, T frames, M mel bins. Errors are over the best constant.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from tts_core.model.modes import evaluating
+from tts_workbook.bars import Bar
 from tts_workbook.measure.anatomy import find_history, movement, with_frames_changed
 from tts_workbook.subject.isolation import unchanged_randomness
 from tts_workbook.subject.opened import OpenSubject
@@ -19,15 +21,19 @@ from tts_workbook.subject.subject import supplied
 
 question = "Does the generation code give the teacher-forced frames when it is fed the truth?"
 
-# of the best constant, mean over a frame: bf16 autocast with a cache stays below 0.004
-PARITY = 0.01
-# what rounding or eval mode's own randomness may make, for a frame to be compared
-STEADY = 0.01
-BROKEN = 0.06  # and a history that is laid out otherwise moves the worst frame by more
-# or by this, where another history altogether changes no more than twice as much
-UNLIKE, HALF = 0.02, 0.5
-SHARE = 0.2  # of what another history altogether changes: rounding is far less
-BLIND = 1e-3  # another history changes less than that: nothing can be judged
+PARITY = Bar(
+    0.01,
+    control="of the subject's best constant; 16-bit sums with a cache make less than half of it",
+)
+STEADY = Bar(
+    0.01,
+    control="of the best constant: a frame that rounding of the history moves more is not compared",
+)
+BROKEN = Bar(0.06, control="of the best constant, worst frame; six times what counts as parity")
+UNLIKE = Bar(0.02, control="of the best constant, where another history changes less than twice it")
+HALF = Bar(0.5, control="of what another history altogether changes in the same model")
+SHARE = Bar(0.2, control="of what another history altogether changes in the same model")
+BLIND = Bar(1e-3, control="of the best constant: another history that changes less cannot judge")
 # of the history: a model that makes much of it is chaotic, and no two ways of computing it agree
 JITTER = 1e-5
 NOT_FINITE = 10.0  # stands for a difference that is no number
@@ -48,6 +54,7 @@ class HistoryParity:
     # how many frames later the teacher-forced frame is that generation gives; None where there is
     # no difference to explain
     nearest: int | None
+    largest: float  # |difference| at any frame and bin, over the best constant
 
     @property
     def worst(self) -> float:
@@ -86,14 +93,18 @@ class HistoryParity:
         return self.broken or (bool(self.comparable) and self.holds)
 
 
-def measure_history_parity(opened: OpenSubject, model: nn.Module) -> HistoryParity:
-    """Of one model, in eval mode; switch its dropout off around the call. Raises SubjectError where
-    the subject has no continue_from.
+def measure_history_parity(
+    opened: OpenSubject, model: nn.Module, frames: Iterable[int] | None = None
+) -> HistoryParity:
+    """Of one model, in eval mode; switch its dropout off around the call. `frames` are compared,
+    those that every clip has: by default the first three, the middle and the last. Raises
+    SubjectError where the subject has no continue_from.
     """
     forced = opened.predict(model)
     shortest = int(opened.lengths.min())
     middle = shortest // 2
-    frames = sorted({0, 1, 2, middle, shortest - 1} & set(range(shortest)))
+    asked = {0, 1, 2, middle, shortest - 1} if frames is None else set(frames)
+    frames = sorted((asked | {middle}) & set(range(shortest)))
     own = {frame: _continued(opened, model, opened.target[:, :frame]) for frame in frames}
     difference = {frame: _distance(opened, own[frame], forced[:, frame]) for frame in frames}
     rounding = {}
@@ -109,6 +120,7 @@ def measure_history_parity(opened: OpenSubject, model: nn.Module) -> HistoryPari
         unsteady=_unsteady(opened, model, forced),
         leaks=_leaks(opened, model, forced, middle),
         nearest=_nearest(opened, own[middle], forced, middle) if explains else None,
+        largest=_largest(opened, torch.stack([own[frame] - forced[:, frame] for frame in frames])),
     )
 
 
@@ -121,6 +133,11 @@ def _continued(opened: OpenSubject, model: nn.Module, history: Tensor) -> Tensor
 
 def _distance(opened: OpenSubject, a: Tensor, b: Tensor) -> float:
     value = float((a - b).abs().mean()) / opened.best_constant
+    return value if math.isfinite(value) else NOT_FINITE
+
+
+def _largest(opened: OpenSubject, difference: Tensor) -> float:
+    value = float(difference.abs().max()) / opened.best_constant
     return value if math.isfinite(value) else NOT_FINITE
 
 

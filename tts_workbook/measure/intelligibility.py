@@ -7,6 +7,7 @@ copy-synthesis.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 
@@ -26,6 +27,7 @@ question = "Can it be understood?"
 
 # Griffin-Lim starts from random phases: word error rates are means over fixed seeds
 N_PHASE_SEEDS = 8
+STOI_OF_TOO_SHORT = 1e-5  # what pystoi answers where fewer than 30 of its frames are left
 
 
 def normalise_words(text: str) -> str:
@@ -134,3 +136,17 @@ def stoi(samples: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
         )
     length = min(len(samples), len(reference))
     return float(pystoi(reference[:length], samples[:length], sample_rate))
+
+
+def stoi_if_possible(samples: np.ndarray, rate: int, reference: np.ndarray, own_rate: int) -> float:
+    """STOI of samples (L',) at `rate` against a reference (L,) at `own_rate`, Hz. NaN where the
+    rates or the lengths do not allow one, or a sample is not finite.
+    """
+    samples, reference = np.asarray(samples), np.asarray(reference)
+    if rate != own_rate or not np.isfinite(samples).all():
+        return math.nan
+    try:
+        score = stoi(samples, reference, rate)
+    except (WorkbookError, ValueError, RuntimeError):  # clips too short for it
+        return math.nan
+    return math.nan if score == STOI_OF_TOO_SHORT else score

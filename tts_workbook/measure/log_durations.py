@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tts_workbook.bars import Bar
 from tts_workbook.measure.seen_clips import SeenClip
 
 question = "Are the durations that are given logarithms?"
 
 LARGEST_LOG = 8  # a logarithm above this would be a symbol of thousands of frames
 TO_FRAMES = {"expm1": np.expm1, "exp": np.exp, "exp2": np.exp2}
-# frames, and share of the frames, by which a sum of rounded durations may miss
-SLACK_FRAMES, SLACK_SHARE = 2, 0.03
+SLACK_FRAMES = 2  # by which a sum of rounded durations may miss
+SLACK_SHARE = Bar(0.03, control="the same, as a share of the clip's frames")
 
 
 def written_as_logs(clips: Sequence[SeenClip]) -> str:

@@ -1,4 +1,6 @@
-"""What a mel recipe loses: copy-synthesis of a recording through it, with one and the same vocoder.
+"""What a mel recipe loses: a recording through it and back, with one and the same vocoder. Whether
+a subject's own targets and vocoder give its recordings back is another question
+(copy_synthesis.py).
 
 Shapes: L samples, T frames, M mel bins.
 """
@@ -15,11 +17,11 @@ from tts_core.config import AudioConfig
 from tts_core.speech.audio import griffin_lim, log_mel
 from tts_workbook.measure.intelligibility import stoi
 
-question = "What does a mel recipe lose on the way through one vocoder?"
+question = "Of a recording, what does a mel recipe lose, whatever the model?"
 
 
 @dataclass(frozen=True)
-class CopySynthesis:
+class ThroughRecipe:
     """A recording through one recipe and back."""
 
     mel: Tensor  # (T, M) ln units, in the recipe
@@ -38,12 +40,12 @@ def recipes() -> dict[str, AudioConfig]:
     }
 
 
-def copy_synthesis(
+def through_recipe(
     samples: np.ndarray,
     recipe: AudioConfig,
     phase_seed: int = 0,
     vocode: Callable[..., np.ndarray] = griffin_lim,
-) -> CopySynthesis:
+) -> ThroughRecipe:
     """Samples (L,) at the recipe's rate -> log-mel -> samples again, with what was clamped on the
     way.
     """
@@ -54,4 +56,4 @@ def copy_synthesis(
         at_ceiling = float((mel >= recipe.log_ceiling).float().mean())
     at_floor = float((mel <= recipe.silence + 1e-4).float().mean())
     heard = stoi(back, samples, recipe.sample_rate)
-    return CopySynthesis(mel, back, heard, at_ceiling, at_floor)
+    return ThroughRecipe(mel, back, heard, at_ceiling, at_floor)

@@ -17,12 +17,11 @@ import torch
 from torch import nn
 
 from tts_workbook.measure.module_groups import PerModule, module_norms, modules_of
-from tts_workbook.measure.term_gradients import declared, span, term_gradients
+from tts_workbook.measure.term_gradients import declared, gradient_weights, term_gradients
 from tts_workbook.subject.interventions import kept_scalers
 from tts_workbook.subject.isolation import private_copy, unchanged_randomness
 from tts_workbook.subject.opened import OpenSubject, once_per_subject
-from tts_workbook.subject.presets import PresetSubject
-from tts_workbook.subject.tensor_math import Named, dot_product, tensors_norm
+from tts_workbook.subject.tensor_math import Named, dot_product
 from tts_workbook.subject.training_step import all_parameters, plain_step
 
 question = "In one step: what reaches each module, which loss pulls it, and how far does it move?"
@@ -100,7 +99,9 @@ def audit_modules(opened: OpenSubject) -> ModuleAudit:
     parameters = dict(all_parameters(opened.model))
     modules = modules_of(opened.model)
     norm = {name: module_norms(modules, gradient) for name, gradient in gradients.items()}
-    weights, unshown = loss_weights(opened)
+    entered = gradient_weights(opened)
+    terms = [name for name in gradients if name != "total"]
+    weights = {term: entered.weights.get(term, 0.0) for term in terms}
     trained = [
         name
         for name, parameter in parameters.items()
@@ -112,32 +113,13 @@ def audit_modules(opened: OpenSubject) -> ModuleAudit:
         modules=modules,
         norm=norm,
         weights=weights,
-        unshown=unshown,
+        unshown=entered.unshown,
         share=shares(norm, weights),
         cosine=cosines(modules, gradients),
         unreached=tuple(unreached),
         n_trained=len(trained),
         update_ratio=_update_ratio(opened, modules),
     )
-
-
-def loss_weights(opened: OpenSubject) -> tuple[dict[str, float], float]:
-    """Weight of each term in the total's gradient, and the squared share of that gradient which no
-    term explains. A preset says its weights; of any other subject they are those that fit best.
-    """
-    if isinstance(opened.subject, PresetSubject):
-        config = opened.subject.experiment.loss
-        own = {"mel": 1.0, "duration": config.duration_weight, "stop": config.stop_weight}
-        return own, 0.0
-    gradients = term_gradients(opened)
-    weights = dict.fromkeys((name for name in gradients if name != "total"), 0.0)
-    sizes = {name: tensors_norm(gradient.values()) for name, gradient in gradients.items()}
-    alive = [name for name in weights if sizes[name] > 0]
-    finite = all(math.isfinite(sizes[name]) for name in (*alive, "total"))
-    if not alive or not finite or sizes["total"] == 0:
-        return weights, 0.0
-    found, unshown = span(gradients["total"], [gradients[name] for name in alive])
-    return weights | dict(zip(alive, found, strict=True)), unshown
 
 
 def shares(norm: Mapping[str, PerModule], weights: Mapping[str, float]) -> dict[str, PerModule]:

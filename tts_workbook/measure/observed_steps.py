@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.subject.interventions import (
     counted_checkpointing,
     kept_scalers,
@@ -33,14 +34,16 @@ question = "What does a subject's train step do, seen from outside?"
 
 # two of which one is not the end of an accumulation begun elsewhere; the third finds a marker
 N_STEPS = 3
-# cosine with a marker of the gradient's size: 0.7 or more where it survives, under 0.01 by chance
-MARKED = 0.1
+MARKED = Bar(
+    0.1,
+    control="cosine with a marker of the size of the gradient itself; by chance it is under 0.01",
+)
 # steps with a marker, where markers survive: gradients zeroed every k-th step only are told apart
 N_MARKED = 8
 # a step may wait for an accumulation, or for a loss scaler to back off from 2^16 to 2^-8
 MAX_CALLS = 24
 PILED_CALLS = 64  # or longer, while gradients pile up from call to call
-PILING = 0.3  # they do where n calls leave more than this × n times the gradient of one
+PILING = Bar(0.3, control="times n times the gradient of one call, after n calls")
 N_PARTS = 16  # backward passes of one step whose gradients are kept
 MARKER_SEED = 7_919_263  # not one that a train step might draw noise of its own from
 Scaler = torch.amp.GradScaler
@@ -343,6 +346,10 @@ class _Watch:
     def __exit__(self, *_: Any) -> None:
         self.stack.close()
 
+    def __deepcopy__(self, _: Any) -> _Watch:
+        """A train step may copy the model, hooks and all: its average, for instance."""
+        return self
+
     def restore(self) -> None:
         """Weights and buffers as they were at first; gradients stay."""
         with torch.no_grad():
@@ -501,7 +508,8 @@ class _Watch:
             return {}
         generator = torch.Generator().manual_seed(MARKER_SEED)
         noise = {
-            name: torch.randn(self.parameters[name].shape, generator=generator) for name in left
+            name: torch.randn(gradient.shape, generator=generator).to(gradient.device)
+            for name, gradient in left.items()
         }
         scale = (size or 1.0) / max(tensors_norm(noise.values()), 1e-12)
         marker = {name: tensor * scale for name, tensor in noise.items()}

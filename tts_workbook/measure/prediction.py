@@ -11,8 +11,10 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tts_core.model.modes import evaluating
+from tts_workbook.bars import Bar
 from tts_workbook.measure.anatomy import anatomy
 from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
 from tts_workbook.subject.module_calls import change_output, output_changed, trace
@@ -21,10 +23,10 @@ from tts_workbook.subject.subject import Batch
 
 question = "What does a loss say when the model is made to predict a given mel?"
 
-# of the target's spread: how near the prediction has to come to what it was made to be
-CLOSE = 0.01
-# a last layer that moves the prediction by less than this per unit does not reach it
-FLAT = 1e-6
+CLOSE = Bar(0.01, control="of the target's own spread")
+FLAT = Bar(
+    1e-6, control="what a unit at the last layer moves the prediction by; rounding is a tenth"
+)
 
 
 def eval_losses(
@@ -158,11 +160,19 @@ def _part(shift: Tensor, shapes: list[torch.Size], call: int) -> Tensor | None:
     """What of `shift` (B, T, M) belongs to one call of the layer: all of it, one clip, or one
     frame; None if none fits.
     """
-    shape, (n_clips, n_frames, n_bins) = shapes[call], shift.shape
+    shape, n_clips = shapes[call], len(shift)
     for flipped in (False, True):
         whole = shift.transpose(1, 2) if flipped else shift
         if len(shapes) == 1 and shape == whole.shape:
             return whole
+        # more frames than the target has: a step of several frames was begun
+        axis = 2 if flipped else 1
+        behind = shape[axis] - whole.shape[axis] if len(shape) == 3 else 0
+        if len(shapes) == 1 and behind > 0:
+            longer = F.pad(shift, (0, 0, 0, behind))
+            longer = longer.transpose(1, 2) if flipped else longer
+            if longer.shape == shape:
+                return longer
         # one clip after another, without padding
         if len(shapes) == n_clips and len(shape) == 3 and shape[0] == 1:
             length = shape[2] if flipped else shape[1]
@@ -170,7 +180,25 @@ def _part(shift: Tensor, shapes: list[torch.Size], call: int) -> Tensor | None:
             row = row.transpose(1, 2) if flipped else row
             if row.shape == shape:
                 return row
-    # one frame after another
-    if len(shapes) == n_frames and shape[0] == n_clips and shape.numel() == n_clips * n_bins:
-        return shift[:, call].reshape(shape)
-    return None
+    return _part_of_steps(shift, shapes, call)
+
+
+def _part_of_steps(shift: Tensor, shapes: list[torch.Size], call: int) -> Tensor | None:
+    """What belongs to a layer that gives r frames at once, r = 1 too: all steps in one call, (B, S,
+    r M), or one step after another, B rows of r M. Frames behind the last are not asked for.
+    """
+    shape, (n_clips, n_frames, n_bins) = shapes[call], shift.shape
+    n_steps = len(shapes)
+    if n_steps == 1:
+        if len(shape) != 3 or shape[0] != n_clips or shape[2] % n_bins:
+            return None
+        n_steps = shape[1]
+    per_step = -(-n_frames // n_steps)
+    if (n_steps - 1) * per_step >= n_frames:
+        return None  # a step beyond the last frame
+    behind = n_steps * per_step - n_frames
+    steps = F.pad(shift, (0, 0, 0, behind)).reshape(n_clips, n_steps, per_step * n_bins)
+    if len(shapes) == 1:
+        return steps if steps.shape == shape else None
+    rows = steps[:, call]
+    return rows.reshape(shape) if shape[0] == n_clips and shape.numel() == rows.numel() else None

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from tts_workbook.bars import Bar
 from tts_workbook.subject.isolation import private_copy, unchanged_randomness
 from tts_workbook.subject.opened import OpenSubject, once_per_subject
 from tts_workbook.subject.subject import Batch, supplied
@@ -22,8 +23,10 @@ from tts_workbook.subject.subject import Batch, supplied
 question = "What do the fields of a subject show of its clips, one by one?"
 
 N_BATCHES = 12  # of `Subject.batches` that are looked at
-# correlation of frames with those of a clip they were made of; other clips of one voice reach 0.5
-LIKE = 0.6
+LIKE = Bar(
+    0.6,
+    absolute="correlation of frames; other clips of a voice reach 0.5, and one clip has no other",
+)
 LEAST_RUN = 4  # symbols in a row that another text is not likely to share
 LEAST_FRAMES = 10  # that a correlation is taken over
 

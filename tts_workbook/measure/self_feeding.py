@@ -1,35 +1,90 @@
-"""How the error grows while a model hears itself: free-running from many points of a true history.
+"""How the error grows while a model hears itself.
+
+Two designs. `measure_drift` asks any Subject: it generates each clip once from its first frame, so
+that what grows with the number of self-fed frames cannot be told from what the late frames of a
+clip have anyway. `measure_self_feeding` starts runs at many points of a true history, where that
+can be told; a Subject only generates from the start, so this one asks the workbook's own model.
 
 A run that starts at frame s has the recording as its history up to s, and its own output from there
 on. Its k-th frame is s + k - 1: the first one has a true history and is the teacher-forced frame,
-the second has heard one frame of its own. Shapes: S runs, T frames, M mel bins, K spans. Errors are
-mean absolute differences in ln units.
+the second has heard one frame of its own. Shapes: B clips, S runs, T frames, M mel bins, K spans.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tts_core.errors import WorkbookError
 from tts_core.model.generation import decode_frames
 from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
+from tts_workbook.measure.headline import generated
+from tts_workbook.subject.opened import OpenSubject
 
 question = "How does the error grow while a model hears only itself?"
 
 N_STARTS = 32
+DRIFT_SPANS = (1, 4, 16, 64)  # frames up to which a drift is averaged, then the rest
+
+
+def mean_by_span(error: Tensor, k: Tensor, last: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Errors (S, T) of the k-th self-fed frames, k (S, T) -> mean error (K,) and number of frames
+    (K,) of each span. Span j holds last[j-1] < k <= last[j]; a span without a frame has mean NaN.
+    """
+    means, counts = [], []
+    for before, end in itertools.pairwise([0, *last]):
+        inside = (k > before) & (k <= end)
+        means.append(error[inside].mean())
+        counts.append(int(inside.sum()))
+    return torch.stack(means), torch.tensor(counts)
+
+
+# --- any subject, from the first frame ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Error of a model that hears itself, over the best constant."""
+
+    by_span: dict[tuple[int, int], float]  # free-running, by first and last frame
+    forced: float  # teacher-forced, over all frames
+    free: float  # free-running, over all frames
+
+
+def measure_drift(opened: OpenSubject, model: nn.Module) -> Drift:
+    """Free-running error by frame over growing spans, teacher-forced and free-running error as a
+    whole. Raises SubjectError where the subject does not generate.
+    """
+    forced, free = opened.predict(model, field="mel"), generated(opened, model)
+    length = min(forced.shape[1], free.shape[1])
+    by_span: dict[tuple[int, int], float] = {}
+    if length:
+        difference = (free[:, :length] - opened.target[:, :length]).abs()
+        error = difference.mean(dim=2) / opened.best_constant
+        # frames of the padding are the 0th, which is in no span
+        k = torch.arange(1, length + 1, device=error.device) * opened.mask[:, :length]
+        last = [end for end in DRIFT_SPANS if end < length] + [length]
+        means, counts = mean_by_span(error, k, last)
+        spans = zip([0, *last], last, means.tolist(), counts.tolist(), strict=False)
+        by_span = {(first, end - 1): mean for first, end, mean, count in spans if count}
+    whole = opened.error(free) if length else math.inf
+    return Drift(by_span, opened.error(forced), whole)
+
+
+# --- the workbook's own model, from many frames ---------------------------------------------------
 
 
 @dataclass(frozen=True)
 class SelfFeeding:
-    """Error against the number of self-fed frames; span j holds the k-th frames with last[j-1] < k
-    <= last[j].
+    """Error against the number of self-fed frames, mean absolute differences in ln units; span j
+    holds the k-th frames with last[j-1] < k <= last[j].
     """
 
     last: Tensor  # (K,) 1, 2, 4, 8, … and T, in frames
@@ -100,12 +155,6 @@ def measure_self_feeding(
     # (S, T)
     k = torch.arange(n_frames)[None, :] - torch.tensor(starts)[:, None] + 1
     last = spans_up_to(n_frames)
-    error, forced, counts = [], [], []
-    for before, end in itertools.pairwise([0, *last]):
-        inside = (k > before) & (k <= end)
-        error.append(errors[:-1][inside].mean())
-        forced.append(errors[-1].expand_as(k)[inside].mean())
-        counts.append(int(inside.sum()))
-    return SelfFeeding(
-        torch.tensor(last), torch.stack(error), torch.stack(forced), torch.tensor(counts)
-    )
+    error, counts = mean_by_span(errors[:-1], k, last)
+    forced, _ = mean_by_span(errors[-1].expand_as(k), k, last)
+    return SelfFeeding(torch.tensor(last), error, forced, counts)

@@ -6,11 +6,12 @@ import itertools
 
 import numpy as np
 
+from tts_workbook.bars import Bar
 from tts_workbook.measure.seen_clips import SeenClip
 
 question = "How much of a clip is silence at its ends?"
 
-LOUD_SHARE = 0.98  # quantile of the frames' energy that counts as loud
+LOUD_SHARE = Bar(0.98, control="quantile of the clip's own energy")
 
 
 def silent_ends(clip: SeenClip, below: float = 40.0) -> tuple[int, int]:

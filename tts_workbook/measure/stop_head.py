@@ -1,7 +1,8 @@
-"""Is the stop head calibrated? One positive in T frames: a constant predictor at that rate is hard
-to beat.
+"""What the stop head says: of the last frame and of the others, and whether that is calibrated. One
+positive in T frames: a constant predictor at that rate is hard to beat. What the *loss* wants of
+the head is another question (stop_pattern.py).
 
-T frames. Losses in nats.
+Shapes: B clips, T frames. Losses in nats.
 """
 
 from __future__ import annotations
@@ -10,12 +11,50 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tts_core.errors import WorkbookError
+from tts_core.model.modes import evaluating
 from tts_core.training.losses import masked_stop_bce
+from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
+from tts_workbook.subject.opened import OpenSubject
+from tts_workbook.subject.subject import supplied
 
-question = "Is the stop head better than a constant probability?"
+question = "Does the stop head tell the last frame, better than a constant probability would?"
+
+
+@dataclass(frozen=True)
+class LastAndElsewhere:
+    """Stop probabilities of one clip."""
+
+    at_last: float  # of its last frame
+    largest_elsewhere: float  # of any other frame; 0 where there is none
+    mean_elsewhere: float  # of the other frames; of the only frame where there is none
+
+
+def last_and_elsewhere(probability: Tensor) -> LastAndElsewhere:
+    """Of the stop probabilities (T,) of a clip of T frames."""
+    others = probability[:-1]
+    return LastAndElsewhere(
+        at_last=float(probability[-1]),
+        largest_elsewhere=float(others.max()) if len(others) else 0.0,
+        mean_elsewhere=float((others if len(others) else probability).mean()),
+    )
+
+
+def stop_probability(opened: OpenSubject, model: nn.Module) -> Tensor:
+    """(B, T) teacher-forced, eval mode, without dropout. Raises SubjectError where the subject has
+    no stop.
+    """
+    stop = supplied(opened.subject.stop, "stop")
+    with unchanged_randomness(opened.seed), evaluating(model), without_dropout(model):
+        return stop(model, opened.batch).detach().float()
+
+
+def stop_of_clips(opened: OpenSubject, model: nn.Module) -> list[LastAndElsewhere]:
+    """What the head of any subject says of each clip, teacher-forced."""
+    rows = zip(stop_probability(opened, model), opened.lengths.tolist(), strict=True)
+    return [last_and_elsewhere(probability[:length]) for probability, length in rows]
 
 
 @dataclass(frozen=True)
@@ -50,9 +89,10 @@ def measure_stop_head(logits: Tensor) -> StopCalibration:
         logits[None].double(), torch.tensor([len(logits)], device=logits.device)
     )
     above = (probability > 0.5).nonzero()
+    said = last_and_elsewhere(probability)
     return StopCalibration(
-        at_last=float(probability[-1]),
-        largest_elsewhere=float(probability[:-1].max()) if len(logits) > 1 else 0.0,
+        at_last=said.at_last,
+        largest_elsewhere=said.largest_elsewhere,
         bce=float(total) / int(count),
         constant_bce=constant_stop_bce(len(logits)),
         first_stop=int(above[0, 0]) if len(above) else None,

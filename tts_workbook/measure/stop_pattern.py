@@ -1,4 +1,5 @@
-"""Which stop pattern the loss asks for: the head's output is replaced by sure answers.
+"""Which stop pattern the loss asks for: the head's output is replaced by sure answers. What the
+head itself says is another question (stop_head.py).
 
 Shapes: B clips, T frames.
 """
@@ -15,18 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.model.modes import evaluating
+from tts_workbook.bars import Bar
+from tts_workbook.measure.stop_head import stop_probability
 from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
 from tts_workbook.subject.module_calls import output_changed, recorded_calls
 from tts_workbook.subject.opened import OpenSubject
-from tts_workbook.subject.subject import supplied
 
 question = "Which stop pattern does the loss ask for?"
 
-# a total loss that a sure stop pattern moves by less does not depend on the head that was found
-MATTERS = 1e-4
+MATTERS = Bar(1e-4, control="of the total loss of the same batch")
 SURE = 8.0  # logit of a sure answer; probability 0.9997
-# difference of a module's output from the stop's, over 1 + its size, up to which it is the head
-IS_HEAD = 0.02
+IS_HEAD = Bar(0.02, control="relative difference from the stop itself")
 
 # where the stop fires: at the last frame, nowhere, everywhere but there
 Pattern = Literal["right", "never", "inverted"]
@@ -38,15 +38,6 @@ class _StopHead:
     name: str
     scale: Scale  # of what it gives
     rows: list[int]  # the clip behind each row: models may sort their clips
-
-
-def stop_probability(opened: OpenSubject, model: nn.Module) -> Tensor:
-    """(B, T) teacher-forced, eval mode, without dropout. Raises SubjectError where the subject has
-    no stop.
-    """
-    stop = supplied(opened.subject.stop, "stop")
-    with unchanged_randomness(opened.seed), evaluating(model), without_dropout(model):
-        return stop(model, opened.batch).detach().float()
 
 
 def losses_of_stop_patterns(opened: OpenSubject, trained: nn.Module) -> dict[Pattern, float]:

@@ -1,11 +1,15 @@
 """The gradient of each loss term of any subject, and how much of each term the total holds.
 
-Gradients are dictionaries by parameter name, at fresh weights and without dropout.
+Gradients are dictionaries by parameter name, at fresh weights and without dropout. A term enters
+the total twice, by its value and by its gradient: a detached term has a weight in the value alone,
+and that is how it is found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +17,7 @@ from torch import Tensor, nn
 from tts_core.model.modes import evaluating
 from tts_workbook.subject.isolation import unchanged_randomness
 from tts_workbook.subject.opened import OpenSubject, once_per_subject
-from tts_workbook.subject.tensor_math import Named, inner
+from tts_workbook.subject.tensor_math import Named, inner, tensors_norm
 
 question = "What gradient does each loss send, and with what weight does it enter the total?"
 N_POINTS = 10  # disturbed weights at which the terms are compared with the total
@@ -39,6 +43,30 @@ def mel_term(terms: Iterable[str]) -> str:
     return named[0] if named else "total"
 
 
+@dataclass(frozen=True)
+class GradientWeights:
+    """The terms' gradients in the total's, by least squares."""
+
+    # of the terms that send a gradient; empty where none does, or one is not finite
+    weights: Mapping[str, float]
+    unshown: float  # squared share of the total's gradient that no term explains
+
+
+@once_per_subject
+def gradient_weights(opened: OpenSubject) -> GradientWeights:
+    """Weights with which the terms' gradients enter that of the total, and what they leave."""
+    gradients = dict(term_gradients(opened))
+    total = gradients.pop("total")
+    sizes = {name: tensors_norm(gradient.values()) for name, gradient in gradients.items()}
+    whole = tensors_norm(total.values())
+    alive = [name for name, size in sizes.items() if size > 0]
+    finite = math.isfinite(whole) and all(math.isfinite(size) for size in sizes.values())
+    if not alive or not finite or whole == 0:
+        return GradientWeights({}, 0.0)
+    found, unshown = span(total, [gradients[name] for name in alive])
+    return GradientWeights(dict(zip(alive, found, strict=True)), unshown)
+
+
 def span(total: Named, parts: list[Named]) -> tuple[list[float], float]:
     """Least-squares weights of the parts in `total`, and the squared share of `total` that they
     leave unexplained; all finite.
@@ -55,8 +83,8 @@ def span(total: Named, parts: list[Named]) -> tuple[list[float], float]:
 
 
 @once_per_subject
-def term_weights(opened: OpenSubject) -> dict[str, float]:
-    """Weights with which the terms enter total, from their values at disturbed weights (least
+def value_weights(opened: OpenSubject) -> dict[str, float]:
+    """Weights with which the terms' values enter that of the total, over disturbed weights (least
     squares); empty where there are no other terms, or a value is not finite.
     """
     model = opened.build()

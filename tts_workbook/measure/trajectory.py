@@ -21,13 +21,14 @@ from tts_core.model.modes import evaluating
 from tts_core.model.tts import TTSModel
 from tts_core.speech.batch import Batch
 from tts_core.training.step import StepReport
+from tts_workbook.bars import Bar
 from tts_workbook.measure.activations import time_variance_share
 
 question = "Did a training sit on a plateau, and did its decoder collapse there?"
 
-PLATEAU_BAND = 0.05  # relative distance from the best constant
+PLATEAU_BAND = Bar(0.05, control="relative distance from the best constant of the clip")
 PLATEAU_MIN_STEPS = 50
-COLLAPSE_SHARE = 0.10  # of decoder-output variance across time
+COLLAPSE_SHARE = Bar(0.10, control="of the variance of the decoder's own output")
 
 
 def plateaus(over_constant: Sequence[float], steps: Sequence[int] | None = None) -> list[slice]:

@@ -13,20 +13,24 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.errors import WorkbookError
-from tts_workbook.measure.module_audit import loss_weights
+from tts_workbook.bars import Bar
 from tts_workbook.measure.module_groups import PerModule, module_norms, modules_of
 from tts_workbook.measure.supply import NotMeasured
+from tts_workbook.measure.term_gradients import gradient_weights, term_gradients
 from tts_workbook.subject.isolation import private_copy, unchanged_randomness
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.presets import PresetSubject
-from tts_workbook.subject.tensor_math import Named
+from tts_workbook.subject.tensor_math import Named, tensors_norm
 from tts_workbook.subject.training_step import all_parameters, plain_step
 
 question = "What would the optimiser's update be without one of the losses, or without the clip?"
 
 CLIP = "clip"  # what can be left out of a step beside the losses
 OWN_CLIP_NORM = 1.0  # of `plain_step`
-UNSHOWN = 0.01  # squared share of the total's gradient that may be no term's
+ROUNDING = Bar(
+    1e-6, control="of the total's gradient: what a fit of 32-bit gradients cannot tell from none"
+)
+UNSHOWN = Bar(0.01, control="squared share of the total's own gradient")
 OPTIMISERS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
 
@@ -92,8 +96,9 @@ def measure_updates_without(
         raise WorkbookError(
             f"at_steps = {at_steps}, but steps count from 1 and there must be one at least"
         )
-    weights, unshown = loss_weights(opened)
-    _check(opened, weights, unshown)
+    entered = gradient_weights(opened)
+    weights = _felt(term_gradients(opened), entered.weights)
+    _check(opened, weights, entered.unshown)
     clip_norm = clip_norm_of(opened)
     kept = {"": list(weights), **{term: [t for t in weights if t != term] for term in weights}}
     shadows = {left_out: ShadowOptimizer(opened, clip_norm) for left_out in kept}
@@ -115,6 +120,18 @@ def measure_updates_without(
             found[step] = _compare(step, modules, updates)
         _train(opened, model, optimizer)
     return found
+
+
+def _felt(gradients: Mapping[str, Named], weights: Mapping[str, float]) -> dict[str, float]:
+    """Weight of each term, 0 where what it adds to the total's gradient is a rounding: Adam would
+    make a full step of it.
+    """
+    norms = {name: tensors_norm(gradient.values()) for name, gradient in gradients.items()}
+    least = ROUNDING * norms.pop("total")
+    found = {term: weights.get(term, 0.0) for term in norms}
+    return {
+        term: weight if abs(weight) * norms[term] > least else 0.0 for term, weight in found.items()
+    }
 
 
 def clip_norm_of(opened: OpenSubject) -> float | None:

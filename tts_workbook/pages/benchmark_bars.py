@@ -187,7 +187,7 @@ def calibration_table(found: Benchmark) -> str:
     for bar in bars(found):
         columns = (
             f"{bar.name} ({bar.n} {bar.unit})",
-            value_text(bar),
+            bar_value_text(bar),
             interval_text(bar),
             wanted_text(bar),
             bar.verdict,
@@ -196,7 +196,7 @@ def calibration_table(found: Benchmark) -> str:
     return "\n".join(lines)
 
 
-def value_text(bar: Bar) -> str:
+def bar_value_text(bar: Bar) -> str:
     """A share with three digits, a count as it is, a dash for nothing."""
     if bar.value is None:
         return "–"

@@ -4,7 +4,7 @@ item for each of them.
 
 from __future__ import annotations
 
-from tts_workbook.pages.benchmark_bars import Bar, bars, interval_text, value_text, wanted_text
+from tts_workbook.pages.benchmark_bars import Bar, bar_value_text, bars, interval_text, wanted_text
 from tts_workbook.pages.benchmark_record import COMMAND, NOT_RECORDED, Benchmark
 from tts_workbook.pages.rendering import html_table
 from tts_workbook.runner.verdicts import Item, Verdict
@@ -22,7 +22,7 @@ def bars_html(found: Benchmark) -> str:
     rows = [
         (
             bar.name,
-            value_text(bar),
+            bar_value_text(bar),
             interval_text(bar),
             f"{bar.n} {bar.unit}",
             wanted_text(bar),

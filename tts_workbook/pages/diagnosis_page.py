@@ -14,7 +14,7 @@ from tts_workbook.diagnosis.diagnosis_report import Report
 from tts_workbook.diagnosis.triage import Triage
 from tts_workbook.faults.finding import Finding
 from tts_workbook.lab.lab import AS_IT_IS
-from tts_workbook.pages.diagnosis_tables import headline_rows, value_text
+from tts_workbook.pages.diagnosis_tables import headline_rows, state_rows, value_text
 from tts_workbook.pages.rendering import data_uri, render
 from tts_workbook.viz import plot_courses, plot_mels
 from tts_workbook.viz.picture import Picture
@@ -28,12 +28,15 @@ def diagnosis_page(report: Report, title: str) -> str:
     return render(
         "diagnosis.html.j2",
         title=title,
+        alerts=[line for line in (report.what_is_missing, report.what_is_not_finite) if line],
         verdict=report.verdict,
+        state=state_rows(report.state),
         healthy=report.healthy,
         headline=headline_rows(report),
         picture=data_uri("image/png", picture),
         findings=finding_entries(report.findings),
         folded=[
+            ("Questions: is this meant?", finding_entries(report.questions)),
             ("Undecided, with what to run next", finding_entries(report.undecided)),
             ("Ruled out", finding_entries(report.excluded)),
             ("Not applicable, with the part to supply", finding_entries(report.not_applicable)),
@@ -85,6 +88,7 @@ def triage_page(found: Triage, title: str) -> str:
         "triage.html.j2",
         title=title,
         advice=found.advice,
+        state=state_rows(found.state),
         headline=number_rows(found.headline),
         sounds=sounds,
         missing=list(found.missing.items()),

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tts_workbook.diagnosis.diagnosis_report import Report
+from tts_workbook.diagnosis.subject_state import State, said
 from tts_workbook.faults.finding import LEVELS, Finding
 from tts_workbook.lab.short_run import LEARNT
 from tts_workbook.number_text import format_number
@@ -28,10 +29,16 @@ YARDSTICKS = {  # beside which a number of the headline is read
 
 
 def headline_html(report: Report) -> str:
-    """The verdict's numbers, each with its yardstick, and how long it took."""
+    """What the model does, the numbers behind it, each with its yardstick, and how long it took."""
+    state = html_table(("what it does", ""), state_rows(report.state))
     rows = headline_rows(report)
     rows.append(("seconds", f"{report.seconds:.0f}", "for every check and its training runs"))
-    return html_table(("measured on the batch", "", "yardstick"), rows)
+    return state + html_table(("measured on the batch", "", "yardstick"), rows)
+
+
+def state_rows(state: State) -> list[tuple[str, str]]:
+    """The three questions, each with its answer, the number and its bar."""
+    return [(name, said(name, judged)) for name, judged in state.named.items()]
 
 
 def headline_rows(report: Report) -> list[tuple[str, str, str]]:

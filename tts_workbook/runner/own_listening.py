@@ -11,16 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tts_core.errors import WorkbookError
 from tts_workbook.diagnosis.triage import Triage, triage
 from tts_workbook.lab.fed_as_trained import fed_as_trained
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.copy_synthesis import CopyComparison, compare_with_recording
 from tts_workbook.measure.history_parity import HistoryParity
-from tts_workbook.measure.intelligibility import stoi
+from tts_workbook.measure.intelligibility import stoi_if_possible
 from tts_workbook.measure.supply import NotMeasured, missing
 
-TOO_SHORT = 1e-5  # what pystoi says of a clip that is too short for it
 PARTS = (("continue_from",), ("audio", "vocode"), ("generate", "vocode"))
 
 
@@ -49,7 +47,7 @@ def listen_to(lab: Lab, weights: Path, trained_error: float | None, seed: int) -
     fed, not_fed = None, ""
     if judged.has("continue_from"):
         try:
-            fed = fed_as_trained(Lab(judged, lab.budget, seed, steps=lab.steps))
+            fed = fed_as_trained(Lab(judged, lab.budget_name, seed, steps=lab.steps))
         except Exception as error:
             # the subject's code may raise anything; it is said, and the rest goes on
             not_fed = f"could not be measured: {type(error).__name__}: {error}"
@@ -68,31 +66,17 @@ def listen_to(lab: Lab, weights: Path, trained_error: float | None, seed: int) -
     )
 
 
-def told(score: float) -> float:
-    """A STOI; NaN where the clip is too short for one."""
-    return score if score > TOO_SHORT else math.nan
-
-
 def _scores(found: Triage) -> dict[str, float]:
     """STOI of every vocoded mel against the copy-synthesis, where lengths and rates allow one."""
     if "copy-synthesis" not in found.sounds:
         return {}
     copy, rate = found.sounds["copy-synthesis"]
     scores = {
-        name: _score(samples, own_rate, copy, rate)
+        name: stoi_if_possible(samples, own_rate, copy, rate)
         for name, (samples, own_rate) in found.sounds.items()
         if name not in ("recording", "copy-synthesis")
     }
     return {name: score for name, score in scores.items() if math.isfinite(score)}
-
-
-def _score(samples: np.ndarray, own_rate: int, reference: np.ndarray, rate: int) -> float:
-    if own_rate != rate or not np.isfinite(samples).all():
-        return math.nan
-    try:
-        return told(stoi(np.asarray(samples), np.asarray(reference), rate))
-    except (WorkbookError, ValueError, RuntimeError):
-        return math.nan
 
 
 def hop_seconds(found: Triage) -> float:

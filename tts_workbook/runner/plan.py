@@ -124,7 +124,9 @@ def upstream_of(number: str, available: Iterable[str]) -> tuple[str, ...]:
     return UPSTREAM.get(number, ())
 
 
-def select(sources: Mapping[str, Source], only: str | Iterable[str] | None) -> list[str]:
+def notebooks_asked_for(
+    sources: Mapping[str, Source], only: str | Iterable[str] | None
+) -> list[str]:
     """Numbers to run, in order. `only` is "03,07", or an iterable of numbers, or None for all."""
     if only is None:
         _check_upstream_is_there(sources)

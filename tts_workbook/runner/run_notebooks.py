@@ -84,7 +84,7 @@ def run_notebooks(
     given = read_given(explicit, os.environ if environment is None else environment, Path.cwd())
     given = both_names(given)
     addresses = addresses_of(given)
-    selection = plan.select(sources, only)
+    selection = plan.notebooks_asked_for(sources, only)
     if addresses:
         chosen = selection if only is not None else None
         selection = _with_subject(explicit, sources, chosen, alone=bool(given.get("subject")))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -23,12 +24,38 @@ from tts_core.speech.phonemes import PAUSE
 
 
 @dataclass(frozen=True)
+class ProsodyClip(Clip):
+    """A clip with what a FastSpeech 2 is told beside its text, in the units it is trained with."""
+
+    pitch: np.ndarray  # (N,) float32, one value for each phoneme
+    energy: np.ndarray  # (N,) float32, one value for each phoneme
+    TOLD: ClassVar = ("pitch", "energy")
+
+
+@dataclass(frozen=True)
 class ClipBatch(Batch):
     """A batch and the clips it was gathered from: mel in the units of the clips, durations as the
     clips say.
     """
 
     clips: tuple[Clip, ...] = ()
+
+
+def nothing_told() -> Tensor:
+    """(0,): pitch or energy of a batch that has none."""
+    return torch.zeros(0)
+
+
+@dataclass(frozen=True)
+class ProsodyBatch(ClipBatch):
+    """A batch of ProsodyClips, with what they are told of each phoneme."""
+
+    pitch: Tensor = field(default_factory=nothing_told)  # (B, N) float32, 0 in the padding
+    energy: Tensor = field(default_factory=nothing_told)  # (B, N) float32, 0 in the padding
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        changed = super()._with_tensors(change)
+        return replace(changed, pitch=change(self.pitch), energy=change(self.energy))
 
 
 def gather(
@@ -41,7 +68,7 @@ def gather(
     mel = pad_tensor(mel, (0, 0, 0, max(0, n_frames - mel.shape[1])), value=pad_value)
     phonemes = [torch.from_numpy(clip.phoneme_ids) for clip in clips]
     durations = [torch.from_numpy(clip.durations) for clip in clips]
-    return ClipBatch(
+    batch = ClipBatch(
         phonemes=pad_sequence(phonemes, batch_first=True),
         phoneme_lengths=torch.tensor([len(clip.phoneme_ids) for clip in clips]),
         durations=pad_sequence(durations, batch_first=True),
@@ -51,9 +78,43 @@ def gather(
         pad_value=pad_value,
         clips=tuple(clips),
     )
+    told = [clip for clip in clips if isinstance(clip, ProsodyClip)]
+    return with_prosody(batch, told) if told else batch
 
 
-def duplicate(batch: ClipBatch, k: int) -> ClipBatch:
+def with_prosody(batch: ClipBatch, clips: Sequence[ProsodyClip]) -> ProsodyBatch:
+    """The batch with pitch and energy of all of its clips."""
+    padded: dict[str, Any] = {}
+    for name in ProsodyClip.TOLD:
+        rows = [torch.from_numpy(getattr(clip, name)) for clip in clips]
+        padded[name] = pad_sequence(rows, batch_first=True)
+    return ProsodyBatch(**vars(batch), **padded)
+
+
+def one_by_one(batch: ClipBatch) -> list[ClipBatch]:
+    """Each row of the batch as it stands there, whatever was changed in it, without its padding."""
+    rows = []
+    sizes = zip(batch.phoneme_lengths.tolist(), batch.mel_lengths.tolist(), strict=True)
+    for row, (n_phonemes, n_frames) in enumerate(sizes):
+        here = slice(row, row + 1)
+        alone = replace(
+            batch,
+            phonemes=batch.phonemes[here, :n_phonemes],
+            phoneme_lengths=batch.phoneme_lengths[here],
+            durations=batch.durations[here, :n_phonemes],
+            mel=batch.mel[here, :n_frames],
+            mel_lengths=batch.mel_lengths[here],
+            ids=batch.ids[here],
+            clips=batch.clips[here],
+        )
+        if isinstance(alone, ProsodyBatch):
+            told = {name: getattr(batch, name)[here, :n_phonemes] for name in ProsodyClip.TOLD}
+            alone = replace(alone, **told)
+        rows.append(alone)
+    return rows
+
+
+def duplicate_clips(batch: ClipBatch, k: int) -> ClipBatch:
     """Every clip k times, the whole batch one after another."""
     copies = gather(batch.clips * k, batch.pad_value, batch.mel.shape[1])
     return copies.to(batch.mel.device)
@@ -63,6 +124,15 @@ def pad(batch: ClipBatch, n: int) -> ClipBatch:
     """The same clips with n more padded frames."""
     padded = gather(batch.clips, batch.pad_value, batch.mel.shape[1] + n)
     return padded.to(batch.mel.device)
+
+
+def pad_text(batch: ClipBatch, n: int) -> ClipBatch:
+    """The same clips with n more padded phonemes, of no frames."""
+    return replace(
+        batch,
+        phonemes=pad_tensor(batch.phonemes, (0, n)),
+        durations=pad_tensor(batch.durations, (0, n)),
+    )
 
 
 def trim(batch: ClipBatch, first: int, last: int) -> ClipBatch:
@@ -120,6 +190,7 @@ def trim_clip(clip: Clip, first: int, last: int) -> Clip:
     start, end = round(first * per_frame), n_samples - round(last * per_frame)
     # strict=False: the durations are believed, not checked
     symbols = zip(clip.phonemes, kept, strict=False)
+    told = clip.TOLD if isinstance(clip, ProsodyClip) else ()
     return replace(
         clip,
         mel=clip.mel[first : n_frames - last],
@@ -127,6 +198,7 @@ def trim_clip(clip: Clip, first: int, last: int) -> Clip:
         samples=clip.samples[start:end],
         phonemes=tuple(symbol for symbol, keep in symbols if keep),
         phoneme_ids=clip.phoneme_ids[kept],
+        **{name: getattr(clip, name)[kept] for name in told},
     )
 
 

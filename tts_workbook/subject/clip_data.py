@@ -92,8 +92,9 @@ class ClipData:
             batches=clip_batch.corpus_batches(
                 self.clips, self.batch_size, self.pad_value, self.seed
             ),
-            duplicate=clip_batch.duplicate,
+            duplicate=clip_batch.duplicate_clips,
             pad=clip_batch.pad,
+            pad_text=clip_batch.pad_text,
             trim=clip_batch.trim,
             shuffle_text=clip_batch.shuffle_text,
             durations=clip_batch.durations,

@@ -218,6 +218,126 @@ class _MasksInRange(TorchFunctionMode):
         return torch.where(below & value.isfinite(), torch.full_like(value, -limit), value)
 
 
+# --- noise ----------------------------------------------------------------------------------------
+
+
+class HeldNoise(TorchFunctionMode):
+    """Every random tensor drawn inside is a function of its place alone: element (b, t, d) of the
+    n-th draw of a kind is the same number however long the tensor is. Padding then changes no
+    noise of what is valid, also where the model draws in the padded shape (flow matching, priors,
+    dropout by hand). What it cannot hold still is noted in `not_held`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_drawn: dict[tuple[str, int], int] = {}  # (kind, axes) -> draws
+        self.not_held: set[str] = set()
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _SIZED:
+            return self._drawn(_SIZED[func], _size_of(args, kwargs), kwargs)
+        if func in _LIKE:
+            return self._drawn(_LIKE[func], args[0].shape, kwargs, args[0])
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return self._filled(func, *args, **_without_generator(kwargs))
+        if func is torch.normal:
+            return self._normal(*args, **_without_generator(kwargs))
+        if func in (torch.bernoulli, Tensor.bernoulli, Tensor.bernoulli_):
+            return self._bernoulli(func, *args, **_without_generator(kwargs))
+        if func in _NOT_HELD:
+            self.not_held.add(func.__name__)
+        return func(*args, **kwargs)
+
+    def _places(self, kind: str, shape: Any) -> Tensor:
+        """Numbers in 0 … 1 of the next draw of this kind."""
+        key = kind, len(shape)
+        self.n_drawn[key] = self.n_drawn.get(key, 0) + 1
+        return _by_place(tuple(shape), 1_009 * self.n_drawn[key] + len(kind))
+
+    def _drawn(
+        self, kind: str, shape: Any, kwargs: dict[str, Any], like: Tensor | None = None
+    ) -> Tensor:
+        dtype = kwargs.get("dtype") or (like.dtype if like is not None else None)
+        device = kwargs.get("device") or (like.device if like is not None else None)
+        drawn = self._places(kind, shape)
+        values = _to_normal(drawn) if kind == "normal" else drawn
+        return values.to(dtype=dtype or torch.get_default_dtype(), device=device)
+
+    def _filled(self, func: Any, tensor: Tensor, a: float | None = None, b: float = 1.0) -> Tensor:
+        if func is Tensor.normal_:
+            values = _to_normal(self._places("normal", tensor.shape)) * b + (a or 0.0)
+        else:
+            values = self._places("uniform", tensor.shape) * (b - (a or 0.0)) + (a or 0.0)
+        return tensor.copy_(values)
+
+    def _normal(self, mean: Any, std: Any = 1.0, size: Any = None, **kwargs: Any) -> Tensor:
+        model = next((value for value in (mean, std) if isinstance(value, Tensor)), None)
+        shape = model.shape if model is not None else size
+        return self._drawn("normal", shape, kwargs, model) * std + mean
+
+    def _bernoulli(self, func: Any, tensor: Tensor, p: Any = None) -> Tensor:
+        share = tensor if p is None else p
+        if isinstance(share, Tensor):
+            share = share.float().cpu()
+        drawn = (self._places("bernoulli", tensor.shape) < share).to(tensor)
+        return tensor.copy_(drawn) if func is Tensor.bernoulli_ else drawn
+
+
+_SIZED = {torch.randn: "normal", torch.rand: "uniform"}
+_LIKE = {torch.randn_like: "normal", torch.rand_like: "uniform"}
+_NOT_HELD = {
+    Tensor.exponential_,
+    Tensor.multinomial,
+    Tensor.random_,
+    torch.multinomial,
+    torch.poisson,
+    torch.randint,
+    torch.randperm,
+}
+
+
+def _size_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
+    size = kwargs.get("size", args)
+    if len(size) == 1 and not isinstance(size[0], int):
+        size = size[0]
+    return tuple(int(axis) for axis in size)
+
+
+def _without_generator(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name != "generator"}
+
+
+def _by_place(shape: tuple[int, ...], number: int) -> Tensor:
+    """(shape) fp32 strictly between 0 and 1, each element mixed from its own index and `number`
+    (the finaliser of MurmurHash3, 32 bits).
+    """
+    mixed = torch.full(shape, 0x9E3779B1 * number & 0xFFFFFFFF, dtype=torch.int64)
+    for axis, size in enumerate(shape):
+        along = [1] * len(shape)
+        along[axis] = size
+        index = torch.arange(size, dtype=torch.int64).view(along)
+        mixed = _mix32(mixed + 0x85EBCA6B * (index + 1 + 7919 * axis))
+    return (_mix32(mixed) >> 8).float().add(0.5) / 2**24
+
+
+def _mix32(value: Tensor) -> Tensor:
+    value = value & 0xFFFFFFFF
+    value = ((value ^ (value >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
+    value = ((value ^ (value >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
+    return value ^ (value >> 16)
+
+
+def _to_normal(uniform: Tensor) -> Tensor:
+    return torch.erfinv(2 * uniform - 1) * math.sqrt(2)
+
+
 # --- loss scalers ---------------------------------------------------------------------------------
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import random
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,34 @@ def unchanged_randomness(seed: int | None = None) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy_state)
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """What `torch.compile` wraps, before or inside, runs as it is written: hooks and interventions
+    see every call.
+    """
+    compile_ = torch.compile
+    with ExitStack() as stack:
+
+        def run_as_written() -> None:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+
+        def compiled(*args: Any, **kwargs: Any) -> Any:
+            result = compile_(*args, **kwargs)
+            if torch.compile is compiled:
+                torch.compile = compile_  # once is enough
+                run_as_written()
+            return result
+
+        if "torch._dynamo" in sys.modules:  # importing it takes seconds: only for who compiles
+            run_as_written()
+        else:
+            torch.compile = compiled
+        try:
+            yield
+        finally:
+            torch.compile = compile_
 
 
 @contextmanager
@@ -114,6 +143,17 @@ def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
             object.__setattr__(twin, name, mapped(function, part))
         return twin
     return value
+
+
+def placed_like(example: Any, value: Any) -> Any:
+    """A copy of `value` with each tensor on the device of its counterpart in `example`: a loader's
+    batches lie on the CPU until the train step moves them. Itself where they have other parts.
+    """
+    devices = [tensor.device for tensor in tensors_in(example)]
+    if len(devices) != len(tensors_in(value)):
+        return value
+    places = iter(devices)
+    return mapped(lambda tensor: tensor.to(next(places)), value)
 
 
 def tensors_in(value: Any) -> list[Tensor]:

@@ -6,6 +6,7 @@ Shapes: B batch, T frames, M mel bins, N text positions, D width.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tts_workbook.subject.isolation import tensors_in
+from tts_workbook.subject.isolation import mapped, tensors_in
 
 
 @dataclass(frozen=True)
@@ -90,30 +91,88 @@ def _relative_difference(a: Tensor, b: Tensor) -> float:
     return math.inf if math.isnan(difference) else difference
 
 
-def change_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
-    """From now on `change` is applied to the first floating-point tensor that `module` returns."""
-    return module.register_forward_hook(lambda _, __, output: replaced_first(output, change))
+class Intervention:
+    """A change of what a module is given or gives, and whether it has acted."""
+
+    def __init__(self) -> None:
+        self.handles: list[RemovableHandle] = []
+        self.n_calls = 0  # of the module, since it was made
+        self.changed = False  # whether a value of one of them came out different
+
+    @property
+    def acted(self) -> bool:
+        """Whether the module was called, and the change changed something there."""
+        return self.changed
+
+    def remove(self) -> None:
+        """The module does again what it did before."""
+        for handle in self.handles:
+            handle.remove()
+
+    def apply(self, change: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+        """What `change` makes of `tensor`; looks whether that is something else."""
+        changed = change(tensor)
+        if not self.changed:
+            before, after = tensor.detach(), changed.detach()
+            self.changed = before.shape != after.shape or not torch.equal(before, after)
+        return changed
+
+
+def change_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Intervention:
+    """From now on `change` is applied to the first floating-point tensor that `module` returns,
+    bare or inside a tuple, a mapping or a dataclass.
+    """
+    made = Intervention()
+
+    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+        made.n_calls += 1
+        return replaced_first(output, lambda tensor: made.apply(change, tensor))
+
+    made.handles.append(module.register_forward_hook(hook))
+    return made
+
+
+def change_inputs(
+    module: nn.Module, indices: Sequence[int], change: Callable[[Tensor], Tensor]
+) -> Intervention:
+    """From now on `change` is applied to these of the tensors that `module` is given, counted as in
+    `Call.inputs`.
+    """
+    made = Intervention()
+
+    def hook(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        made.n_calls += 1
+        given = _references((args, kwargs))
+        for index in indices:
+            if index < len(given) and given[index].is_floating_point():
+                old = given[index]
+                new = made.apply(change, old)
+                args, kwargs = _exchanged((args, kwargs), old, new)
+        return args, kwargs
+
+    made.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+    return made
 
 
 @contextmanager
-def output_changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """`change_output` inside the block only."""
-    handle = change_output(module, change)
+def output_changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[Intervention]:
+    """`change_output` inside the block only; yields the intervention, which knows whether it
+    acted.
+    """
+    made = change_output(module, change)
     try:
-        yield
+        yield made
     finally:
-        handle.remove()
+        made.remove()
 
 
 @contextmanager
 def outputs_changed(
     changes: Iterable[tuple[nn.Module, Callable[[Tensor], Tensor]]],
-) -> Iterator[None]:
+) -> Iterator[list[Intervention]]:
     """`output_changed` for several modules at once."""
     with ExitStack() as stack:
-        for module, change in changes:
-            stack.enter_context(output_changed(module, change))
-        yield
+        yield [stack.enter_context(output_changed(*pair)) for pair in changes]
 
 
 def rms(tensor: Tensor) -> float:
@@ -125,7 +184,9 @@ def with_noise(tensor: Tensor, seed: int, where: Tensor | None = None) -> Tensor
     """`tensor` plus seeded noise of its own size; `where` (a mask that broadcasts) keeps it to some
     places.
     """
-    noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed))
+    # no draw of the model's: noise that is held still takes no count of it
+    with torch._C.DisableTorchFunction():
+        noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed))
     noise = noise.to(tensor.device)
     if where is not None:
         noise = noise * where.to(noise)
@@ -133,33 +194,65 @@ def with_noise(tensor: Tensor, seed: int, where: Tensor | None = None) -> Tensor
 
 
 def replaced_first(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """`output` with its first floating-point tensor changed; tuples and lists keep their kind."""
-    if isinstance(output, Tensor):
-        return change(output) if output.is_floating_point() else output
-    if isinstance(output, tuple | list) and output:
-        parts = list(output)
-        for index, part in enumerate(parts):
-            if isinstance(part, Tensor) and part.is_floating_point():
-                parts[index] = change(part)
-                break
-        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+    """`output` with its first floating-point tensor changed, wherever it stands in tuples, lists,
+    mappings, dataclasses and plain objects, which keep their kind; where the same tensor stands
+    twice (a last hidden state is also the last of all hidden states), both are. A number without an
+    axis, such as a loss, is passed over.
+    """
+    for tensor in _references(output):
+        if tensor.is_floating_point() and tensor.ndim > 0:
+            return _exchanged(output, tensor, change(tensor))
     return output
 
 
+def _references(value: Any) -> list[Tensor]:
+    """Every tensor inside `value` itself, not detached, in the order of `tensors_in`."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    mapped(note, value)
+    return found
+
+
+def _exchanged(value: Any, old: Tensor, new: Tensor) -> Any:
+    """`value` with `new` wherever it holds the tensor `old` itself; kinds are kept. Parts that
+    do not hold it stay the same objects (a cache that is filled in place).
+    """
+    if value is old:
+        return new
+    if isinstance(value, Tensor) or all(tensor is not old for tensor in _references(value)):
+        return value
+    if isinstance(value, list | tuple):
+        parts = [_exchanged(part, old, new) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    twin = copy.copy(value)
+    if isinstance(value, dict):
+        for key, part in value.items():
+            twin[key] = _exchanged(part, old, new)
+        return twin
+    for name, part in vars(value).items():
+        object.__setattr__(twin, name, _exchanged(part, old, new))
+    return twin
+
+
 def text_embeddings(model: nn.Module, calls: Sequence[Call]) -> list[str]:
-    """Names of the embeddings that are given whole numbers which are no mere count 0, 1, 2 …: those
-    that read text.
+    """Names of the embeddings that are given whole numbers which are no mere count 0, 1, 2 … and no
+    distances between places: those that read text. One that is given a single number for each clip,
+    as of a speaker, counts only where there is no other.
     """
     modules = dict(model.named_modules())
-    found: list[str] = []
+    found: dict[str, bool] = {}  # name -> whether it is given a row of numbers for each clip
     for call in calls:
         is_embedding = isinstance(modules.get(call.name), nn.Embedding)
         if not is_embedding or not call.inputs or call.name in found:
             continue
         ids = call.inputs[0]
-        if not ids.is_floating_point() and not _counts_up(ids):
-            found.append(call.name)
-    return found
+        if not ids.is_floating_point() and not _counts_up(ids) and not _are_distances(ids):
+            found[call.name] = ids.ndim > 1 and ids.shape[-1] > 1
+    return [name for name, in_rows in found.items() if in_rows] or list(found)
 
 
 def _counts_up(ids: Tensor) -> bool:
@@ -167,3 +260,10 @@ def _counts_up(ids: Tensor) -> bool:
     rows = ids.reshape(-1, ids.shape[-1]) if ids.ndim else ids[None, None]
     counting = torch.arange(rows.shape[-1], device=rows.device).expand_as(rows)
     return torch.equal(rows - rows[:, :1], counting)
+
+
+def _are_distances(ids: Tensor) -> bool:
+    """Whether each row of a square is the one above moved by a place: relative positions."""
+    if ids.ndim != 2 or ids.shape[0] != ids.shape[1] or bool((ids == ids[0, 0]).all()):
+        return False
+    return ids.shape[0] > 2 and torch.equal(ids[1:, 1:], ids[:-1, :-1])

@@ -18,13 +18,28 @@ import torch
 from torch import Tensor, nn
 
 from tts_core.metrics.baselines import best_constant_l1
+from tts_core.metrics.free_running import l1_over_frames
 from tts_core.model.modes import evaluating
 from tts_core.speech.batch import lengths_to_mask
 from tts_workbook.subject.interventions import without_checkpointing
-from tts_workbook.subject.isolation import private_copy, unchanged_randomness, without_dropout
+from tts_workbook.subject.isolation import (
+    placed_like,
+    private_copy,
+    tensors_in,
+    unchanged_randomness,
+    without_dropout,
+)
 from tts_workbook.subject.module_calls import Call, trace
 from tts_workbook.subject.subject import Batch, Subject, SubjectError, check_target
 from tts_workbook.subject.training_step import all_parameters
+
+
+def _with_batches_like(subject: Subject) -> Subject:
+    """The subject whose drawn batches lie where its batch lies."""
+    draw = subject.batches
+    if draw is None:
+        return subject
+    return replace(subject, batches=lambda: (placed_like(subject.batch, batch) for batch in draw()))
 
 
 class OpenSubject:
@@ -34,8 +49,11 @@ class OpenSubject:
         self.subject = replace(subject, batch=private_copy(subject.batch))
         self.seed = seed
         self.batch: Batch = self.subject.batch
-        target, self.lengths = check_target(self.subject, self.batch)
+        target, lengths = check_target(self.subject, self.batch)
         self.target = target.float()
+        self.lengths = lengths.to(target.device)
+        if any(tensor.device.type != "cpu" for tensor in tensors_in(self.batch)):
+            self.subject = _with_batches_like(self.subject)
         self.mask = lengths_to_mask(self.lengths, target.shape[1])
         self.frames = self.target[self.mask]  # (valid frames, M)
         self.best_constant = best_constant_l1(self.frames)
@@ -109,10 +127,7 @@ class OpenSubject:
         """L1 over the valid frames that both have, (B, T', M) against the target, over the best
         constant.
         """
-        n_frames = min(mel.shape[1], self.target.shape[1])
-        difference = mel[:, :n_frames].float() - self.target[:, :n_frames]
-        valid = difference.abs()[self.mask[:, :n_frames]]
-        return float(valid.mean()) / self.best_constant
+        return l1_over_frames(mel, self.target, self.lengths) / self.best_constant
 
     def calls(self, model: nn.Module, batch: Batch | None = None) -> list[Call]:
         """The module calls of one teacher-forced prediction."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from tts_core.config import AudioConfig, ExperimentConfig, LossConfig, ModelConfig
 from tts_core.model.generation import free_run, history_frames, infer
 from tts_core.model.modes import evaluating
-from tts_core.model.tts import TTSModel
+from tts_core.model.tts import TTSModel, build_model
 from tts_core.speech.audio import log_mel, resample
+from tts_core.speech.batch import Batch
 from tts_core.speech.dataset import Clip, with_recipe
 from tts_core.training.losses import losses, masked_mse
 from tts_core.training.precision import choose_precision
@@ -37,7 +38,8 @@ def raw_statistics(mels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def true_targets(batch: ClipBatch) -> tuple[Tensor, Tensor]:
     """log1p of the frames of each phoneme (B, N), and 1 at each clip's last frame (B, T)."""
-    last = torch.arange(batch.mel.shape[1]) == batch.mel_lengths[:, None] - 1
+    frames = torch.arange(batch.mel.shape[1], device=batch.mel.device)
+    last = frames == batch.mel_lengths[:, None] - 1
     return batch.durations.to(batch.mel).log1p(), last.to(batch.mel)
 
 
@@ -112,6 +114,37 @@ def own_subject(
     )
 
 
+def in_layout(experiment: ExperimentConfig, batch: Batch, layout: str) -> PresetSubject:
+    """The workbook's model over `batch` in ln units, whatever the preset learns, with a history
+    that generation lays out as `layout` says.
+    """
+
+    def fresh_model() -> TTSModel:
+        mels = [mel[:length] for mel, length in zip(batch.mel, batch.mel_lengths, strict=True)]
+        model = build_model(experiment.model, experiment.audio, mels, experiment.fit.seed)
+        return model.to(batch.mel.device)
+
+    def generate(model: Any, batch: Any) -> Tensor:
+        return free_run(model, batch, layout=layout).mel
+
+    def continue_from(model: Any, batch: Any, history: Tensor) -> Tensor:
+        fed = model.normaliser.normalise(history)
+        return model.normaliser.denormalise(next_frame(model, batch, fed, layout=layout))
+
+    subject = own_subject(
+        experiment,
+        fresh_model,
+        batch=batch,
+        target_mel=lambda batch: (batch.mel, batch.mel_lengths),
+    )
+    return replace(
+        subject,
+        predict_mel=lambda model, batch: model(batch).mel,
+        generate=generate,
+        continue_from=continue_from,
+    )
+
+
 def model_subject(
     data: ClipData,
     config: ModelConfig,
@@ -171,18 +204,23 @@ def model_subject(
 
 @torch.no_grad()
 def next_frame(
-    model: TTSModel, batch: ClipBatch, history: Tensor, feed: Callable = history_frames
+    model: TTSModel,
+    batch: Batch,
+    history: Tensor,
+    feed: Callable = history_frames,
+    layout: str | None = None,
 ) -> Tensor:
     """The frame after `history` (B, t, M) -> (B, M), model units, by the cached decoder that
     generation uses.
 
-    `feed(history, go_frame, layout)` lays the history out as decoder input.
+    `feed(history, go_frame, layout)` lays the history out as decoder input; `layout` overrides that
+    of the model's configuration.
     """
     with evaluating(model):
         memory = model.expand(
             model.encode(batch.phonemes, batch.phoneme_mask), batch.durations, batch.mel.shape[1]
         )
-        fed = feed(history, model.go_frame, model.config.generation_layout)
+        fed = feed(history, model.go_frame, layout or model.config.generation_layout)
         caches = model.decoder.start(memory, capacity=memory.shape[1] + 1)
         decoded = model.decoder.advance(
             model.decoder_input(fed, memory[:, : fed.shape[1]]), batch.mel_mask, caches

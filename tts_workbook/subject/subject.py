@@ -62,6 +62,8 @@ class Subject:
     duplicate: Callable[[Batch, int], Batch] | None = None  # every clip k times
     # the same clips with n more padded frames
     pad: Callable[[Batch, int], Batch] | None = None
+    # the same clips with n more padded text positions (and durations of 0 for them)
+    pad_text: Callable[[Batch, int], Batch] | None = None
     # the same clips without their first a and last b frames
     trim: Callable[[Batch, int, int], Batch] | None = None
     # phonemes permuted, the rest kept
@@ -82,6 +84,8 @@ class Subject:
     stop: Callable[[Model, Batch], Tensor] | None = None
     # full inference: (T', M) per clip, own lengths
     infer: Callable[[Model, Batch], Sequence[Tensor]] | None = None
+    # the model that is heard in place of the trained one: an average of its weights
+    judged: Callable[[Model], Model] | None = None
     # module whose output the decoder attends to, if it is not found
     memory: str | None = None
     # parameter or module names that are not trained, on purpose

@@ -163,7 +163,7 @@ def _frames_per_step(trial: Trial, frames: Mapping[str, int]) -> float | None:
     return sum(known) * share * trial.copies
 
 
-def curve(run: BatchRun) -> dict[str, Any]:
+def run_curve(run: BatchRun) -> dict[str, Any]:
     """What a figure draws of a run: its steps, its loss over the best constant, frames per step."""
     return {
         "steps": range(1, len(run.over_constant) + 1),

@@ -117,7 +117,7 @@ def run_preset_trial(
     measures: dict[str, float | None] = {"seconds": time.perf_counter() - started}
     measures |= curve_measures(trajectory, trial.experiment)
     if not failed:
-        measures |= judge(model, watched, judged, vocabulary.pause_id, constant, trial)
+        measures |= judged_measures(model, watched, judged, vocabulary.pause_id, constant, trial)
         if six_digits(measures["tf_l1"]) is None:
             failed = "the last step made the model's output non-finite"
     # clips, training and judging
@@ -153,7 +153,7 @@ def curve_measures(trajectory: Trajectory, experiment: ExperimentConfig) -> dict
     }
 
 
-def judge(
+def judged_measures(
     model: TTSModel,
     batch: Batch,
     clips: Sequence[Clip],

@@ -13,9 +13,11 @@ from benchmarks.planted.known_architectures import (
     held_by,
     held_out_architectures,
     known_architectures,
+    tuned_architectures,
 )
 from tests.conftest import ROOT
 from tts_workbook.diagnosis.benchmark_scores import TUNING, Row
+from tts_workbook.faults.cause import AREAS
 
 
 def test_the_held_out_architecture_is_never_tuned_on():
@@ -53,7 +55,9 @@ def test_clean_runs_cover_what_they_promise():
 
 def test_architectures_are_found_by_walking_the_folder():
     """A module that holds an ARCHITECTURE is one, in the order of the files; held-out ones last."""
-    assert list(known_architectures()) == ["gru", "ours", "tacotron2", "vits_like", "token_lm"]
+    tuned = list(tuned_architectures())
+    assert set(tuned) >= {"ours", "tacotron2", "fastspeech2", "lstm", "flow"}
+    assert list(known_architectures()) == [*tuned, *held_out_architectures()]
     assert list(held_out_architectures()) == ["vits_like", "token_lm"]
 
 
@@ -64,18 +68,41 @@ def test_a_module_without_an_architecture_is_passed_over_and_a_name_is_held_once
         held_by([ours, ours])
 
 
-def test_the_matrix_has_every_kind_and_what_is_recorded_is_of_its_kind():
-    """The record may be of fewer architectures than there are now: it says which it held out."""
-    found = cells(known_architectures(), held_out_architectures(), (0, 1, 2, 3))
-    assert len(found) == len(set(found))
-    kinds = Counter(cell.kind for cell in found)
-    assert (kinds["clean"], kinds["pair"]) == (45, 20)
-    assert kinds["fault"] > 600 and kinds["outside"] >= 50
+def test_the_recorded_matrix_is_that_of_its_architectures_without_the_tuning_seeds():
     record = json.loads((ROOT / "benchmarks" / "results" / "diagnosis.json").read_text("utf-8"))
     recorded = {Row.from_dict(row).cell for row in record["rows"]}
-    faults = {cell for cell in found if cell.kind == "fault" and cell.seed not in TUNING}
-    assert {cell for cell in recorded if cell.kind == "fault"} <= faults
-    assert all(cell.seed not in TUNING for cell in recorded)
+    kinds = {cell.kind for cell in recorded}
+    # in the order of that pass: clean runs and pairs are dealt out in it
+    chosen = {name: known_architectures()[name] for name in ("ours", "tacotron2", "gru")}
+    assert set(chosen) == {cell.architecture for cell in recorded}
+    found = cells(chosen, held_out_architectures(), (0, 1, 2, 3), kinds)
+    assert len(found) == len(set(found))
+    of_today = {cell for cell in found if cell.seed not in TUNING}
+    # the catalogue holds them by now: they are faults of it, no longer outside
+    overtaken = {"schedule_ends", "stale_average"}
+    assert {cell for cell in recorded if cell.fault not in overtaken} <= of_today
+
+
+def test_every_architecture_has_cells_of_every_kind_that_it_can_have():
+    known = known_architectures()
+    found = Counter(
+        (cell.architecture, cell.kind)
+        for cell in cells(known, held_out_architectures(), (0, 1, 2, 3))
+    )
+    for name, architecture in known.items():
+        halves = 1 if name in held_out_architectures() else 2
+        assert found[name, "sound"] == halves * len(architecture.sound)
+        assert found[name, "thread"] == halves * len(architecture.threads)
+        assert found[name, "outside"] == halves * len(architecture.outside)
+    assert sum(found[name, "clean"] for name in known) == 45
+
+
+def test_a_thread_names_causes_that_the_catalogue_of_faults_has():
+    """Some are of causes that the diagnosis does not hold yet; an id has an area that it knows."""
+    for architecture in known_architectures().values():
+        for name, thread in architecture.threads.items():
+            assert thread.causes and thread.source, name
+            assert all(cause.partition(".")[0] in AREAS for cause in thread.causes)
 
 
 def test_what_a_fault_needs_is_in_its_setting_and_in_that_of_its_twin():
@@ -90,5 +117,6 @@ def test_what_a_fault_needs_is_in_its_setting_and_in_that_of_its_twin():
         for cell in found
         if cell.fault == "precision.low_precision_weights"
     }
-    others = {"vits_like": 2e-4, "token_lm": 0.05}
-    assert rates == {"ours": 1e-4, "tacotron2": 1e-3, "gru": None, **others}
+    assert rates["ours"] == 1e-4 and rates["tacotron2"] == 1e-3 and rates["gru"] is None
+    assert rates["vits_like"] == 2e-4 and rates["token_lm"] == 0.05
+    assert rates["fastspeech2"] == 1e-4 and rates["lstm"] == 5e-4 and rates["flow"] == 1e-3

@@ -144,7 +144,7 @@ def test_self_feeding_frame_by_frame_is_what_generate_does(name):
         if name == "ours":
             expected = subject.generate(model, subject.batch)
         else:
-            from benchmarks.planted.tacotron_twin import self_fed
+            from tts_workbook.subject.torchaudio import self_fed
 
             expected = self_fed(model, subject.batch, 6)
     torch.testing.assert_close(mel, expected[:, :6], rtol=1e-4, atol=1e-4)
@@ -261,11 +261,11 @@ class Pair:
     either.
     """
 
-    def __init__(self, name, cause, setting):
-        setting = dataclasses.replace(setting, **ARCHITECTURES[name].required(cause))
-        plant = ARCHITECTURES[name].plants[cause]
-        self.name = name
-        self.clean = ARCHITECTURES[name].clean(setting)
+    def __init__(self, architecture, cause, setting, plant=None):
+        setting = dataclasses.replace(setting, **architecture.required(cause))
+        plant = plant or architecture.plants[cause]
+        self.name = architecture.name
+        self.clean = architecture.clean(setting)
         self.faulty = (
             plant(setting, steps=2) if cause == "loop.weights_not_loaded" else plant(setting)
         )
@@ -571,7 +571,7 @@ def test_a_plant_differs_from_its_clean_twin_in_what_its_fault_says(name, cause)
     setting = (
         draw_setting(0, n_clips=4) if cause.startswith("data.") else short_setting(n_frames=24)
     )
-    pair = Pair(name, cause, setting)
+    pair = Pair(ARCHITECTURES[name], cause, setting)
     if cause in CHECKS:
         assert CHECKS[cause](pair)
     else:

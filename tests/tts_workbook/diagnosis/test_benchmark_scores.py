@@ -111,3 +111,47 @@ def test_confusion_and_pairs():
 def test_a_row_survives_storage():
     one = row()
     assert Row.from_dict(one.to_dict()) == one
+
+
+def test_a_sound_design_may_be_asked_about_and_not_accused():
+    rows = [
+        row("tied_weights", first="", kind="sound"),
+        row("frozen", first="", kind="sound", questions=("optimizer.missing_parameters",)),
+        row("past_the_end", first="model.padding_mask", kind="sound"),
+        row("tables", first="", suspected=("loop.weights_not_loaded",), kind="sound"),
+        # drift under self-feeding is no defect
+        row("slow", first="generation.exposure_gap", kind="sound"),
+    ]
+    found = score(rows)["sound"]
+    assert (found["n"], found["confirmed"], found["accused"]) == (5, 1, 2)
+    assert found["which"] == [
+        "ours-sound-past_the_end-2: model.padding_mask",
+        "ours-sound-tables-2: loop.weights_not_loaded",
+    ]
+    assert found["asked"] == ["ours-sound-frozen-2: optimizer.missing_parameters"]
+
+
+def test_a_thread_is_named_by_any_of_its_causes():
+    accepted = ("data.duration_sum", "data.sample_rate")
+    rows = [
+        row("one", first="data.sample_rate", kind="thread", accepted=accepted),
+        row("two", first="a.x", suspected=accepted[:1], kind="thread", accepted=accepted),
+        row("three", first="", kind="thread", healthy=True, accepted=accepted),
+    ]
+    found = score(rows)["threads"]
+    assert {name: found[name] for name in ("n", "first", "named", "noticed")} == {
+        "n": 3,
+        "first": 1,
+        "named": 2,
+        "noticed": 2,
+    }
+    assert found["missed"] == [
+        "ours-thread-three-2: cannot tell",
+        "ours-thread-two-2: a.x, data.duration_sum",
+    ]
+
+
+def test_matrices_without_such_cells_have_no_such_scores():
+    assert not {"sound", "threads"} & set(score([row()]))
+    one = row(questions=("model.padding_mask",), accepted=("a.x",))
+    assert Row.from_dict(one.to_dict()) == one and "questions" not in row().to_dict()

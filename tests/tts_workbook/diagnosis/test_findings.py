@@ -56,6 +56,8 @@ def test_drift_comes_last_of_all_defects(heard):
 
 def test_what_the_two_lists_above_hold():
     assert set(FOR_THE_EAR) == {
+        "data.conditioning",
+        "data.front_end",
         "data.mel_recipe",
         "data.sample_rate",
         "generation.layout",

@@ -15,8 +15,10 @@ from tts_workbook.faults.cause import Decision, Experiment, Telling
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab import lab as laboratory
-from tts_workbook.lab.lab import N_JUDGED, BudgetSpent, Lab
+from tts_workbook.lab.budget import BUDGETS, Budget, choose_budget
+from tts_workbook.lab.lab import N_JUDGED, BudgetSpent, Lab, TimeIsUp
 from tts_workbook.lab.run_changes import lr_times, no_weight_decay
+from tts_workbook.measure.step_work import StepWork
 
 # --- steps ----------------------------------------------------------------------------------------
 
@@ -52,7 +54,8 @@ def test_two_changes_of_one_name_are_two_courses():
 
 
 def test_the_budget_says_the_steps_where_nobody_does(monkeypatch):
-    monkeypatch.setitem(laboratory.STEPS, "fast", (16, 24))
+    little = Budget("fast", least=16, most=24, course=1.0, total=1.0)
+    monkeypatch.setitem(BUDGETS, "fast", (little, little))
     assert 16 <= Lab(subject()).n_steps <= 24
 
 
@@ -61,6 +64,7 @@ def test_the_budget_says_the_steps_where_nobody_does(monkeypatch):
     [
         (dict(steps=N_JUDGED - 1), "steps is 15.*16 times"),
         (dict(budget="quick"), "'quick'.*fast, full"),
+        (dict(minutes=0.0), "minutes is 0"),
     ],
 )
 def test_what_cannot_be_is_refused(wanted, said):
@@ -68,38 +72,68 @@ def test_what_cannot_be_is_refused(wanted, said):
         Lab(subject(), **wanted)
 
 
-# --- the deadline ---------------------------------------------------------------------------------
+# --- the budget ---------------------------------------------------------------------------------
 
 
-def hurried(bench, late=True):
-    """A lab whose steps come from its budget, begun long ago."""
+def hurried(bench, total=0.0):
+    """A lab whose steps come from a budget that has work for `total` seconds."""
     bench.__dict__["n_steps"], bench.steps = 40, None
-    bench.started -= 2 * laboratory.DEADLINE["fast"] * late
+    bench.__dict__["budget"] = Budget("fast", least=40, most=40, course=1.0, total=total)
     return bench
 
 
-def test_no_new_course_is_begun_after_the_deadline():
+def test_no_new_course_is_begun_once_the_steps_are_made():
     bench = hurried(speaker_lab())
     # the first one always is: without it nothing could be said
     base = bench.course()
-    with pytest.raises(BudgetSpent, match=r'"weight decay 0".*budget "full"'):
+    with pytest.raises(BudgetSpent, match=r'"weight decay 0".*--budget full.* minutes'):
         bench.course(no_weight_decay())
     assert bench.course() is base and list(bench.courses) == ["as it is"]
 
 
-@pytest.mark.parametrize(
-    "change", [dict(late=False), dict(steps=40)], ids=["in time", "steps are given"]
-)
-def test_the_deadline_is_the_budgets_alone(change):
-    bench = hurried(speaker_lab(), late=change.get("late", True))
-    bench.steps = change.get("steps")
+@pytest.mark.parametrize("limits", [dict(total=1e9), dict(steps=40)], ids=["enough", "given"])
+def test_the_limit_is_the_budgets_alone(limits):
+    bench = hurried(speaker_lab(), total=limits.get("total", 0.0))
+    bench.steps = limits.get("steps")
     bench.course(), bench.course(no_weight_decay())
     assert len(bench.courses) == 2
 
 
-def test_a_slow_subject_is_not_given_more_steps_after_the_deadline():
+def test_a_slow_subject_is_not_given_steps_that_the_budget_does_not_have():
     bench = hurried(speaker_lab(make_optimizer=adam(0.002)))
     assert bench.course().final > 0.5 and not bench.learns and len(bench.courses) == 1
+
+
+def test_the_work_of_a_step_is_counted_and_not_timed(monkeypatch):
+    """The same number whatever the clock says, and the steps of a course follow from it."""
+    plain = speaker_lab(steps=None)
+    monkeypatch.setattr(laboratory.time, "perf_counter", lambda: 0.0)
+    assert speaker_lab(steps=None).step_work == plain.step_work
+    # two weight matrices of a batch, forward and backward, and no more than all else may add
+    assert plain.step_work.operations > 0
+    assert plain.step_work.flops > 4 * plain.n_parameters
+    seconds = plain.step_work.seconds
+    assert plain.n_steps == max(60, min(200, int(plain.budget.course / seconds)))
+
+
+def test_budgets_grow_with_the_model():
+    small, large = choose_budget("fast", 4_999_999), choose_budget("fast", 5_000_000)
+    assert large.total > small.total and large.minutes <= 15
+    slow = StepWork(flops=int(9.3e10), operations=10_000)  # hidden 512, 6+6, one clip of 3 s
+    assert large.steps_of_a_course(slow) == large.least == 60
+    assert large.affords(8 * 60 * slow.seconds, 60 * slow.seconds)
+    assert not large.affords(12 * 60 * slow.seconds, 60 * slow.seconds)
+    assert choose_budget("full", 60_000_000).least * slow.seconds * 7 < 5_400
+
+
+def test_the_callers_time_ends_a_course_between_two_steps():
+    bench = speaker_lab(minutes=10.0)
+    bench.course()
+    bench.started -= 3600
+    assert bench.time_is_up
+    with pytest.raises(TimeIsUp, match="the 10 minutes of --minutes are over"):
+        bench.course(no_weight_decay())
+    assert list(bench.courses) == ["as it is"]
 
 
 def test_an_experiment_that_breaks_off_is_undecided_and_what_another_says_of_the_cause_stays():
@@ -129,7 +163,7 @@ def test_every_check_survives_the_deadline():
         for finding in found
         if finding.cause == "precision.low_precision_weights"
     ]
-    assert len(said) == 1 and 'budget "full"' in said[0] and list(bench.courses) == ["as it is"]
+    assert len(said) == 1 and "--budget full" in said[0] and list(bench.courses) == ["as it is"]
     assert not [finding for finding in found if finding.level in ("confirmed", "suspected")]
 
 

@@ -31,7 +31,7 @@ SUBJECTS = {
 def examined(bench, causes):
     """The report's entries, as JSON values."""
     with unchanged_randomness(0):
-        return [found.to_dict() for found in merged(examine_all(bench(), causes))]
+        return [found.to_dict() for found in merged(examine_all(bench(), causes).findings)]
 
 
 @pytest.mark.parametrize("name", SUBJECTS)

@@ -128,15 +128,18 @@ def with_parts(kind=Speaker, **parts):
     return lambda: kind(**parts)
 
 
-def speaker_lab(build=Speaker, batch=None, steps=STEPS, make_optimizer=None, **fields):
+def speaker_lab(
+    build=Speaker, batch=None, steps=STEPS, make_optimizer=None, minutes=None, **fields
+):
     """A lab around a clean speaker, with what is given instead of its own."""
     clean = subject(build=build, make_optimizer=make_optimizer or adam(), **fields)
-    return Lab(replace(clean, batch=spoken() if batch is None else batch), steps=steps)
+    own = replace(clean, batch=spoken() if batch is None else batch)
+    return Lab(own, steps=steps, minutes=minutes)
 
 
 def findings(lab, *names):
     """Cause -> its strongest finding, of these causes."""
-    order = ("confirmed", "suspected", "excluded", "undecided", "not applicable")
+    order = ("confirmed", "suspected", "question", "excluded", "undecided", "not applicable")
     found = [examine(CAUSES[name], lab) for name in names]
     return {
         finding.cause: finding

@@ -72,7 +72,8 @@ def split(batch, size=1):
 def losses(model, batch):
     """Mean absolute error over the valid frames."""
     error = (model(batch).float() - batch["mel"]).abs()
-    valid = torch.arange(error.shape[1]) < batch["lengths"][:, None]
+    frames = torch.arange(error.shape[1], device=error.device)
+    valid = frames < batch["lengths"][:, None]
     total = error[valid].mean()
     return {"mel": total, "total": total}
 

@@ -16,6 +16,7 @@ OF_A_STEP = (
     "optimizer.missing_parameters",
     "precision.low_precision_weights",
     "precision.mask_overflow",
+    "precision.half_range",
     "precision.scaler_skips",
     "precision.clip_before_unscale",
 )

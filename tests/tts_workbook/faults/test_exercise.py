@@ -12,46 +12,47 @@ import pytest
 
 from tests.conftest import ROOT
 
-CAUSE = "loop.mode_not_restored"
+CAUSE = "loop.batch_overwritten"
 PROGRAM = """
 import dataclasses
-from tests.tts_workbook.diagnosis.tiny_subject import Tiny, lab, losses
+from tests.tts_workbook.diagnosis.tiny_subject import lab
 from tests.tts_workbook.diagnosis.test_observe import step_with
 from benchmarks.planted.plants import GENERIC
 from tts_workbook.diagnosis.diagnose import investigate
 from tts_workbook.faults.examine import examine
-from tts_workbook.faults.loop import mode_not_restored as exercise
+from tts_workbook.faults.loop import batch_overwritten as exercise
+from tts_workbook.faults.planting import Setting
 from tts_workbook.faults.registry import CAUSES
 
-cause = CAUSES["loop.mode_not_restored"]
+cause = CAUSES["loop.batch_overwritten"]
 
 # decide, every end once
 table = [
-    (exercise.Modes(0, ()), ("excluded", "", "nothing to switch")),
-    (exercise.Modes(2, ()), ("excluded", "", "training mode")),
-    (exercise.Modes(2, ("a.dropout",)), ("confirmed", "a.dropout", "evaluation mode")),
+    (exercise.Overwritten(3, (), 0.0), ("excluded", "", "as it was")),
+    (exercise.Overwritten(3, (0,), 0.0), ("question", "train_step", "another input")),
+    (exercise.Overwritten(3, (1,), 1e-8), ("question", "train_step", "another input")),
+    (exercise.Overwritten(3, (1,), 0.2), ("confirmed", "train_step", "another target")),
 ]
 for numbers, wanted in table:
     found = exercise.decide(numbers)
     assert (found.level, found.where, found.reason) == wanted, (numbers, found)
 
-# a subject that has the fault, one that has not, and one that validates and switches back
-clean = lab(build=lambda: Tiny(dropout=0.3), train_step=step_with())
+# a subject that has the fault, one that has not, and one that writes into a copy
+clean = lab(train_step=step_with())
 assert examine(cause, clean).level == "excluded"
-planted = GENERIC[cause.id](lambda setting: clean.subject, None)
+planted = GENERIC[cause.id](lambda setting: clean.subject, Setting(0))
 faulty = type(clean)(planted, steps=clean.steps)
 assert examine(cause, faulty).level == "confirmed"
 
-def restored(model, optimizer, batch):
-    model.train()
-    planted.train_step(model, optimizer, batch)
+def copied(model, optimizer, batch):
+    planted.train_step(model, optimizer, {name: part.clone() for name, part in batch.items()})
 
-alike = type(clean)(dataclasses.replace(planted, train_step=restored), steps=clean.steps)
+alike = type(clean)(dataclasses.replace(planted, train_step=copied), steps=clean.steps)
 assert examine(cause, alike).level == "excluded"
 
 # the report knows it
 report = investigate(faulty)
-assert report.confirmed(cause.id) and "model.train()" in str(report)
+assert report.confirmed(cause.id) and "copy before you write" in str(report)
 print("known everywhere")
 """
 

@@ -29,7 +29,7 @@ from tts_workbook.faults.selection import (
     select,
 )
 from tts_workbook.faults.suspect import Suspect
-from tts_workbook.lab import lab as laboratory
+from tts_workbook.lab.lab import BudgetSpent
 from tts_workbook.lab.short_run import Change, Course
 
 
@@ -117,10 +117,12 @@ def test_causes_are_asked_in_the_order_of_their_place_upstream():
         "loss.imbalance",
         "model.dropout_always_on",
         "model.bad_initialisation",
+        "optimizer.schedule",
         "optimizer.weight_decay",
         "optimizer.clip_too_tight",
         "optimizer.lr_too_small",
         "optimizer.lr_too_large",
+        "optimizer.averaged_weights",
     ]
 
 
@@ -173,7 +175,7 @@ def test_what_a_deadline_leaves_open_says_so():
     assert set(found) == set(PAIRED) and {finding.level for finding in found.values()} == {
         "undecided"
     }
-    assert all('budget "full"' in finding.experiment for finding in found.values())
+    assert all("--budget full" in finding.experiment for finding in found.values())
 
 
 def test_what_was_found_before_the_deadline_stays_found():
@@ -181,11 +183,11 @@ def test_what_was_found_before_the_deadline_stays_found():
 
     def over(name, course):
         if name.endswith(", seed 1") and name != "as it is, seed 1":
-            bench.started -= 2 * laboratory.DEADLINE["fast"]
+            bench.spent += 2e9
 
     bench = hurried(
         speaker_lab(with_parts(memory=lambda: Gain(100.0)), make_optimizer=adam(decay=20.0)),
-        late=False,
+        total=1e9,
     )
     bench.on_course = over
     found = findings(bench, *PAIRED)
@@ -197,7 +199,7 @@ def test_what_was_found_before_the_deadline_stays_found():
     )
     rest = [finding for cause, finding in found.items() if cause != first[0]]
     assert {finding.level for finding in rest} == {"undecided"} and all(
-        'budget "full"' in finding.experiment for finding in rest
+        "--budget full" in finding.experiment for finding in rest
     )
 
 
@@ -205,7 +207,14 @@ def test_what_was_excluded_before_the_deadline_stays_excluded(monkeypatch):
     """The time is over only when a decay is about to be judged in a longer run."""
     bench = speaker_lab(make_optimizer=adam(decay=1.1))
     bench.steps, bench.__dict__["n_steps"] = None, 48
-    monkeypatch.setattr(laboratory, "LONGEST", {"fast": 0.0})
+    affords = bench._afford
+
+    def only_short(name, times):
+        if times > 1:
+            raise BudgetSpent(bench.more_budget)
+        return affords(name, times)
+
+    monkeypatch.setattr(bench, "_afford", only_short)
     found = findings(bench, *PAIRED)
     assert found.pop("optimizer.weight_decay").level == "undecided" and {
         finding.level for finding in found.values()

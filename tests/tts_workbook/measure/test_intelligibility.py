@@ -1,5 +1,7 @@
 """The judges: word error rate, closed-set identification, STOI, MCD."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from tts_workbook.measure.intelligibility import (
     mel_word_error_rate,
     recognise,
     stoi,
+    stoi_if_possible,
     word_error_rate,
 )
 
@@ -88,3 +91,13 @@ def test_copy_synthesis_is_understood_like_the_recording(clip):
     assert rate <= word_error_rate(clip.text, recognise(clip.samples, clip.sample_rate)) + 2 / len(
         clip.text.split()
     )
+
+
+def test_where_no_stoi_is_possible_it_is_no_number(clip):
+    samples, rate = clip.samples, clip.sample_rate
+    silent = np.full_like(samples, np.nan)
+    assert stoi_if_possible(samples, rate, samples, rate) == pytest.approx(1.0)
+    others = [(samples, 2 * rate), (samples[:-10_000], rate), (silent, rate), (samples[:900], rate)]
+    for other, own_rate in others:
+        assert math.isnan(stoi_if_possible(other, own_rate, samples, rate))
+    assert math.isnan(stoi_if_possible(samples[:4000], rate, samples[:4000], rate))

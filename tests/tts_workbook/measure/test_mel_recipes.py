@@ -7,13 +7,13 @@ import dataclasses
 import pytest
 
 from tts_core.config import AudioConfig
-from tts_workbook.measure.mel_recipes import copy_synthesis, recipes
+from tts_workbook.measure.mel_recipes import recipes, through_recipe
 
 
 @pytest.fixture(scope="module")
 def through(librivox):
     clip = librivox.clip("0930")
-    return {name: copy_synthesis(clip.samples, recipe) for name, recipe in recipes().items()}
+    return {name: through_recipe(clip.samples, recipe) for name, recipe in recipes().items()}
 
 
 def test_the_third_recipe_is_the_seeds_but_for_its_ceiling():
@@ -45,7 +45,7 @@ def test_the_vocoder_is_handed_the_recipe_and_the_phase(librivox):
         calls.append((mel.shape, recipe, phase_seed))
         return librivox.clip("0930").samples
 
-    found = copy_synthesis(
+    found = through_recipe(
         librivox.clip("0930").samples, AudioConfig.seed(), phase_seed=3, vocode=vocode
     )
     assert calls == [(found.mel.shape, AudioConfig.seed(), 3)] and found.stoi == pytest.approx(

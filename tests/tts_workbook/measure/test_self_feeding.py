@@ -6,13 +6,21 @@ import pytest
 import torch
 
 from tests.conftest import make_batch, make_experiment, make_model
+from tests.tts_workbook.measure.own_subjects import own
 from tts_core.errors import WorkbookError
 from tts_core.metrics.free_running import measure_gap
 from tts_core.model.generation import free_run
 from tts_core.model.modes import evaluating
 from tts_core.training.loop import fit
 from tts_core.training.state import start_training
-from tts_workbook.measure.self_feeding import free_run_from, measure_self_feeding, spans_up_to
+from tts_workbook.measure.headline import generated
+from tts_workbook.measure.self_feeding import (
+    free_run_from,
+    mean_by_span,
+    measure_drift,
+    measure_self_feeding,
+    spans_up_to,
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +112,44 @@ def test_starts_outside_the_clip_and_several_clips_are_refused(trained, batch):
             free_run_from(model, one, starts)
     with pytest.raises(WorkbookError, match="2 clips"):
         free_run_from(model, batch, [0])
+
+
+def test_a_span_averages_the_frames_that_are_in_it():
+    error = torch.tensor([[1.0, 2.0, 3.0, 50.0], [5.0, 6.0, 70.0, 90.0]])
+    k = torch.tensor([[1, 2, 3, 0], [1, 2, 0, 0]])
+    means, counts = mean_by_span(error, k, [1, 3, 4])
+    assert means[:2].tolist() == pytest.approx([3.0, 11 / 3]) and bool(means[2].isnan())
+    assert counts.tolist() == [2, 3, 0]
+
+
+def test_the_drift_of_a_subject_counts_the_frames_of_each_clip():
+    """Two clips of 20 and 9 frames: spans of 1, 3 and 12 frames, and the last 4."""
+    batch = make_batch([[8, 7, 5], [4, 3, 2]])
+    opened = own(make_experiment(), batch)
+    model = opened.build()
+    found = measure_drift(opened, model)
+    off = (generated(opened, model) - opened.target).abs().mean(dim=2) / opened.best_constant
+    ends = [(0, 1), (1, 4), (4, 16), (16, 20)]
+    for start, end in ends:
+        frames = [*off[0, start:end].tolist(), *off[1, start : min(end, 9)].tolist()]
+        wanted = sum(frames) / len(frames)
+        assert found.by_span[start, end - 1] == pytest.approx(wanted, rel=1e-5)
+    assert len(found.by_span) == len(ends)
+    forced = opened.predict(model, field="mel")
+    first = (forced - opened.target)[:, 0].abs().mean() / opened.best_constant
+    assert found.by_span[0, 0] == pytest.approx(float(first), rel=1e-4)
+    assert found.forced == pytest.approx(opened.error(forced))
+    assert found.free == pytest.approx(float(off[opened.mask].mean()), rel=1e-5)
+
+
+def test_both_designs_agree_on_one_run_from_the_first_frame():
+    """The seed preset learns raw ln units, so both have the same unit."""
+    batch = make_batch([[4, 6, 3, 7, 4, 5]], seed=3)
+    opened = own(make_experiment("seed"), batch)
+    fresh = opened.build()
+    alone = measure_self_feeding(fresh, batch, n_starts=1, layout="seed")
+    found = measure_drift(opened, fresh)
+    at_one = float(alone.error[0]) / opened.best_constant
+    assert found.by_span[0, 0] == pytest.approx(at_one, rel=1e-4)
+    by_hand = float((alone.error * alone.n_frames).sum()) / 29 / opened.best_constant
+    assert found.free == pytest.approx(by_hand, rel=1e-4)

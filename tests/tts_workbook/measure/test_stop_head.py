@@ -1,12 +1,20 @@
 """Stop head: a perfect one, a constant one, and one that stops too early."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from tests.conftest import make_batch, make_experiment
+from tests.tts_workbook.measure.own_subjects import own
 from tts_core.errors import WorkbookError
-from tts_workbook.measure.stop_head import constant_stop_bce, measure_stop_head
+from tts_workbook.measure.stop_head import (
+    constant_stop_bce,
+    last_and_elsewhere,
+    measure_stop_head,
+    stop_of_clips,
+)
 
 
 def logit(probability):
@@ -48,3 +56,23 @@ def test_one_frame_and_what_is_no_clip():
     for logits in (torch.zeros(2, 3), torch.zeros(0), torch.tensor([0.0, math.nan])):
         with pytest.raises(WorkbookError, match="stop head: logits of shape"):
             measure_stop_head(logits)
+
+
+def test_the_last_frame_is_that_of_each_clip_and_padding_says_nothing():
+    """Clips of 9 and 14 frames in a batch of 14."""
+    batch = make_batch([[2, 3, 4], [5, 1, 4, 4]])
+    said = torch.full((2, 14), 0.1)
+    said[0, 8], said[1, 13], said[1, 4] = 0.6, 0.9, 0.3
+    said[0, 9:] = 1.0
+    opened = own(make_experiment(), batch)
+    opened.subject = replace(opened.subject, stop=lambda model, batch: said)
+    first, second = stop_of_clips(opened, opened.model)
+    assert (first.at_last, first.largest_elsewhere) == pytest.approx((0.6, 0.1))
+    assert (second.at_last, second.largest_elsewhere) == pytest.approx((0.9, 0.3))
+    assert first.mean_elsewhere == pytest.approx(0.1)
+    assert second.mean_elsewhere == pytest.approx((12 * 0.1 + 0.3) / 13)
+
+
+def test_a_clip_of_one_frame_has_no_other():
+    only = last_and_elsewhere(torch.tensor([0.25]))
+    assert (only.at_last, only.largest_elsewhere, only.mean_elsewhere) == (0.25, 0.0, 0.25)

@@ -20,19 +20,19 @@ def test_notebooks_are_found_in_order_and_selected_by_number(tmp_path):
     (tmp_path / "LOG.md").write_text("dated findings")
     sources = sources_in(tmp_path, "09_findings", "01_check_data", "03_overfit", "07_listen")
     assert list(sources) == ["01", "03", "07", "09"] and sources["03"].name == "03_overfit"
-    assert plan.select(sources, None) == ["01", "03", "07", "09"]
+    assert plan.notebooks_asked_for(sources, None) == ["01", "03", "07", "09"]
     assert (
-        plan.select(sources, "7, 03")
+        plan.notebooks_asked_for(sources, "7, 03")
         == ["03", "07"]
-        == plan.select(sources, ["07_listen.ipynb", "3"])
+        == plan.notebooks_asked_for(sources, ["07_listen.ipynb", "3"])
     )
     for only in ("08", "03-07", "x"):
         with pytest.raises(
             WorkbookError, match=f"--only {only}: there is no such notebook; there are 01, 03"
         ):
-            plan.select(sources, only)
+            plan.notebooks_asked_for(sources, only)
     with pytest.raises(WorkbookError, match="name at least one"):
-        plan.select(sources, " , ")
+        plan.notebooks_asked_for(sources, " , ")
     assert plan.upstream_of("07", sources) == ("03",) and plan.upstream_of("09", sources) == (
         "01",
         "03",
@@ -42,8 +42,8 @@ def test_notebooks_are_found_in_order_and_selected_by_number(tmp_path):
 
 def test_the_findings_read_every_notebook_before_them(tmp_path):
     sources = sources_in(tmp_path, "03_overfit", "07_listen", "09_findings", "08_diagnose")
-    assert list(sources) == plan.select(sources, None) == ["03", "07", "08", "09"]
-    assert plan.select(sources, "09,08") == ["08", "09"]
+    assert list(sources) == plan.notebooks_asked_for(sources, None) == ["03", "07", "08", "09"]
+    assert plan.notebooks_asked_for(sources, "09,08") == ["08", "09"]
     assert (
         plan.upstream_of("09", sources) == ("03", "07", "08")
         and plan.upstream_of("08", sources) == ()
@@ -58,7 +58,7 @@ def test_folders_that_cannot_be_run(tmp_path):
     with pytest.raises(WorkbookError, match="two notebooks are number 01"):
         sources_in(tmp_path / "a", "01_check", "01_again")
     with pytest.raises(WorkbookError, match="notebook 07 reads notebook 03, but there is none"):
-        plan.select(sources_in(tmp_path / "b", "07_listen"), None)
+        plan.notebooks_asked_for(sources_in(tmp_path / "b", "07_listen"), None)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "01_check.ipynb").write_text("{ not json")
     with pytest.raises(WorkbookError, match=r"01_check\.ipynb: not a notebook that can be read"):

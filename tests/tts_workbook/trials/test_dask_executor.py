@@ -18,14 +18,15 @@ import torch
 
 from tests.conftest import ROOT
 from tests.tts_workbook.trials.subject_files import write_subject
-from tests.tts_workbook.trials.test_store_and_executors import three_trials
 from tests.tts_workbook.trials.trial_builders import (
     PATIENCE,
-    NoticedError,
-    interrupt_when,
+    a_failure_lets_what_runs_end_and_starts_nothing,
+    an_interrupt_waits_for_nothing,
     numbers,
     short_corpus,
     smoke_trial,
+    started,
+    three_trials,
     told,
 )
 from tts_core.errors import WorkbookError
@@ -42,7 +43,8 @@ distributed = pytest.importorskip(
 # Runs the slow and one short trial, says that one is stored, and waits to be killed.
 CLIENT = """
 import sys, time
-from tests.tts_workbook.trials.test_dask_executor import slow_trial, three_trials
+from tests.tts_workbook.trials.test_dask_executor import slow_trial
+from tests.tts_workbook.trials.trial_builders import three_trials
 from tts_workbook.trials.executors import run_trials
 from tts_workbook.trials.store import Store
 
@@ -271,39 +273,11 @@ def test_a_worker_that_dies_is_not_laid_to_the_charge_of_trials_that_had_not_beg
 
 
 def test_what_runs_when_a_trial_fails_is_stored_and_nothing_else_starts(obedient, tmp_path):
-    failing, running, *late = [
-        told(f"{order} {tmp_path / mark}", seed)
-        for seed, (order, mark) in enumerate(
-            (
-                ("fail", "noticed"),
-                ("await", "noticed"),
-                ("end", "late_1"),
-                ("end", "late_2"),
-                ("end", "late_3"),
-            )
-        )
-    ]
-    store = Store(tmp_path / "trials")
-    with pytest.raises(NoticedError, match="no luck"):
-        run_trials([failing, running, *late], store, executor="dask", n_workers=2)
-    assert store.get(running) is not None and len(list(store.folder.iterdir())) == 1
-    assert not list(tmp_path.glob("late*"))
+    a_failure_lets_what_runs_end_and_starts_nothing(tmp_path, "dask")
 
 
 def test_an_interrupted_run_waits_for_nothing(obedient, tmp_path):
-    ended, endless = told(f"end {tmp_path / 'ended'}", 0), told(f"await {tmp_path / 'never'}", 1)
-    store, begun = Store(tmp_path / "trials"), time.monotonic()
-    interrupt = threading.Thread(target=interrupt_when, args=[tmp_path / "never.awaited"])
-    with pytest.raises(KeyboardInterrupt):
-        run_trials(
-            [ended, endless],
-            store,
-            executor="dask",
-            n_workers=1,
-            on_result=lambda *_: interrupt.start(),
-        )
-    assert time.monotonic() - begun < PATIENCE
-    assert store.get(ended) is not None and store.get(endless) is None
+    an_interrupt_waits_for_nothing(tmp_path, "dask")
 
 
 def test_a_killed_client_loses_nothing_and_repeats_nothing_that_is_stored(
@@ -311,13 +285,7 @@ def test_a_killed_client_loses_nothing_and_repeats_nothing_that_is_stored(
 ):
     script, folder = tmp_path / "client.py", tmp_path / "trials"
     script.write_text(CLIENT)
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(folder), cluster.scheduler_address],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-    )
+    process = started(script, str(folder), cluster.scheduler_address)
     assert process.stdout.readline() == "STORED\n"
     process.kill()
     process.wait()

@@ -8,9 +8,7 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,17 +16,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import ROOT
 from tests.tts_workbook.trials.trial_builders import (
     PATIENCE,
-    NoticedError,
-    interrupt_when,
+    a_failure_lets_what_runs_end_and_starts_nothing,
+    an_interrupt_waits_for_nothing,
     made_result,
     numbers,
     obey,
     short_corpus,
     smoke_trial,
-    told,
+    started,
+    three_trials,
 )
 from tts_core.errors import WorkbookError
 from tts_workbook.trials import executors
@@ -39,7 +37,7 @@ from tts_workbook.trials.threads import one_thread
 # Stores one result, says which workers there are, and waits to be killed.
 KILLED = """
 import multiprocessing, sys, time
-from tests.tts_workbook.trials.test_store_and_executors import three_trials
+from tests.tts_workbook.trials.trial_builders import three_trials
 from tts_workbook.trials.executors import run_trials
 from tts_workbook.trials.store import Store
 
@@ -51,14 +49,6 @@ if __name__ == "__main__":
     store, executor = Store(sys.argv[1]), sys.argv[2]
     run_trials(three_trials(), store, executor=executor, n_workers=2, on_result=wait)
 """
-
-
-def three_trials():
-    corpus = short_corpus()
-    return [
-        smoke_trial(corpus, name, steps=4, seed=seed)
-        for name, seed in (("healthy", 0), ("seed", 0), ("healthy", 1))
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -165,40 +155,13 @@ def test_a_killed_worker_is_said_and_what_was_finished_is_kept(trials, uninterru
 
 def test_what_runs_when_a_trial_fails_is_stored_and_nothing_else_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(executors, "run_trial", obey)
-    failing, running, *late = [
-        told(f"{order} {tmp_path / mark}", seed)
-        for seed, (order, mark) in enumerate(
-            (
-                ("fail", "noticed"),
-                ("await", "noticed"),
-                ("end", "late_1"),
-                ("end", "late_2"),
-                ("end", "late_3"),
-            )
-        )
-    ]
-    store = Store(tmp_path / "trials")
-    with pytest.raises(NoticedError, match="no luck"):
-        run_trials([failing, running, *late], store, executor="workers", n_workers=2)
-    assert store.get(running) is not None and len(list(store.folder.iterdir())) == 1
-    assert not list(tmp_path.glob("late*"))
+    a_failure_lets_what_runs_end_and_starts_nothing(tmp_path, "workers")
 
 
 def test_an_interrupted_run_waits_for_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(executors, "run_trial", obey)
-    ended, endless = told(f"end {tmp_path / 'ended'}", 0), told(f"await {tmp_path / 'never'}", 1)
-    store, begun = Store(tmp_path / "trials"), time.monotonic()
-    interrupt = threading.Thread(target=interrupt_when, args=[tmp_path / "never.awaited"])
-    with pytest.raises(KeyboardInterrupt):
-        run_trials(
-            [ended, endless],
-            store,
-            executor="workers",
-            n_workers=1,
-            on_result=lambda *_: interrupt.start(),
-        )
-    assert time.monotonic() - begun < PATIENCE and not multiprocessing.active_children()
-    assert store.get(ended) is not None and store.get(endless) is None
+    an_interrupt_waits_for_nothing(tmp_path, "workers")
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize(
@@ -217,13 +180,7 @@ def test_an_interrupted_run_waits_for_nothing(tmp_path, monkeypatch):
 def test_a_killed_run_goes_on_where_it_was(trials, uninterrupted, tmp_path, executor):
     script, folder = tmp_path / "killed.py", tmp_path / "trials"
     script.write_text(KILLED)
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(folder), executor],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-    )
+    process = started(script, str(folder), executor)
     workers = [int(pid) for pid in process.stdout.readline().split()[1:]]
     process.kill()
     process.wait()

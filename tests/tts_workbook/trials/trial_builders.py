@@ -5,13 +5,21 @@ without a training.
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
+import pytest
+
+from tests.conftest import ROOT
 from tts_core.config import AudioConfig, preset
 from tts_core.errors import WorkbookError
 from tts_core.speech.bundled import bundled_voice
 from tts_core.speech.dataset import Corpus, load_corpus
+from tts_workbook.trials.executors import run_trials
+from tts_workbook.trials.store import Store
 from tts_workbook.trials.study_arms import change
 from tts_workbook.trials.trial import ClipReference, Trial, make_trial
 from tts_workbook.trials.trial_result import TrialResult
@@ -116,3 +124,59 @@ def interrupt_when(path: Path) -> None:
     while not path.exists() and time.monotonic() < until:
         time.sleep(0.02)
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def three_trials() -> list[Trial]:
+    """Of 4 steps each."""
+    corpus = short_corpus()
+    return [
+        smoke_trial(corpus, name, steps=4, seed=seed)
+        for name, seed in (("healthy", 0), ("seed", 0), ("healthy", 1))
+    ]
+
+
+# --- what every executor has to do, where `obey` stands for the training --------------------------
+
+
+def a_failure_lets_what_runs_end_and_starts_nothing(folder: Path, executor: str) -> None:
+    """Two workers: one trial fails, one runs meanwhile, three come later."""
+    orders = ("fail noticed", "await noticed", "end late_1", "end late_2", "end late_3")
+    asked = []
+    for seed, order in enumerate(orders):
+        verb, mark = order.split()
+        asked.append(told(f"{verb} {folder / mark}", seed))
+    store = Store(folder / "trials")
+    with pytest.raises(NoticedError, match="no luck"):
+        run_trials(asked, store, executor=executor, n_workers=2)
+    assert store.get(asked[1]) is not None and len(list(store.folder.iterdir())) == 1
+    assert not list(folder.glob("late*"))
+
+
+def an_interrupt_waits_for_nothing(folder: Path, executor: str) -> None:
+    """One worker: one trial ends, one never does; then ctrl-c."""
+    ended, endless = told(f"end {folder / 'ended'}", 0), told(f"await {folder / 'never'}", 1)
+    store, begun = Store(folder / "trials"), time.monotonic()
+    interrupt = threading.Thread(target=interrupt_when, args=[folder / "never.awaited"])
+    with pytest.raises(KeyboardInterrupt):
+        run_trials(
+            [ended, endless],
+            store,
+            executor=executor,
+            n_workers=1,
+            on_result=lambda *_: interrupt.start(),
+        )
+    assert time.monotonic() - begun < PATIENCE
+    assert store.get(ended) is not None and store.get(endless) is None
+
+
+def started(script: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A process of the Python file `script`, with this repository on its path; its output can be
+    read.
+    """
+    return subprocess.Popen(
+        [sys.executable, str(script), *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+    )

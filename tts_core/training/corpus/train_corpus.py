@@ -43,9 +43,9 @@ from tts_core.training.corpus.prepared_corpus import (
 from tts_core.training.corpus.processes import ALONE, Place
 from tts_core.training.corpus.sampler import BatchPlan
 from tts_core.training.corpus.samples import DrawSample, write_samples
-from tts_core.training.corpus.schedule import learning_rate
 from tts_core.training.corpus.training_log import Logs
 from tts_core.training.corpus.validation import Validation, validate
+from tts_core.training.corpus.warm_up import learning_rate
 from tts_core.training.distributed import across_processes
 from tts_core.training.precision import choose_precision
 from tts_core.training.state import Training

@@ -13,6 +13,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from tts_workbook.bars import Bar
 from tts_workbook.measure.copy_synthesis import CopyComparison, compare_with_recording
 from tts_workbook.measure.feature_difference import SAME, feature_differences, todays_features
 from tts_workbook.measure.seen_clips import SeenClip, true_clips
@@ -21,11 +22,26 @@ from tts_workbook.subject.opened import OpenSubject, once_per_subject
 from tts_workbook.subject.subject import supplied
 
 N_HEARD = 3  # clips that go through the vocoder
-LEAST_SECONDS = 0.5  # of a clip, where there are such
-# Copy-synthesis of right mels by Griffin-Lim, short clips: slope 0.96 to 0.99, distance 0.23 to
-# 0.31 ln units.
-SLOPE, DISTANCE = (0.8, 1.25), 0.5
-STRETCHED = 0.04  # of the length
+# of a clip, where there are such
+LEAST_SECONDS = Bar(
+    0.5, absolute="chooses which clips are heard, decides nothing: fewer frames have no spectrum"
+)
+FLATTER = Bar(
+    0.8,
+    absolute=(
+        "dynamics of a right copy are the recording's, 1 by definition; Griffin-Lim (1984) keeps"
+        " 0.96 to 0.99 of them on short clips, and a wrong base or power makes 0.5 or 2"
+    ),
+)
+STEEPER = Bar(1.25, absolute="the inverse of FLATTER")
+DISTANCE = Bar(
+    0.5,
+    absolute=(
+        "log-spectra in ln units, whatever the model: Griffin-Lim of a right mel is 0.23 to 0.31"
+        " away from its recording, twice that is heard as another sound"
+    ),
+)
+STRETCHED = Bar(0.04, control="the recording's length: more than a frame of a clip of 0.5 s")
 
 Source = Literal["target_mel", "features", "target_mel, converted"]
 
@@ -50,7 +66,7 @@ class Heard:
     @property
     def sounds_right(self) -> bool:
         """Whether its dynamics are the recording's."""
-        return SLOPE[0] < self.slope < SLOPE[1] and self.distance < DISTANCE
+        return FLATTER < self.slope < STEEPER and self.distance < DISTANCE
 
 
 @once_per_subject

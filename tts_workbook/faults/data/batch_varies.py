@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from tts_core.speech.dataset import Clip
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Level, Telling
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.lab.lab import Lab
@@ -18,10 +19,11 @@ from tts_workbook.subject.clip_batch import ClipBatch, gather, trim_clip
 from tts_workbook.subject.isolation import private_copy
 from tts_workbook.subject.subject import Batch, Subject, SubjectError, supplied
 
-# of the clips of `batches` that are the batch's or variants of them: a corpus has other clips
-OWN_SHARE = 0.9
-VARIANT_SHARE = 0.25  # that are variants
-VARYING_HARM = 1.15  # final TF over that of the batch held fixed
+# of the clips of `batches` that are the batch's or variants of them
+OWN_SHARE = Bar(0.9, control="the clips that `batches` gives: a corpus has others than the batch's")
+# that are variants
+VARIANT_SHARE = Bar(0.25, control="the clips that `batches` gives")
+VARYING_HARM = Bar(1.15, control="final TF error of the paired run with the batch held fixed")
 
 
 @dataclass(frozen=True)

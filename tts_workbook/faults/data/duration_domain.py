@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.duration_head import PROBES, DurationHead, duration_head
@@ -16,8 +17,10 @@ from tts_workbook.measure.expanded_memory import expanded_lengths
 from tts_workbook.measure.log_durations import written_as_logs
 from tts_workbook.measure.seen_clips import SeenClip, clips_of
 
-EXPANDED = 0.7  # an expanded memory shorter than this share of the frames is no rounding
-LOGGED = 0.35  # share by which an expanded length may differ from the rounded log durations' sum
+# an expanded memory that is shorter is no rounding
+EXPANDED = Bar(0.7, control="the frames of the same clips")
+# by which an expanded length may differ from that of the log durations, rounded
+LOGGED = Bar(0.35, control="the sum of the log durations of the same clip, rounded")
 
 # --- training -------------------------------------------------------------------------------------
 

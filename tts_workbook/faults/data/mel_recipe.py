@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tts_core.config import AudioConfig
 from tts_core.speech.audio import log_mel
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Level, Telling
 from tts_workbook.faults.data import sample_rate
 from tts_workbook.faults.data._heard import (
@@ -32,19 +33,28 @@ from tts_workbook.measure.seen_clips import SeenClip
 from tts_workbook.subject.isolation import unchanged_randomness
 from tts_workbook.subject.subject import Subject, SubjectError, supplied
 
-FAR = 0.7  # a distance that no vocoder at its worst explains
-NEARER = 0.8  # of its distance that a copy keeps at most, once its scale is converted
-# a line that is too flat, or explains too little, is no conversion
-LEAST_SLOPE, LEAST_EXPLAINED = 0.05, 0.5
+FAR = Bar(
+    0.7,
+    absolute=(
+        "log-spectra in ln units, whatever the model: a distance that no vocoder explains, above"
+        " that of the worst that was measured (0.31) by more than as much again"
+    ),
+)
+# of its distance that a copy keeps at most, once its scale is converted
+NEARER = Bar(0.8, control="the distance of the same copy as it is")
+LEAST_SLOPE = Bar(0.05, control="the spread of the targets: a line that is flatter is none")
+LEAST_EXPLAINED = Bar(0.5, control="the variance of the targets that the same line is fitted to")
+# what a logarithm or a power of another kind multiplies a log-mel in ln units by
 BASES = {
-    "log base 10 for ln": 0.4343,
-    "log base 2 for ln": 1.4427,
-    "power for magnitude": 2.0,
-    "magnitude for power": 0.5,
-    "20 log10 for ln": 8.686,
-    "10 log10 for ln": 4.343,
+    "log base 10 for ln": 1 / math.log(10),
+    "log base 2 for ln": 1 / math.log(2),
+    "power for magnitude": 2,
+    "magnitude for power": 1 / 2,
+    "20 log10 for ln": 20 / math.log(10),
+    "10 log10 for ln": 10 / math.log(10),
 }
-NEAR_BASE = 0.1  # in ln: a scale within this of a base's is that base's
+# in ln: a scale within this of a base's is that base's
+NEAR_BASE = Bar(0.1, absolute="names a conversion, decides nothing: the bases lie further apart")
 
 
 @dataclass(frozen=True)
@@ -172,7 +182,7 @@ def _scale_name(scale: float) -> str:
 STANDARD = AudioConfig()
 # each differs from what the vocoder inverts by one decision, as found in the wild
 RECIPES: dict[str, Callable[[np.ndarray], Tensor]] = {
-    "power": lambda samples: log_mel(samples, replace(STANDARD, power=2.0)),
+    "power": lambda samples: log_mel(samples, replace(STANDARD, power=2)),
     "decibels": lambda samples: log_mel(samples, STANDARD) * (20 / math.log(10)),
     "base 10": lambda samples: log_mel(samples, STANDARD) / math.log(10),
     "scale and norm": lambda samples: log_mel(

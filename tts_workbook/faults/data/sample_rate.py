@@ -10,19 +10,24 @@ from torch import Tensor
 from tts_core.config import AudioConfig
 from tts_core.speech.audio import log_mel, resample
 from tts_core.speech.dataset import Clip
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.data._heard import Heard, heard_table, heard_targets
 from tts_workbook.faults.planting import Build, Setting, rescaled, with_clips
 from tts_workbook.lab.lab import Lab
 from tts_workbook.subject.subject import Subject
 
-SHIFTED = 0.03  # of the frequency scale
+SHIFTED = Bar(0.03, control="the recording's own frequency scale: half a semitone")
 # correlation at the best frequency scale: good enough to believe it; as good as a right one
-MATCH, CLEAR_MATCH = 0.85, 0.93
+MATCH = Bar(
+    0.85, absolute="a correlation, 1 for a perfect copy: other clips of one voice reach 0.5"
+)
+CLEAR_MATCH = Bar(0.93, absolute="a correlation, 1 for a perfect copy: right copies reach 0.95")
 # frequency scale times length is 1 within this where the rate alone is wrong
-RATE_ALONE = 0.05
+RATE_ALONE = Bar(0.05, control="frequency scale times length of a copy of another rate, 1 exactly")
 RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz
-IS_RATIO = 0.012  # a scale within this of a ratio of two of them is that ratio
+# a scale within this of a ratio of two of them is that ratio
+IS_RATIO = Bar(0.012, convention="sampling rates in use (RATES): half of what parts two ratios")
 
 
 def measure(lab: Lab) -> Heard:

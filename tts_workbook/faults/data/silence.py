@@ -18,6 +18,7 @@ from tts_core.metrics.baselines import best_constant_l1
 from tts_core.speech.audio import log_mel
 from tts_core.speech.dataset import Clip
 from tts_core.speech.phonemes import PAUSE, Vocabulary
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Level, Telling
 from tts_workbook.faults.planting import Build, Setting, with_clips
 from tts_workbook.lab.lab import Lab
@@ -27,9 +28,15 @@ from tts_workbook.measure.silent_ends import silent_ends
 from tts_workbook.subject.isolation import private_copy
 from tts_workbook.subject.subject import Batch, Subject
 
-# of the clip at its ends; short clips of read speech have 0.04 (median) to 0.22 (largest)
-SILENT_SHARE = 0.35
-SILENCE_HARM = 1.1  # error on the speech, over that of the trimmed twin
+# of the clip at its ends, from which the twin is trained
+SILENT_SHARE = Bar(
+    0.35,
+    absolute=(
+        "proposes alone: short clips of read speech have 0.04 (median) to 0.22 (largest), and the"
+        " trimmed twin decides"
+    ),
+)
+SILENCE_HARM = Bar(1.1, control="error on the speech of the trimmed twin, and of all frames")
 
 Trim = Callable[[Batch, int, int], Batch]  # as `Subject.trim`
 

@@ -53,6 +53,8 @@ def measure(lab: Lab) -> Stored:
 def decide(numbers: Stored) -> Decision:
     """Pure: which of the ends it is."""
     worst = numbers.worst
+    if worst.kind == "cut":
+        return Decision("excluded", "features", reason="cut")
     if worst.size < SAME:
         return Decision("excluded", "features", reason="same")
     if worst.scale is not None:
@@ -68,6 +70,7 @@ COMPARED = "features of the audio computed again, against the targets"
 LOOKS_LIKE = {
     "same": "the same",
     "scaled": "another scale",
+    "cut": "the first frames of today's",
     "another number of frames": "another number of frames",
     "another number of bins": "another number of bins",
     "shifted": "shifted by {lag} frames",
@@ -87,6 +90,10 @@ def tell(numbers: Stored, decision: Decision) -> Telling:
     if decision.reason == "same":
         return Telling(COMPARED, evidence)
     evidence["looks like"] = LOOKS_LIKE[worst.kind].format(lag=worst.lag)
+    if decision.reason == "cut":
+        return Telling(
+            f"{COMPARED}: today's values, cut short; data.duration_sum judges the length", evidence
+        )
     if worst.scale is not None:
         evidence["scale"] = worst.scale
         return Telling(f"{COMPARED}: today's on another scale, a matter of the recipe", evidence)

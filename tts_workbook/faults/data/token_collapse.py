@@ -9,14 +9,15 @@ import numpy as np
 
 from tts_core.speech.dataset import Clip
 from tts_core.speech.phonemes import Vocabulary
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Level, Telling
 from tts_workbook.faults.planting import Build, Setting, with_clips
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.text_tokens import Token, symbol_tokens
 from tts_workbook.subject.subject import Subject
 
-# of the text positions whose symbol cannot be told from its token; two rare symbols are less
-COLLAPSED_SHARE = 0.02
+# of the text positions whose symbol cannot be told from its token
+COLLAPSED_SHARE = Bar(0.02, control="all positions of the same texts: two rare symbols are less")
 N_NAMED = 12  # symbols that a finding names
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.faults.selection import paired
@@ -19,8 +20,11 @@ from tts_workbook.subject.isolation import without_dropout
 from tts_workbook.subject.module_calls import change_output, rms
 from tts_workbook.subject.subject import Subject
 
-OFFSET = 1.5  # |mean| of the targets over their deviation
-SCALE = (0.3, 3.0)  # of the targets' standard deviation
+# proposals alone: a paired run with standardised targets decides
+OFFSET = Bar(1.5, control="|mean| of the targets over their own deviation")
+SMALLEST = Bar(0.3, convention="unit scale, which initialisations are made for (Glorot 2010)")
+LARGEST = Bar(3.0, convention="unit scale, which initialisations are made for (Glorot 2010)")
+SLIGHT = Bar(1e-4, control="the spread of the targets: a smaller movement is rounding")
 
 
 def propose(lab: Lab) -> Iterable[Suspect]:
@@ -28,7 +32,7 @@ def propose(lab: Lab) -> Iterable[Suspect]:
     and before the history.
     """
     offset, deviation = target_scale(lab)
-    if offset <= OFFSET and SCALE[0] < deviation < SCALE[1]:
+    if offset <= OFFSET and SMALLEST < deviation < LARGEST:
         return
     if not anatomy(lab).output:
         return
@@ -96,7 +100,7 @@ def _is_correction(lab: Lab, name: str) -> bool:
     change_output(dict(model.named_modules())[name], torch.zeros_like)
     with without_dropout(model):
         moved = lab.predict(model, field="mel") - lab.predict(model, field="frames")
-        return rms(moved[lab.mask]) < 1e-4 * float(lab.frames.std())
+        return rms(moved[lab.mask]) < SLIGHT * float(lab.frames.std())
 
 
 def plant(build: Build, setting: Setting) -> Subject:

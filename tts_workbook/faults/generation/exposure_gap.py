@@ -1,7 +1,6 @@
 """generation.exposure_gap: errors grow while the model hears itself.
 
-Judged on the trained model. Shapes: B clips, T frames, M mel bins. Errors are over the best
-constant.
+Judged on the trained model. Errors are over the best constant.
 """
 
 from __future__ import annotations
@@ -10,35 +9,27 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from torch import nn
-
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Level, Telling
 from tts_workbook.faults.generation.layout import LEAK
 from tts_workbook.lab.fed_as_trained import fed_as_trained
 from tts_workbook.lab.lab import BudgetSpent, Lab
 from tts_workbook.lab.short_run import LEARNT
-from tts_workbook.measure.headline import generated
 from tts_workbook.measure.history_parity import HistoryParity
+from tts_workbook.measure.own_history import OwnHistory, hears_history, own_history
+from tts_workbook.measure.self_feeding import Drift, measure_drift
 
-DRIFT_FREE = 0.6  # free-running below this is no gap worth a name
-DRIFTED = 0.8  # free-running above this, although teacher-forced it is learnt …
+# free-running below this is no gap worth a name
+DRIFT_FREE = Bar(0.6, control="the error of the best constant, which hears nothing at all")
+# free-running above this, although teacher-forced it is learnt …
+DRIFTED = Bar(0.8, control="the error of the best constant, which hears nothing at all")
 # … and still this share of it after a longer training: in clean models it falls, by half or more
-STAYS = 0.8
+STAYS = Bar(0.8, control="the free-running error of the same subject after a course")
 LONGER, LONG_STEPS = 3, 400  # that is so many times the course, and so many steps at least
-SPANS = (1, 4, 16, 64)  # frames up to which the error is averaged, then the rest
 # It is found in full inference alone: free running has the true number of frames, whatever the stop
 # head says.
 NOT_HEARD = ("generation.stopping",)
-STRENGTH = 0.3
-
-
-@dataclass(frozen=True)
-class Drift:
-    """Error of a model that hears itself, over the best constant."""
-
-    by_span: dict[tuple[int, int], float]  # free-running, by first and last frame
-    forced: float  # teacher-forced, over all frames
-    free: float  # free-running, over all frames
+STRENGTH = Bar(0.3, absolute="ranks drift, which is no defect, decides nothing")
 
 
 @dataclass(frozen=True)
@@ -46,9 +37,12 @@ class SelfFedGap:
     """What is asked one after another, until something decides; None: it was not asked."""
 
     drift: Drift
+    hears: bool | None  # a history: what hears none does not hear itself; None: it cannot be told
     continues: bool  # the subject has the part that tells whether generation is fed as training was
     from_checkpoint: bool  # its weights are a checkpoint's, which is not trained further
     parity: HistoryParity | None = None
+    # what generation itself says of it, where the subject lacks that part
+    own: OwnHistory | None = None
     mend_first: tuple[str, ...] = ()  # confirmed causes that make a gap by themselves
     times: int = 0  # the steps of the longer training, over those of a course
     n_steps: int = 0  # its steps
@@ -61,13 +55,17 @@ def measure(lab: Lab, confirmed: Collection[str]) -> SelfFedGap:
     makes it, again after a longer training.
     """
     numbers = SelfFedGap(
-        drift=drift(lab, lab.trained),
+        drift=measure_drift(lab, lab.trained),
+        hears=hears_history(lab, lab.trained),
         continues=lab.subject.continue_from is not None,
         from_checkpoint=lab.subject.checkpoint is not None,
     )
     if _by_itself(numbers) is not None:
         return numbers
-    numbers = replace(numbers, parity=fed_as_trained(lab))
+    if numbers.continues:
+        numbers = replace(numbers, parity=fed_as_trained(lab))
+    elif numbers.hears and lab.subject.predict_frames is None:
+        numbers = replace(numbers, own=own_history(lab, lab.trained))
     if _by_parity(numbers) is not None:
         return numbers
     numbers = replace(numbers, mend_first=tuple(sorted(set(confirmed) - set(NOT_HEARD))))
@@ -79,26 +77,7 @@ def measure(lab: Lab, confirmed: Collection[str]) -> SelfFedGap:
         longer = lab.course(times=times)
     except BudgetSpent as spent:
         return replace(numbers, no_time=str(spent))
-    return replace(numbers, longer=drift(lab, longer.model))
-
-
-def drift(lab: Lab, model: nn.Module) -> Drift:
-    """Free-running error by frame over growing spans, teacher-forced and free-running error as a
-    whole.
-    """
-    forced, free = lab.predict(model, field="mel"), generated(lab, model)
-    length = min(forced.shape[1], free.shape[1])
-    difference = (free[:, :length] - lab.target[:, :length]).abs()
-    error = difference.mean(dim=2) / lab.best_constant
-    mask = lab.mask[:, :length]
-    by_span: dict[tuple[int, int], float] = {}
-    start = 0
-    for stop in (*SPANS, length):
-        if start < stop <= length and mask[:, start:stop].any():
-            inside = error[:, start:stop][mask[:, start:stop]]
-            by_span[start, stop - 1] = float(inside.mean())
-            start = stop
-    return Drift(by_span, lab.error(forced), float(error[mask].mean()) if length else math.inf)
+    return replace(numbers, longer=measure_drift(lab, longer.model))
 
 
 def decide(numbers: SelfFedGap) -> Decision:
@@ -116,17 +95,22 @@ def decide(numbers: SelfFedGap) -> Decision:
 
 
 def _by_itself(numbers: SelfFedGap) -> Decision | None:
+    if numbers.hears is False:
+        return Decision("excluded", "generate", reason="hears nothing")
     if not numbers.drift.forced < LEARNT:
         return Decision("undecided", reason="not learnt")
     if numbers.drift.free < DRIFT_FREE:
         return Decision("excluded", "generate", reason="no gap")
-    if not numbers.continues:
-        return Decision("undecided", reason="no parity")
     return None
 
 
 def _by_parity(numbers: SelfFedGap) -> Decision | None:
-    parity = numbers.parity
+    parity, own = numbers.parity, numbers.own
+    if not numbers.continues:
+        if own is None or not own.judged:
+            return Decision("undecided", reason="no parity")
+        fed_alike = own.holds and own.leaks <= LEAK
+        return None if fed_alike else Decision("undecided", reason="fed otherwise")
     if parity is None or not parity.holds or parity.leaks is None or parity.leaks > LEAK:
         return Decision("undecided", reason="fed otherwise")
     return None
@@ -143,9 +127,16 @@ def _by_what_is_known(numbers: SelfFedGap) -> Decision | None:
 
 
 COUNTED = "error against the number of self-fed frames"
-NOT_LEARNT = "the batch is not learnt teacher-forced: train longer first"
-NO_PARITY = "supply Subject.continue_from: it tells whether generation is fed as training was"
-FED_OTHERWISE = "generation is not fed as training was, or training sees the future: mend that"
+SAID = {
+    "hears nothing": "no prediction follows the frames of the batch: the model never hears itself",
+    "not learnt": "the batch is not learnt teacher-forced: train longer first",
+    "no gap": COUNTED,
+    "no parity": "supply Subject.continue_from: it tells whether generation is fed as training was",
+    "fed otherwise": (
+        "generation is not fed as training was, or training sees the future: mend that"
+    ),
+    "of a checkpoint": f"{COUNTED}, of the checkpoint; it is fed as in training",
+}
 
 
 def tell(numbers: SelfFedGap, decision: Decision) -> Telling:
@@ -155,28 +146,22 @@ def tell(numbers: SelfFedGap, decision: Decision) -> Telling:
     }
     for (first, last), error in numbers.drift.by_span.items():
         evidence[f"FR at frames {first} to {last}"] = error
-    match decision.reason:
-        case "not learnt":
-            return Telling(NOT_LEARNT, evidence)
-        case "no gap":
-            return Telling(COUNTED, evidence)
-        case "no parity":
-            return Telling(NO_PARITY, evidence)
-        case "fed otherwise":
-            if numbers.parity is not None:
-                evidence["largest difference on the true history"] = numbers.parity.worst
-            return Telling(FED_OTHERWISE, evidence)
-        case "mend first":
-            known = " and ".join(numbers.mend_first)
-            return Telling(f"mend {known} first, then compare again", evidence)
-        case "of a checkpoint":
-            return Telling(f"{COUNTED}, of the checkpoint; it is fed as in training", evidence)
-        case "no time":
-            return Telling(
-                f"next: train {numbers.n_steps} steps, then compare again, for an early gap"
-                f" closes by itself in a healthy model ({numbers.no_time})",
-                evidence,
-            )
+    if decision.reason == "fed otherwise":
+        if numbers.parity is not None:
+            evidence["largest difference on the true history"] = numbers.parity.worst
+        if numbers.own is not None:
+            evidence["largest difference on its own history"] = numbers.own.worst
+    if decision.reason in SAID:
+        return Telling(SAID[decision.reason], evidence)
+    if decision.reason == "mend first":
+        known = " and ".join(numbers.mend_first)
+        return Telling(f"mend {known} first, then compare again", evidence)
+    if decision.reason == "no time":
+        return Telling(
+            f"next: train {numbers.n_steps} steps, then compare again, for an early gap"
+            f" closes by itself in a healthy model ({numbers.no_time})",
+            evidence,
+        )
     times, longer = numbers.times, numbers.longer
     if longer is not None:
         evidence[f"TF after {times} times the steps"] = longer.forced

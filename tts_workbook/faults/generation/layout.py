@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Level, Telling
 from tts_workbook.lab.fed_as_trained import fed_as_trained
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.history_parity import BLIND, JITTER, STEADY, HistoryParity
+from tts_workbook.measure.own_history import OwnHistory, hears_history, own_history
 
-# movement of a prediction, in deviations of the target, by frames that it should not have seen
-LEAK = 1e-3
+# movement of a prediction by frames that it should not have seen
+LEAK = Bar(1e-3, control="the deviation of the target: rounding moves it by far less")
 
 
 def measure(lab: Lab) -> HistoryParity:
@@ -35,13 +39,90 @@ def decide(numbers: HistoryParity) -> Decision:
     return Decision(level, "continue_from", strength, "broken")
 
 
+# --- without continue_from ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What `Subject.generate` alone can tell; None: it was not asked."""
+
+    continues: bool  # the subject has the part that tells more
+    refines: bool  # a post-net stands between what is fed back and what is given
+    hears: bool | None  # a history; None where the batch holds none
+    own: OwnHistory | None
+
+
+def measure_generated(lab: Lab) -> Generated:
+    """Teacher forcing on what the trained model generates, where nothing tells more."""
+    numbers = Generated(
+        continues=lab.subject.continue_from is not None,
+        refines=lab.subject.predict_frames is not None,
+        hears=None,
+        own=None,
+    )
+    if numbers.continues:
+        return numbers
+    numbers = replace(numbers, hears=hears_history(lab, lab.trained))
+    if not numbers.hears or numbers.refines:
+        return numbers
+    return replace(numbers, own=own_history(lab, lab.trained))
+
+
+def decide_generated(numbers: Generated) -> Decision | None:
+    """Pure: which of the ends it is; None where `continue_from` tells, or is what to supply."""
+    if numbers.continues or numbers.hears is None:
+        return None
+    if not numbers.hears:
+        return Decision("excluded", "generate", reason="hears nothing")
+    own = numbers.own
+    if own is None:
+        return None
+    if own.leaks > LEAK:
+        return Decision("undecided", "generate", reason="sees the future")
+    if not own.judged:
+        return Decision("undecided", "generate", reason="cannot tell")
+    strength = min(1.0, own.worst)
+    if own.holds:
+        return Decision("excluded", "generate", strength, "gives itself")
+    if not own.broken:
+        return Decision("undecided", "generate", strength, "small")
+    return Decision("confirmed", "generate", strength, "gives another")
+
+
+REPEATED = "teacher forcing on what generation gave, against what it gave, dropout off"
+SAID = {
+    "hears nothing": "no prediction follows the frames of the batch: there is no history",
+    "cannot tell": (
+        "what is generated follows no history enough, or draws at random: supply"
+        " Subject.continue_from"
+    ),
+}
+
+
+def tell_generated(numbers: Generated, decision: Decision) -> Telling:
+    evidence: dict[str, float | str] = {}
+    if numbers.own is not None:
+        evidence = {
+            "difference at the worst frame": numbers.own.worst,
+            "by rounding": numbers.own.rounding,
+            "by another history": numbers.own.sensitivity,
+            "between two random states": numbers.own.unsteady,
+        }
+    said = SAID.get(decision.reason) or EXPERIMENTS.get(decision.reason)
+    if decision.reason == "small":
+        said = f"{REPEATED}: a small difference; compare in fp32, or supply Subject.continue_from"
+    return Telling(said or REPEATED, evidence)
+
+
+# --- with continue_from ---------------------------------------------------------------------------
+
 COMPARED = "the generation code on the true history against the teacher-forced output, dropout off"
 EXPERIMENTS = {
     "sees the future": "teacher forcing sees frames that generation cannot have: mend that first",
     "blind": "the prediction does not depend on the history: nothing to compare",
     "chaotic": (f"the prediction moves when the history is {JITTER} off: too chaotic to compare"),
     "random": (
-        "eval mode draws at random even with dropout off: mend that first, then compare again"
+        "eval mode draws at random even with dropout off: hold that noise still, then compare"
     ),
     "small": f"{COMPARED}: a small difference, as of rounding; compare in fp32",
 }
@@ -80,6 +161,9 @@ CAUSE = Cause(
     title="generation feeds another history than training",
     experiment="the generation code on the true history against the teacher-forced output",
     fix="build the history by one function in training and generation",
-    experiments=(Experiment(measure, decide, tell, needs=("continue_from",)),),
+    experiments=(
+        Experiment(measure, decide, tell, needs=("continue_from",)),
+        Experiment(measure_generated, decide_generated, tell_generated, needs=("generate",)),
+    ),
     for_the_ear=True,
 )

@@ -10,15 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tts_core.model.modes import evaluating
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import LEARNT
-from tts_workbook.measure.stop_pattern import Pattern, losses_of_stop_patterns, stop_probability
+from tts_workbook.measure.stop_head import stop_of_clips
+from tts_workbook.measure.stop_pattern import Pattern, losses_of_stop_patterns
 from tts_workbook.subject.isolation import unchanged_randomness
 
-FIRES = 0.5  # where generation stops
-# a stop head that has learnt anything gives the last frame this many times the rate of the others
-TELLS = 3.0
+FIRES = Bar(0.5, convention="Tacotron 2 (Shen et al. 2018): generation stops above one half")
+# a stop head that has learnt anything gives the last frame so many times the rate of the others
+TELLS = Bar(3.0, control="the head's own mean probability before the last frame")
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,11 @@ def measure(lab: Lab) -> Stops:
     never or inverted. How long full inference is, is asked where something is wrong.
     """
     model = lab.trained
-    probability = stop_probability(lab, model)
-    lengths = lab.lengths.tolist()
-    rows = list(zip(probability, lengths, strict=True))
+    said = stop_of_clips(lab, model)
     numbers = Stops(
-        at_last=statistics.fmean(float(row[length - 1]) for row, length in rows),
-        elsewhere=statistics.fmean(float(row[: max(1, length - 1)].mean()) for row, length in rows),
-        constant_rate=len(lengths) / float(sum(lengths)),
+        at_last=statistics.fmean(one.at_last for one in said),
+        elsewhere=statistics.fmean(one.mean_elsewhere for one in said),
+        constant_rate=len(said) / float(lab.lengths.sum()),
         losses=losses_of_stop_patterns(lab, model),
         mel_error=None,
         inferred=None,

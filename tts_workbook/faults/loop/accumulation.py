@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.lab.lab import Lab
@@ -23,14 +24,22 @@ from tts_workbook.subject.opened import once_per_subject
 from tts_workbook.subject.subject import Batch, Subject
 from tts_workbook.subject.tensor_math import Named, cosine, difference, factor, inner, only
 
-# gradient of the second step over that of the first, same weights; 2 where the first is still there
-GROWN = 1.5
-# ‖accumulated - right‖ / ‖right‖; bf16 autocast alone makes 0.02 to 0.05 along the passes' span
-GAP = 0.1
-# share of the batch's gradient that the passes may leave unexplained before they are judged
-# unrelated
-SPANNED = 0.5
-SEVERAL = 1.5  # forward passes per step, over those of one evaluation of the losses
+GROWN = Bar(
+    1.5,
+    control="of the gradient of the first step, at the same weights: 2 where the first is still"
+    " there, 1 where it is not",
+)
+GAP = Bar(
+    0.1,
+    control="of the gradient that the passes should add up to; bf16 autocast makes 0.02 to 0.05 of"
+    " it along the passes' span",
+)
+SPANNED = Bar(
+    0.5,
+    control="of the whole batch's gradient: what the passes may leave unexplained before they are"
+    " judged unrelated",
+)
+SEVERAL = Bar(1.5, control="of the forward passes of one evaluation of the losses")
 BATCHES = 4  # corpus batches looked through for clips of unequal length
 
 

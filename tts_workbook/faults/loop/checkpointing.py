@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.lab.lab import Lab
 from tts_workbook.measure.observed_steps import n_checkpointed, observe, observe_steps
@@ -16,10 +17,16 @@ from tts_workbook.subject.module_names import common_path
 from tts_workbook.subject.tensor_math import Named, difference
 from tts_workbook.subject.training_step import all_parameters
 
-# relative difference of gradients: fp32 rounding makes 1e-6, autocast 3e-3, another dropout mask
-# 0.2
-SAME = 0.02
-LOST = 0.5  # strength of a gradient that is killed, at least
+SAME = Bar(
+    0.02,
+    control="of the gradient without checkpointing: fp32 rounding makes 1e-6 of it, autocast 3e-3,"
+    " another dropout mask 0.2",
+)
+FLOORS = Bar(
+    10.0,
+    control="times the difference of two gradients without checkpointing, same weights and seed",
+)
+LOST = Bar(0.5, absolute="a rank and no bar: of a gradient that is killed, at least")
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,12 @@ class Gradients:
     with_dropout: bool | None  # which of the two it is; None where there is no gap
     lost: tuple[str, ...]  # tensors whose gradient checkpointing kills
     error: str  # what the subject raised with checkpointing
+    # the same between two gradients without checkpointing: what the subject's own noise makes
+    repeated: float = 0.0
+
+    @property
+    def changed(self) -> bool:
+        return self.gap > max(SAME, FLOORS * self.repeated)
 
 
 def measure(lab: Lab) -> Gradients:
@@ -42,11 +55,13 @@ def measure(lab: Lab) -> Gradients:
         return Gradients(0, 0.0, None, (), "")
     source = step_gradient if observe_steps(lab).n_checkpointed else loss_gradient
     gap, with_dropout = 0.0, None
+    repeated = 0.0
     lost: tuple[str, ...] = ()
     message = ""
     for dropout in (False, True):
         with without_checkpointing():
-            kept = source(lab, dropout)
+            kept, again = source(lab, dropout), source(lab, dropout)
+        repeated = max(repeated, difference(again, kept))
         own: Named = {}
         try:
             own = source(lab, dropout)
@@ -56,7 +71,7 @@ def measure(lab: Lab) -> Gradients:
         if new_gap > gap:
             gap, with_dropout = new_gap, dropout
         lost = lost or _killed(own, kept)
-    return Gradients(n_calls, gap, with_dropout, lost, message)
+    return Gradients(n_calls, gap, with_dropout, lost, message, repeated)
 
 
 def _killed(own: Named, kept: Named) -> tuple[str, ...]:
@@ -95,7 +110,7 @@ def decide(numbers: Gradients) -> Decision:
     """Pure: which of the ends it is."""
     if not numbers.n_calls:
         return Decision("excluded", reason="not in use")
-    if numbers.error or numbers.lost or numbers.gap > SAME:
+    if numbers.error or numbers.lost or numbers.changed:
         strength = max(numbers.gap, LOST if numbers.lost else 0.0)
         where = common_path(list(numbers.lost))
         return Decision("confirmed", where, min(1.0, strength), "changes gradients")
@@ -108,6 +123,7 @@ def tell(numbers: Gradients, decision: Decision) -> Telling:
     evidence: dict[str, float | str] = {
         "checkpointed calls": float(numbers.n_calls),
         "‖with - without‖ / ‖without‖": numbers.gap,
+        "the same of two without": numbers.repeated,
         "tensors without gradient": float(len(numbers.lost)),
     }
     if numbers.error:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.lab.lab import Lab
@@ -16,9 +17,14 @@ from tts_workbook.subject.clip_data import clipped_step
 from tts_workbook.subject.module_names import common_path
 from tts_workbook.subject.subject import Subject
 
-LOWER = 0.9  # loss with the names mended over that as loaded
-# share of elements that came from the checkpoint, where others that it holds did not
-LOADED = 0.25
+LOWER = Bar(
+    0.9, control="of the loss as loaded: what the loss with the names mended has to be below"
+)
+LOADED = Bar(
+    0.25,
+    control="of the trained elements: the share that two fresh models have from the file, from"
+    " which on the others are missed; a caller that loads later has none",
+)
 
 
 @dataclass(frozen=True)
@@ -63,24 +69,25 @@ def measure(lab: Lab) -> Arrivals:
     with the names mended.
     """
     model, saved = lab.build(), flat(lab.checkpoint_state)
-    own = model.state_dict()
+    own, again = model.state_dict(), lab.build(lab.seed + 1).state_dict()
     common = {name for name in own if name in saved and saved[name].shape == own[name].shape}
     unexpected = [name for name in saved if name not in common]
     trained = dict(model.named_parameters())
-    # build_model may have loaded them under other names, which is as good
     lost = [
         name
-        for name in own
-        if name in trained
-        and name not in common
+        for name, names in tied_names(model).items()
+        if not common.intersection(names)
+        # build_model may have loaded them under other names, which is as good
         and not any(arrived(own[name], saved[other]) for other in unexpected)
     ]
-    numbers = Arrivals(len(own), len(common), tuple(lost), len(unexpected), None, None)
-    if not lost:
-        return replace(numbers, anew=_drawn_anew(lab, own, saved, common))
     renamed = counterparts(
         {name: own[name] for name in lost}, {name: saved[name] for name in unexpected}
     )
+    # what every fresh model has is computed, unless the file holds another
+    lost = [name for name in lost if name in renamed or not torch.equal(own[name], again[name])]
+    numbers = Arrivals(len(own), len(common), tuple(lost), len(unexpected), None, None)
+    if not lost:
+        return replace(numbers, anew=_drawn_anew(model, again, saved, common))
     n_lost = sum(own[name].numel() for name in lost)
     share = n_lost / sum(parameter.numel() for parameter in trained.values())
     before = _loss_with(lab, model, {name: saved[name] for name in common})
@@ -97,21 +104,36 @@ def _loss_with(lab: Lab, model: nn.Module, state: Mapping[str, Tensor]) -> float
 
 
 def _drawn_anew(
-    lab: Lab, own: Mapping[str, Tensor], saved: Mapping[str, Tensor], common: Collection[str]
+    model: nn.Module,
+    again: Mapping[str, Tensor],
+    saved: Mapping[str, Tensor],
+    common: Collection[str],
 ) -> Anew:
-    """Every name fits. Did build_model load the file and then draw part of the weights anew?"""
-    again = lab.build(lab.seed + 1).state_dict()
-    fresh = [name for name in own if name in common and not torch.equal(own[name], again[name])]
-    loaded = [
-        name
-        for name in common
-        if arrived(own[name], saved[name]) and torch.equal(own[name], again[name])
-    ]
+    """Every name fits. Did build_model load the file and then draw part of the weights anew? Only
+    what is trained is asked: a table of sinusoids is the same in every model and every file, and a
+    frozen part may be loaded from elsewhere.
+    """
+    own = {
+        name: parameter.detach()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and name in common
+    }
+    fresh = [name for name in own if not torch.equal(own[name], again[name])]
+    loaded = [name for name in own if name not in fresh and arrived(own[name], saved[name])]
     return Anew(
         n_loaded=sum(own[name].numel() for name in loaded),
         n_fresh=sum(own[name].numel() for name in fresh),
         fresh=tuple(fresh),
     )
+
+
+def tied_names(model: nn.Module) -> dict[str, list[str]]:
+    """First name of each parameter -> all of its names: a file need hold only one of them."""
+    first: dict[int, str] = {}
+    found: dict[str, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        found.setdefault(first.setdefault(id(parameter), name), []).append(name)
+    return found
 
 
 def flat(state: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.loss._terms import (
     EXPERIMENT,
     NOT_FINITE,
+    WEIGHTED,
     TermNorms,
     norms_by_name,
     term_norms,
@@ -23,14 +24,29 @@ def decide(numbers: TermNorms) -> Decision | None:
         return Decision("undecided", reason="not finite")
     if numbers.norms["total"] == 0.0:
         return Decision("confirmed", "losses['total']", 1.0, "total")
+    dead = [name for name in numbers.dead if name not in numbers.frozen]
+    cut = [name for name in dead if abs(numbers.weights.get(name, 0.0)) > WEIGHTED]
+    if cut:
+        return Decision("confirmed", f"losses[{cut[0]!r}]", 0.9, "a term")
+    if dead:  # it is not in total either
+        return Decision("question", f"losses[{dead[0]!r}]", 0.9, "a figure")
     if numbers.dead:
-        return Decision("confirmed", f"losses[{numbers.dead[0]!r}]", 0.9, "a term")
+        return Decision("question", f"losses[{numbers.dead[0]!r}]", 0.5, "frozen")
     return Decision("excluded", reason="every term")
+
+
+ASK = {
+    "a figure": "is this meant? nothing learns this term; name a figure that is only shown after"
+    " something else than mel, duration, stop or gate",
+    "frozen": "is this meant? all that this term would move is frozen: declare Subject.frozen",
+}
 
 
 def tell(numbers: TermNorms, decision: Decision) -> Telling:
     experiment = NOT_FINITE if decision.reason == "not finite" else EXPERIMENT
-    return Telling(experiment, norms_by_name(numbers))
+    evidence = norms_by_name(numbers)
+    evidence |= {f"weight of {name} in total": at for name, at in numbers.weights.items()}
+    return Telling(experiment, evidence, ASK.get(decision.reason, ""))
 
 
 def plant(build: Build, setting: Setting) -> Subject:

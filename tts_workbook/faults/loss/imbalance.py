@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.faults.selection import paired
 from tts_workbook.faults.suspect import Suspect
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Change, Losses
-from tts_workbook.measure.term_gradients import span, term_gradients
+from tts_workbook.measure.term_gradients import gradient_weights, term_gradients
 from tts_workbook.subject.clip_data import clipped_step
 from tts_workbook.subject.isolation import private_copy, unchanged_randomness, without_dropout
 from tts_workbook.subject.opened import once_per_subject
@@ -23,14 +23,22 @@ from tts_workbook.subject.subject import Batch, Subject
 from tts_workbook.subject.tensor_math import Named, difference, only, tensors_norm
 from tts_workbook.subject.training_step import all_parameters, plain_step
 
-# a term's weighted gradient over the mel term's, on the parameters that both reach; sound ones have
-# 1 to 130
-DOMINANT = 200.0
-# the same, from which on the mel may be without any say
-DROWNED_OUT = 3e4
-# above this the mel's gradient is a rounding, or none: its way is cut, which is another fault
-LARGEST = 1e10
-MUTE = 1e-3  # of the movement of the shared parameters that is the mel's
+DOMINANT = Bar(
+    200.0,
+    control="times the mel term's gradient on the parameters that both reach; it only proposes, and"
+    " a paired run decides. Sound terms have 1 to 130",
+)
+DROWNED_OUT = Bar(
+    3e4,
+    control="times the mel term's gradient: from here on the mel may be without any say, and steps"
+    " with and without it are taken",
+)
+LARGEST = Bar(
+    1e10,
+    control="times the mel term's gradient: above this it is a rounding of the other, or none: its"
+    " way is cut, which is another fault",
+)
+MUTE = Bar(1e-3, control="of the movement of the shared parameters: the part that is the mel's")
 N_STEPS = 3
 
 
@@ -53,15 +61,11 @@ def weighted_terms(lab: Lab) -> tuple[str, dict[str, float], dict[str, Named]]:
     """Name of the mel term ("" where there is none, or a gradient is not finite), weights of the
     terms in total, and their gradients at fresh weights.
     """
-    gradients = dict(term_gradients(lab))
-    total = gradients.pop("total")
-    terms = [name for name, gradient in gradients.items() if gradient]
-    mel = next((name for name in terms if "mel" in name.lower()), "")
-    norms = [tensors_norm(gradient.values()) for gradient in (total, *gradients.values())]
-    if not mel or not total or not all(map(math.isfinite, norms)):
+    weights = dict(gradient_weights(lab).weights)
+    mel = next((name for name in weights if "mel" in name.lower()), "")
+    if not mel:
         return "", {}, {}
-    weights, _ = span(total, [gradients[name] for name in terms])
-    return mel, dict(zip(terms, weights, strict=True)), gradients
+    return mel, weights, term_gradients(lab)
 
 
 def shared_terms(lab: Lab) -> list[SharedTerm]:

@@ -11,8 +11,8 @@ from tts_workbook.subject.subject import Subject
 
 
 def decide(numbers: Identity) -> Decision | None:
-    """Pure: a term that has to be a distance to the target has its least value there, and sees
-    frames and bins.
+    """Pure: a term that has to be a distance to the target sees its frames, bins and clips. A loss
+    of the target itself alone accuses nobody: a likelihood has one, and padding makes one.
     """
     if not numbers.reached:
         return Decision("undecided", reason="not reached")
@@ -23,6 +23,8 @@ def decide(numbers: Identity) -> Decision | None:
     where = f"losses[{numbers.broken!r}]"
     if numbers.about != "the target":
         return Decision("undecided", where, reason=numbers.about)
+    if not numbers.terms[numbers.broken].blind:
+        return Decision("excluded", where, reason="a distance and a constant")
     return Decision("confirmed", where, 1.0, "no distance")
 
 
@@ -41,6 +43,8 @@ def tell(numbers: Identity, decision: Decision) -> Telling:
         "of its bins in disorder": values.rebinned,
         "of a level off by one deviation": values.level,
     }
+    if values.clips is not None:
+        evidence["of its clips exchanged"] = values.clips
     if decision.level == "undecided":
         return Telling(f"{EXPERIMENT}; {tell_about(numbers)}", evidence)
     return Telling(EXPERIMENT, evidence)

@@ -7,17 +7,27 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.run_changes import reinitialise
 from tts_workbook.lab.short_run import ChangeKey
 
-# share of a layer's units that are zero on every valid frame; clean ReLU layers stay below 0.4
-DEAD_SHARE = 0.6
-REVIVED = 0.5  # a re-initialisation has to bring the share below this part of what it was
-# in best constants: what it may cost where the units stay dead, and has to gain where training
-# wakes them
-NO_WORSE, GAIN = 0.02, 0.1
+DEAD_SHARE = Bar(
+    0.6,
+    control="the units of the same layer: so many zero on every valid frame are looked into; the"
+    " default initialisation as the one factor decides",
+)
+REVIVED = Bar(
+    0.5, control="the dead share as it is: a default initialisation has to bring it below"
+)
+GAIN = Bar(
+    0.1,
+    control="the course as it is, in best constants: what a default initialisation has to gain",
+)
+NO_WORSE = Bar(
+    0.02, control="the course as it is, in best constants: what it may cost units that stay dead"
+)
 MIN_UNITS = 8
 
 
@@ -177,10 +187,12 @@ def decide(numbers: Units) -> Decision:
         return Decision("suspected", numbers.worst, 0.3, "cannot be drawn anew")
     gain = numbers.redrawn.outcome - numbers.redrawn.outcome_redrawn
     stays_dead = numbers.trained >= DEAD_SHARE
-    wanted = -NO_WORSE if stays_dead else GAIN
     revives = numbers.redrawn.revived < REVIVED * numbers.fresh
-    if revives and gain > wanted:
-        return Decision("confirmed", numbers.source, max(0.1, gain), "revived")
+    if revives and gain > GAIN:
+        return Decision("confirmed", numbers.source, gain, "revived")
+    # dead, and living units would cost nothing: an oddity that harms nothing in this run
+    if revives and stays_dead and gain > -NO_WORSE:
+        return Decision("suspected", numbers.source, max(0.1, gain), "revived, no harm")
     return Decision("excluded", numbers.source, max(0.1, gain), "redrawn in vain")
 
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.lab.lab import Lab
-from tts_workbook.measure.anatomy import MOVED, anatomy, movement
+from tts_workbook.measure.anatomy import anatomy, movement, rounding
 from tts_workbook.measure.term_gradients import declared
 from tts_workbook.subject.isolation import without_dropout
+from tts_workbook.subject.training_step import all_parameters
 
 EXPERIMENT = (
     "gradient of total at the text side's parameters, and the prediction when those without one"
@@ -37,11 +38,13 @@ def measure(lab: Lab) -> SilentParameters:
     model = lab.build()
     gradient = lab.gradient(model)
     side = anatomy(lab).text_side
+    # a tied parameter has one gradient, under the first of its names
+    names = {id(parameter): name for name, parameter in all_parameters(model)}
     mine: dict[str, nn.Parameter] = {}
     for owner, module in model.named_modules():
         if owner in side:
-            for inner, parameter in module.named_parameters(recurse=False):
-                mine[f"{owner}.{inner}"] = parameter
+            for parameter in module.parameters(recurse=False):
+                mine[names[id(parameter)]] = parameter
     silent = {
         name: parameter
         for name, parameter in mine.items()
@@ -69,7 +72,7 @@ def _moves(lab: Lab, model: nn.Module, parameter: nn.Parameter, before: Tensor) 
         parameter.add_((noise.to(old.device) * size).to(old.dtype))
         after = lab.predict(model, field="mel")
         parameter.copy_(old)
-    return float(movement(before, after, lab).max()) > MOVED
+    return float(movement(before, after, lab).max()) > rounding(lab).moved
 
 
 def decide(numbers: SilentParameters) -> Decision | None:

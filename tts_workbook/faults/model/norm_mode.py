@@ -10,14 +10,22 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.lab.lab import Lab
 from tts_workbook.subject.isolation import unchanged_randomness, without_dropout
 
-MODE_GAP = 0.1  # in best constants: running statistics worse than batch statistics by more
-MODE_RATIO = 1.3
+MODE_GAP = Bar(
+    0.1,
+    control="the best constant of the same clips: by more of it running statistics are worse than"
+    " those of the batch",
+)
+MODE_RATIO = Bar(1.3, control="the error of the same model with the statistics of the batch")
 # forwards in training mode after which running statistics have caught up, times their momentum
-SETTLING, MOST_FORWARDS = 6.0, 600
+SETTLING = Bar(
+    6.0, control="the norm's own momentum: after so many of its time constants 0.2 % is left"
+)
+MOST_FORWARDS = 600
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause
 from tts_workbook.faults.selection import paired
 from tts_workbook.faults.suspect import Suspect
@@ -14,12 +15,19 @@ from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Change
 from tts_workbook.subject.module_calls import change_output, rms
 
-# RMS of the last member of a stack over the first; sound pre-norm stacks of two stay below 1.25
-GROWTH = 1.5
-RUNAWAY = 4.0  # growth that is looked into even where the subject learns
-# RMS of a growing stack's output that is, too; embeddings times the root of the width have 14
-# before a norm
-LOUD_STACK = 10.0
+GROWTH = Bar(
+    1.5,
+    control="RMS of the first member of the same stack; only proposes, and the paired run decides",
+)
+RUNAWAY = Bar(
+    4.0,
+    control="RMS of the first member of the same stack: looked into even where the subject learns",
+)
+LOUD_STACK = Bar(
+    10.0,
+    convention="RMS of a growing stack's output; a LayerNorm's has 1 (Ba et al. 2016), and the"
+    " paired run decides",
+)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.selection import paired
 from tts_workbook.faults.suspect import Suspect
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Change
-from tts_workbook.measure.anatomy import MOVED, anatomy, movement, with_frames_changed
+from tts_workbook.measure.anatomy import anatomy, movement, rounding, with_frames_changed
 from tts_workbook.subject.isolation import without_dropout
 from tts_workbook.subject.module_calls import (
     Call,
@@ -24,15 +25,32 @@ from tts_workbook.subject.module_calls import (
     with_noise,
 )
 
-EQUIVARIANT = 1e-4  # relative: outputs that are swapped exactly, up to rounding
-# relative: one place's input that moves another place's output by more is mixed in
-MIXED = 1e-3
+EQUIVARIANT = Bar(
+    1e-2,
+    control="how far one place's input moves the output of another: outputs that differ from a mere"
+    " swap by less do not know the order of what they mix",
+)
+MIXED = Bar(
+    1e-3,
+    control="the deviation of the same output: a place that moves another by less is not mixed in",
+)
+MATTERED = Bar(
+    10.0,
+    control="what a rounding of the weights does to the prediction: old frames whose making alike"
+    " moves it by less do not matter",
+)
 # frames between the prediction that is watched and the history that is swapped
 LAG = 12
-# size of added positions over what they are added to; sinusoids on unit-scale embeddings have 0.7
-LOUD_POSITIONS = 4.0
-# share of the deviation at the first text-side module that the text itself makes
-DROWNED = 0.15
+LOUD_POSITIONS = Bar(
+    4.0,
+    control="the size of what the positions are added to; sinusoids on unit-scale embeddings have"
+    " 0.7 of it, and the paired run decides",
+)
+DROWNED = Bar(
+    0.15,
+    control="the deviation at the first text-side module: of which the text makes less, and the"
+    " paired run decides",
+)
 
 
 # --- missing: two places are swapped, and nothing notices -----------------------------------------
@@ -64,6 +82,7 @@ class Order:
     text: TextOrder | None
     history: HistoryOrder | None
     history_in: str  # the first module that the history enters
+    rounding: float  # what a rounding of the weights does to a prediction, times its margin
 
 
 def measure(lab: Lab) -> Order:
@@ -71,7 +90,7 @@ def measure(lab: Lab) -> Order:
     anything notice?
     """
     first = (anatomy(lab).history_in or ("decoder",))[0]
-    return Order(text_order(lab), history_order(lab), first)
+    return Order(text_order(lab), history_order(lab), first, rounding(lab).moved)
 
 
 def text_order(lab: Lab) -> TextOrder | None:
@@ -115,7 +134,7 @@ def text_order(lab: Lab) -> TextOrder | None:
 def _is_heard(lab: Lab, model: nn.Module, module: nn.Module, own: Tensor) -> bool:
     """Whether the prediction moves when what `module` gives is disturbed."""
     with without_dropout(model), output_changed(module, lambda tensor: with_noise(tensor, 6)):
-        return float(movement(own, lab.predict(model), lab).max()) > MOVED
+        return float(movement(own, lab.predict(model), lab).max()) > rounding(lab).moved
 
 
 def _has_places(call: Call, n_places: int, n_clips: int) -> bool:
@@ -168,9 +187,10 @@ def history_order(lab: Lab) -> HistoryOrder | None:
 def decide(numbers: Order) -> Decision | None:
     """Pure: what mixes places, or hears old frames, has to notice their order."""
     text, history = numbers.text, numbers.history
-    if text is not None and text.noticed < EQUIVARIANT and text.mixed > MIXED:
+    if text is not None and text.mixed > MIXED and text.noticed < EQUIVARIANT * text.mixed:
         return Decision("confirmed", text.where, 0.7, "text without order")
-    if history is not None and history.noticed < MOVED and history.mattered > 10 * MOVED:
+    bar = numbers.rounding
+    if history is not None and history.noticed < bar and history.mattered > MATTERED * bar:
         return Decision("confirmed", numbers.history_in, 0.7, "history without order")
     if text is None and history is None:
         return None

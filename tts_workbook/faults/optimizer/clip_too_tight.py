@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause
-from tts_workbook.faults.optimizer._pace import LAZY
+from tts_workbook.faults.optimizer._pace import LAZY, relative_move
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.faults.selection import paired
 from tts_workbook.faults.suspect import Suspect
@@ -16,9 +17,11 @@ from tts_workbook.measure.observed_steps import observe_steps
 from tts_workbook.subject.clip_data import clipped_step
 from tts_workbook.subject.subject import Subject
 
-USUAL_CLIP = 1.0  # global norm of the gradient
-# gradient at the optimiser over the loss's own: above this a clip shrinks little
-SHRUNK = 0.1
+USUAL_CLIP = Bar(
+    1.0, convention="the global norm of Pascanu et al. (2013), 1.0 in most TTS recipes"
+)
+# above this a clip shrinks little
+SHRUNK = Bar(0.1, control="the gradient that the loss gives at the same weights")
 
 
 def propose(lab: Lab) -> Iterable[Suspect]:
@@ -26,7 +29,7 @@ def propose(lab: Lab) -> Iterable[Suspect]:
     otherwise Adam has undone it.
     """
     seen = observe_steps(lab)
-    if 0.0 < seen.clip_factor < SHRUNK and lab.course().update_ratio < LAZY:
+    if 0.0 < seen.clip_factor < SHRUNK and relative_move(lab) < LAZY:
         for change in (unclipped(USUAL_CLIP), unclipped()):
             yield Suspect(
                 CAUSE.id,
@@ -56,7 +59,7 @@ CAUSE = Cause(
     fix="clip where only rare spikes are hit",
     experiments=(paired("optimizer.clip_too_tight"),),
     propose=propose,
-    upstream=9,
+    upstream=10,
     plant=plant,
     plant_needs={"optimizer": "sgd"},  # Adam divides by the norm again
 )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause
-from tts_workbook.faults.optimizer._pace import pace
+from tts_workbook.faults.optimizer._pace import YARDSTICK, pace, relative_move
+from tts_workbook.faults.optimizer._rates import rates
 from tts_workbook.faults.planting import Build, Setting, with_groups
 from tts_workbook.faults.selection import paired
 from tts_workbook.faults.suspect import Suspect
@@ -13,13 +15,17 @@ from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.run_changes import lr_times
 from tts_workbook.subject.subject import Subject
 
-HARDLY_MOVES = 1e-3  # ‖Δw‖ / ‖w‖ of a step below which no lower learning rate is tried
+# of a subject that moves less, no lower rate is tried; sound subjects of six kinds: 0.2 to 4
+HARDLY_MOVES = Bar(0.1, control=YARDSTICK)
 
 
 def propose(lab: Lab) -> Iterable[Suspect]:
     """The learning rate by powers of ten, down where a step moves the weights much."""
-    # a course that broke before its first step has no ratio, and is asked
-    if lab.course().update_ratio <= HARDLY_MOVES:
+    move = relative_move(lab)
+    # a course that broke before its first step has no ratio, and is asked; so is one whose loss
+    # scaler skips most steps after the first have overshot
+    overshot = move == 0.0 and bool(rates(lab).used)
+    if move <= HARDLY_MOVES and not overshot:
         return
     for factor in (0.1, 0.01):
         yield Suspect(
@@ -41,6 +47,6 @@ CAUSE = Cause(
     experiments=(paired("optimizer.lr_too_large"),),
     remedy=True,
     propose=propose,
-    upstream=11,
+    upstream=12,
     plant=plant,
 )

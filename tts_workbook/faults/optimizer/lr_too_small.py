@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
-from tts_workbook.faults.optimizer._pace import LAZY, pace
+from tts_workbook.faults.optimizer._pace import LAZY, YARDSTICK, pace, relative_move
+from tts_workbook.faults.optimizer._rates import Rates, rates
 from tts_workbook.faults.planting import Build, Setting, with_groups
-from tts_workbook.faults.selection import paired
+from tts_workbook.faults.selection import OneFactor, decide_one_factor, paired, tell_one_factor
 from tts_workbook.faults.suspect import Suspect
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.run_changes import lr_times
@@ -17,17 +19,20 @@ from tts_workbook.measure.observed_steps import observe_steps, reference
 from tts_workbook.subject.subject import Subject
 from tts_workbook.subject.tensor_math import tensors_norm
 
-USUAL_MOVE = 2e-3  # ‖Δw‖ / ‖w‖ of a step of a subject that learns (seen: 1.6e-3 to 1.1e-2)
-MOVES_MUCH = 5e-3  # above this no higher learning rate is tried
+# a rate is raised to about this; sound subjects of six kinds: 0.2 to 4
+USUAL = Bar(0.3, control=YARDSTICK)
+# of a subject that moves more, no higher rate is tried
+MOVES_MUCH = Bar(1.0, control=YARDSTICK)
 
 
 def propose(lab: Lab) -> Iterable[Suspect]:
-    """The learning rate by powers of ten, up where a step hardly moves the weights."""
-    base = lab.course()
-    ratio = base.update_ratio
-    if not 0.0 < ratio < MOVES_MUCH:
+    """The learning rate by powers of ten, up where a step hardly moves the weights; not while it
+    still warms up.
+    """
+    base, move = lab.course(), relative_move(lab)
+    if not 0.0 < move < MOVES_MUCH or rates(lab).warms_up:
         return
-    nearest = 10.0 ** max(1, math.floor(math.log10(USUAL_MOVE / ratio)))
+    nearest = 10.0 ** max(1, math.floor(math.log10(USUAL / move)))
     for factor in (nearest, 10.0 * nearest):
         yield Suspect(
             CAUSE.id,
@@ -35,15 +40,65 @@ def propose(lab: Lab) -> Iterable[Suspect]:
             pace(lab),
             "make_optimizer",
             general=True,
-            always=ratio < LAZY and not base.learnt,
+            always=move < LAZY and not base.learnt,
         )
+
+
+# --- what the paired runs say, beside a schedule --------------------------------------------------
+
+ONE_FACTOR = paired("optimizer.lr_too_small")
+
+
+@dataclass(frozen=True)
+class Raised:
+    """What the paired runs at higher rates said, and what becomes of the rate in a course."""
+
+    raised: OneFactor
+    rates: Rates
+
+
+def measure(lab: Lab) -> Raised:
+    return Raised(ONE_FACTOR.measure(lab), rates(lab))
+
+
+def decide(numbers: Raised) -> Decision:
+    """Pure: a higher rate, as the one factor, removes the harm. Where the rate dies, or still rises
+    and nothing is learnt yet, a course cannot rule it out.
+    """
+    decision = decide_one_factor(numbers.raised)
+    if decision.level != "excluded":
+        return decision
+    if numbers.rates.dies or numbers.rates.never_starts:
+        return Decision("undecided", "make_optimizer", reason="the rate dies")
+    if numbers.rates.warms_up and not numbers.raised.learns:
+        return Decision("undecided", "make_optimizer", reason="it warms up")
+    return decision
+
+
+SAID = {
+    "the rate dies": (
+        "the rate is small because its schedule takes it away; next: mend optimizer.schedule, and"
+        " diagnose again"
+    ),
+    "it warms up": (
+        "the rate still rises when the course ends, and nothing is learnt yet; next: more --steps,"
+        " until the warm-up is over"
+    ),
+}
+
+
+def tell(numbers: Raised, decision: Decision) -> Telling:
+    if decision.reason in SAID:
+        seen = numbers.rates
+        return Telling(SAID[decision.reason], {"highest rate": seen.peak, "last": seen.last})
+    return tell_one_factor(numbers.raised, decision)
 
 
 # --- a rate of zero -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Rates:
+class ObservedRates:
     """The observed steps of the subject's train step, and the rates that they were made at."""
 
     n_calls: int
@@ -53,9 +108,9 @@ class Rates:
     learning_rate: float  # the largest of that step's groups
 
 
-def measure_rates(lab: Lab) -> Rates:
+def measure_rates(lab: Lab) -> ObservedRates:
     seen, step = observe_steps(lab), observe_steps(lab).step
-    return Rates(
+    return ObservedRates(
         n_calls=seen.n_calls,
         n_optimizer_steps=len(seen.steps),
         wanted_norm=tensors_norm(reference(lab).values()),
@@ -64,7 +119,7 @@ def measure_rates(lab: Lab) -> Rates:
     )
 
 
-def decide_rates(numbers: Rates) -> Decision | None:
+def decide_rates(numbers: ObservedRates) -> Decision | None:
     """Pure: it steps on a gradient, at a rate of zero; else the paired runs decide."""
     steps_on_a_gradient = bool(numbers.wanted_norm) and bool(numbers.given_norm)
     if not steps_on_a_gradient or numbers.learning_rate:
@@ -72,7 +127,7 @@ def decide_rates(numbers: Rates) -> Decision | None:
     return Decision("confirmed", "make_optimizer", 1.0, "rate of zero")
 
 
-def tell_rates(numbers: Rates, decision: Decision) -> Telling:
+def tell_rates(numbers: ObservedRates, decision: Decision) -> Telling:
     return Telling(
         "learning rate of every group at each observed step",
         {
@@ -97,11 +152,11 @@ CAUSE = Cause(
     fix="raise the learning rate (a range test shows how far)",
     experiments=(
         Experiment(measure_rates, decide_rates, tell_rates),
-        paired("optimizer.lr_too_small"),
+        Experiment(measure, decide, tell),
     ),
     remedy=True,
     propose=propose,
-    upstream=10,
+    upstream=11,
     plant=plant,
     plant_layers=True,
 )

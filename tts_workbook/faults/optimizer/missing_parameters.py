@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.planting import Build, Setting
+from tts_workbook.faults.selection import MARGIN, OVER_SHAM
+from tts_workbook.lab.controls import sham_gain
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Change, ChangeKey
 from tts_workbook.measure.observed_steps import observe_steps, reference
@@ -19,8 +21,6 @@ from tts_workbook.subject.module_names import common_path
 from tts_workbook.subject.subject import Subject
 from tts_workbook.subject.tensor_math import tensors_norm
 from tts_workbook.subject.training_step import all_parameters
-
-GAIN = 0.1  # in best constants, of the mean curve: what a paired run has to gain
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class SwitchedOff:
 
     outcome: float  # mean TF L1 over the best constant, as it is
     outcome_trained: float
+    learnt: bool  # whether it passes the overfit gate as it is
+    noise: float  # what a sham intervention gains or loses
     mended_by: tuple[ChangeKey, ...] = ()  # what was changed in that run
 
 
@@ -136,7 +138,7 @@ def _train_too(lab: Lab, names: tuple[str, ...]) -> SwitchedOff:
         model=train,
     )
     before, after = lab.course(), lab.course(change)
-    return SwitchedOff(before.outcome, after.outcome, (change.key,))
+    return SwitchedOff(before.outcome, after.outcome, before.learnt, sham_gain(lab), (change.key,))
 
 
 def decide(numbers: Trained) -> Decision:
@@ -151,10 +153,12 @@ def decide(numbers: Trained) -> Decision:
         return Decision("confirmed", where, strength, "left out")
     if numbers.switched_off is not None:
         where = common_path(numbers.off)
-        gain = numbers.switched_off.outcome - numbers.switched_off.outcome_trained
-        if gain > GAIN:
+        switched_off = numbers.switched_off
+        gain = switched_off.outcome - switched_off.outcome_trained
+        harms = gain > MARGIN and gain > OVER_SHAM * switched_off.noise
+        if harms and not switched_off.learnt:
             return Decision("confirmed", where, gain, "switched off")
-        return Decision("undecided", where, reason="switched off in vain")
+        return Decision("question", where, max(gain, 0.0), "frozen")
     return Decision("excluded", reason="all trained")
 
 
@@ -181,16 +185,11 @@ def tell(numbers: Trained, decision: Decision) -> Telling:
             "mean TF L1 / best constant before": numbers.switched_off.outcome,
             "after": numbers.switched_off.outcome_trained,
         }
-        experiment = (
-            "trained too as the one factor, same seeds"
-            if decision.level == "confirmed"
-            else (
-                "trained too as the one factor: it gains nothing on this "
-                "batch; next: declare them in Subject.frozen if that is meant"
-            )
-        )
-        mending = numbers.switched_off.mended_by if decision.level == "confirmed" else ()
-        return Telling(experiment, evidence, mended_by=mending)
+        experiment = "trained too as the one factor, same seeds"
+        if decision.reason == "frozen":
+            fix = f'is this meant? declare Subject.frozen, ("{decision.where or numbers.off[0]}",)'
+            return Telling(f"{experiment}: it learns its batch as well without", evidence, fix)
+        return Telling(experiment, evidence, mended_by=numbers.switched_off.mended_by)
     return Telling(
         "the model's parameters minus the optimiser's; elements that move in observed steps",
         evidence,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.planting import Build, Setting, with_groups
 from tts_workbook.faults.selection import MARGIN, paired, select
@@ -16,10 +17,14 @@ from tts_workbook.lab.lab import LONGER, BudgetSpent, Lab
 from tts_workbook.lab.run_changes import no_weight_decay
 from tts_workbook.subject.subject import Subject
 
-DECAYED = 0.02  # share of a weight that decay takes away during a course
-HALF = 0.5  # a share that is looked into even where the subject learns
-# of the value after a third of the steps: a curve that ends higher has come to rest
-AT_REST = 0.9
+# share of a weight that decay takes away during a course: below, nobody is asked
+DECAYED = Bar(
+    0.02, absolute="it only chooses what a paired run tries; a share of a weight has no unit"
+)
+# a share that is looked into even where the subject learns
+HALF = Bar(0.5, absolute="it only chooses what a paired run tries; a share of a weight has no unit")
+# a curve that ends higher has come to rest
+AT_REST = Bar(0.9, control="the same course after a third of the steps")
 
 
 def propose(lab: Lab) -> Iterable[Suspect]:
@@ -137,7 +142,7 @@ CAUSE = Cause(
         Experiment(measure_late, decide_late, tell_late),
     ),
     propose=propose,
-    upstream=8,
+    upstream=9,
     plant=plant,
     plant_layers=True,
 )

@@ -44,29 +44,36 @@ class Attempt:
 @once_per_subject
 def as_it_is(lab: Lab) -> Attempt:
     """Whether everything is finite for a fresh model."""
-    return _attempt(lab, lab.build, lab.batch)
+    return attempt(lab, lab.build, lab.batch)
 
 
 @once_per_subject
 def with_masks_in_range(lab: Lab) -> Attempt:
     """The same with mask values brought into the range of the 16-bit type."""
-    return _attempt(lab, lab.build, lab.batch, masks_in_range())
+    return attempt_with_masks_in_range(lab, lab.batch)
+
+
+def attempt_with_masks_in_range(lab: Lab, batch: Batch) -> Attempt:
+    return attempt(lab, lab.build, batch, masks_in_range())
 
 
 @once_per_subject
 def all_in_fp32(lab: Lab) -> Attempt:
     """The same in fp32: weights, batch, and no casts to 16 bits."""
+    return attempt_in_fp32(lab, lab.batch)
 
+
+def attempt_in_fp32(lab: Lab, batch: Batch) -> Attempt:
     def widened(tensor: Tensor) -> Tensor:
         return tensor.float() if tensor.dtype in HALVES else tensor
 
     def build() -> nn.Module:
         return to_fp32(lab.build())
 
-    return _attempt(lab, build, mapped(widened, lab.batch), in_fp32())
+    return attempt(lab, build, mapped(widened, batch), in_fp32())
 
 
-def _attempt(
+def attempt(
     lab: Lab,
     build: Callable[[], nn.Module],
     batch: Batch,

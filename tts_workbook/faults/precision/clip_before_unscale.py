@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Level, Telling
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.lab.lab import Lab
@@ -18,11 +19,11 @@ from tts_workbook.subject.subject import Subject
 from tts_workbook.subject.tensor_math import tensors_norm
 
 SCALE_CHANGE = 256  # the loss scale is made this many times smaller
-# gradient norm at unscale_ over that after backward(); 1 without a clip in between
-SHRUNK = 0.9
-# share, in logarithms, of the change of scale that the gradient at the optimiser follows
-FOLLOWS = 0.5
-TINY = 1e-300  # what logarithms are taken of at least
+# gradient norm at unscale_; 1 without a clip in between
+SHRUNK = Bar(0.9, control="the norm of the same gradient after backward()")
+# of the change of scale, in logarithms, that the gradient at the optimiser follows
+FOLLOWS = Bar(0.5, control="the change of the loss scale between the two observed steps")
+TINY = Bar(1e-300, absolute="the smallest number that a logarithm is taken of; it decides nothing")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def decide(numbers: TwoScales) -> Decision | None:
         return Decision("undecided", reason="no step")
     if numbers.other_norm is None:
         return Decision("undecided", reason="no step at a smaller scale")
+    if not math.isfinite(numbers.norm) or not math.isfinite(numbers.other_norm):
+        return Decision("undecided", reason="not finite")
     clipped = numbers.before_unscale < SHRUNK
     if clipped and numbers.follows > FOLLOWS * numbers.expected:
         return Decision("confirmed", "train_step", 1.0, "clipped first")
@@ -93,6 +96,8 @@ def tell(numbers: TwoScales, decision: Decision) -> Telling:
             return Telling("no optimiser step was seen; next: mend that")
         case "no step at a smaller scale":
             return Telling("no step at a smaller scale; next: another scale")
+        case "not finite":
+            return Telling("the gradient is not finite under two loss scales; next: mend that")
     assert numbers.other_norm is not None
     evidence: dict[str, float | str] = {
         "loss scale": numbers.loss_scale,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from tts_workbook.bars import Bar
 from tts_workbook.faults.cause import Cause, Decision, Experiment, Telling
 from tts_workbook.faults.planting import Build, Setting
+from tts_workbook.faults.selection import AGAIN, MARGIN, OVER_SHAM
+from tts_workbook.lab.controls import sham_gain
 from tts_workbook.lab.lab import LONGER, Lab
 from tts_workbook.lab.run_changes import fp32_weights
 from tts_workbook.lab.short_run import ChangeKey, Course
@@ -17,10 +21,10 @@ from tts_workbook.subject.interventions import HALVES
 from tts_workbook.subject.subject import Subject
 from tts_workbook.subject.training_step import all_parameters
 
-BETTER = 0.1  # in best constants, of the mean curve: what the fp32 twin has to gain
-AGAIN = 0.05  # what it has to gain in a longer run, where updates are swallowed
-# share of elements that a step changes, over that of the fp32 twin: below, updates are lost
-SWALLOWED = 0.7
+# share of elements that a step changes: below, updates are lost
+SWALLOWED = Bar(0.7, control="the share that a step of the fp32 twin changes")
+# way from the first prediction: a subject that makes less gets nowhere for its updates are lost
+NOWHERE = Bar(0.5, control="the way that the fp32 twin makes in the same steps")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Formats:
     # of LONGER times the steps; None where the short ones decide
     long_own: Run | None = None
     long_twin: Run | None = None
+    start: float = math.nan  # TF L1 / best constant before the first step
+    noise: float = 0.0  # what a sham intervention gains or loses of the mean
 
     @property
     def where(self) -> str:
@@ -75,7 +81,13 @@ def measure(lab: Lab) -> Formats:
         return short
     long_own = _run(lab.course(times=LONGER))
     long_twin = _run(lab.course(change, times=LONGER))
-    return replace(short, long_own=long_own, long_twin=long_twin)
+    return replace(
+        short,
+        long_own=long_own,
+        long_twin=long_twin,
+        start=lab.error(lab.predict(lab.build(), field="mel")),
+        noise=sham_gain(lab),
+    )
 
 
 def _low_weights(lab: Lab) -> tuple[float, str, str]:
@@ -109,7 +121,7 @@ def decide_short(own: Run, twin: Run) -> Decision:
     if twin.broke:
         return Decision("suspected", strength=0.5, reason="twin breaks")
     gain = own.outcome - twin.outcome
-    if gain > BETTER and own.moved < twin.moved:
+    if gain > MARGIN and own.moved < twin.moved:
         return Decision("confirmed", "", max(gain, 1.0 - own.moved / twin.moved), "gains")
     if own.learnt:
         return Decision("excluded", reason="learns")
@@ -129,10 +141,21 @@ def decide(numbers: Formats) -> Decision | None:
     if short.reason != "swallows" or numbers.long_own is None or numbers.long_twin is None:
         return short
     gain = numbers.long_own.outcome - numbers.long_twin.outcome
-    if gain > AGAIN or numbers.long_own.final - numbers.long_twin.final > BETTER:
-        kept = own.moved / twin.moved
-        return Decision("confirmed", numbers.where, max(gain, 1.0 - kept), "gains when longer")
+    lost = 1.0 - own.moved / twin.moved
+    if gain > AGAIN or numbers.long_own.final - numbers.long_twin.final > MARGIN:
+        return Decision("confirmed", numbers.where, max(gain, lost), "gains when longer")
+    if _gets_nowhere(numbers, numbers.long_own, numbers.long_twin):
+        return Decision("confirmed", numbers.where, lost, "gets nowhere")
     return Decision("undecided", numbers.where, reason="swallows, gains nothing")
+
+
+def _gets_nowhere(numbers: Formats, own: Run, twin: Run) -> bool:
+    """Whether the fp32 twin comes further than a sham intervention would, and the subject not half
+    as far: the rate is small for both, and lost on one.
+    """
+    way, twins_way = numbers.start - own.final, numbers.start - twin.final
+    is_more_than_noise = twins_way - max(way, 0.0) > OVER_SHAM * numbers.noise
+    return is_more_than_noise and way < NOWHERE * twins_way
 
 
 def tell(numbers: Formats, decision: Decision) -> Telling:
@@ -226,6 +249,8 @@ CAUSE = Cause(
     title="16-bit weights swallow the updates",
     experiment="the fp32 twin at the same learning rate; share of elements that change",
     fix="keep weights in fp32 and use autocast",
+    # a larger rate survives the rounding
+    explains=("optimizer.lr_too_small",),
     experiments=(Experiment(measure, decide, tell),),
     plant=plant,
     plant_needs={"lr": 1e-4},  # larger steps survive the rounding

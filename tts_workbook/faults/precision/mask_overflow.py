@@ -45,7 +45,9 @@ def _finite_gradient(lab: Lab) -> bool:
 
 
 def decide(numbers: Attempts) -> Decision | None:
-    """Pure: what is not finite in 16 bits is finite once its masks are in range."""
+    """Pure: what is not finite in 16 bits is finite once its masks are in range. What is not for
+    another reason is precision.half_range.
+    """
     own, in_range, fp32 = numbers.own, numbers.in_range, numbers.fp32
     if own is None or in_range is None or fp32 is None:
         return Decision("excluded", reason="finite")
@@ -55,7 +57,7 @@ def decide(numbers: Attempts) -> Decision | None:
         return Decision("confirmed", own.where, 1.0, "a mask")
     if own.raises_about_types:
         return Decision("undecided", own.where, reason="raises")
-    return Decision("suspected", own.where, 1.0, "not a mask")
+    return Decision("excluded", own.where, reason="not a mask")
 
 
 def tell(numbers: Attempts, decision: Decision) -> Telling:
@@ -74,6 +76,8 @@ def tell(numbers: Attempts, decision: Decision) -> Telling:
             return Telling(f"{experiment}: fp32 is not finite either", evidence)
         case "raises":
             return Telling(f"it raises in 16 bits, and not for a mask: {own.said}", evidence)
+        case "not a mask":
+            return Telling(f"{experiment}: no mask, see precision.half_range", evidence)
     return Telling(experiment, evidence)
 
 

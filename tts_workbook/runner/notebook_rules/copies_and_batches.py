@@ -48,7 +48,7 @@ COMPARED = ("difference_batch_size", "difference_batch_size_frames", "question_1
 
 
 @dataclass(frozen=True)
-class Batches:
+class CopiesAndBatches:
     """What was measured, by the name of the subject unless said otherwise."""
 
     where: str  # clip, profile and seed, for the provenance
@@ -78,7 +78,7 @@ class Batches:
         return list(dict.fromkeys(name for part in parts for name in part))
 
 
-def rule(found: Batches) -> Ruling:
+def rule(found: CopiesAndBatches) -> Ruling:
     """Rule on the findings' claims where presets were measured, and on every other subject."""
     rulings = [_rule_on_presets(found)] if found.copied else []
     rulings += [_rule_on_one(found, name, bool(rulings)) for name in found.others]
@@ -88,7 +88,7 @@ def rule(found: Batches) -> Ruling:
 # --- a subject by itself --------------------------------------------------------------------------
 
 
-def _rule_on_one(found: Batches, name: str, beside: bool) -> Ruling:
+def _rule_on_one(found: CopiesAndBatches, name: str, beside: bool) -> Ruling:
     prefix = f"{metric_name(name)}_" if beside or len(found.others) > 1 else ""
     where = f"notebook 04, {name}, {found.where.partition(', ')[2]}"
     parts = (
@@ -147,7 +147,7 @@ def _numbers(one: Equivalence) -> dict[str, float]:
 # --- the presets, and the findings' questions -----------------------------------------------------
 
 
-def _rule_on_presets(found: Batches) -> Ruling:
+def _rule_on_presets(found: CopiesAndBatches) -> Ruling:
     exact = {
         wanted: max(one.deciding for (_, dtype, _), one in found.copied.items() if dtype == wanted)
         for wanted in DTYPES
@@ -165,7 +165,7 @@ def _apart(by_k: Mapping[int, GradientNoise]) -> float:
     return standard_errors_apart(by_k[max(by_k)], by_k[min(by_k)])
 
 
-def _presets_answer(found: Batches, exact: Mapping[str, float], same: bool) -> str:
+def _presets_answer(found: CopiesAndBatches, exact: Mapping[str, float], same: bool) -> str:
     first = next(iter(found.noise.values()))
     most = max(first)
     mean = "stays" if _apart(first) < MEAN_BAR else "MOVES"
@@ -196,7 +196,7 @@ def _matched_sentence(matched: BatchComparison | None) -> str:
     )
 
 
-def _corpus_sentence(found: Batches) -> str:
+def _corpus_sentence(found: CopiesAndBatches) -> str:
     words = {
         "supported": "lower the loss",
         "refuted": "do not lower the loss",
@@ -229,7 +229,7 @@ def _alone_sentence(alone: BatchOfOne | None) -> str:
     )
 
 
-def _presets_metrics(found: Batches, exact: Mapping[str, float]) -> dict[str, Any]:
+def _presets_metrics(found: CopiesAndBatches, exact: Mapping[str, float]) -> dict[str, Any]:
     left_out = next(iter(found.copied.values())).left_out
     metrics: dict[str, Any] = {
         "copies_fp64": exact["fp64"],
@@ -261,7 +261,7 @@ def _presets_metrics(found: Batches, exact: Mapping[str, float]) -> dict[str, An
     return metrics
 
 
-def _presets_items(found: Batches, exact: Mapping[str, float], same: bool) -> list[Item]:
+def _presets_items(found: CopiesAndBatches, exact: Mapping[str, float], same: bool) -> list[Item]:
     return [
         Item(
             id="duplicates_change_nothing",
@@ -304,7 +304,7 @@ def _presets_items(found: Batches, exact: Mapping[str, float], same: bool) -> li
     ]
 
 
-def _matched_item(found: Batches, id: str, claim: str, refuting: str) -> Item:
+def _matched_item(found: CopiesAndBatches, id: str, claim: str, refuting: str) -> Item:
     one, origin = found.compared[id], found.origin
     common: dict[str, Any] = dict(
         id=id,
@@ -329,7 +329,7 @@ def _matched_item(found: Batches, id: str, claim: str, refuting: str) -> Item:
     )
 
 
-def _alone_item(found: Batches) -> Item:
+def _alone_item(found: CopiesAndBatches) -> Item:
     alone = found.alone
     provenance = found.why_not
     if alone is not None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from tts_core.metrics.free_running import Gap
 from tts_core.metrics.full_inference import FullInference
+from tts_workbook.measure.history_parity import HistoryParity
 from tts_workbook.measure.interaction import TwoByTwo
 from tts_workbook.measure.listening import Judged, ranked
-from tts_workbook.measure.parity import LayoutParity
 from tts_workbook.measure.self_feeding import SelfFeeding
 from tts_workbook.measure.stop_head import StopCalibration
 from tts_workbook.runner.notebook_rules.ruling import Ruling
@@ -60,7 +60,7 @@ class Heard:
     stopped: str  # a sentence where a training was stopped, else empty
     trained: Mapping[str, float]  # metrics of notebook 03
     gaps: Mapping[str, Mapping[str, Gap]]  # by layout
-    parity: Mapping[str, Mapping[str, LayoutParity]]
+    parity: Mapping[str, Mapping[str, HistoryParity]]  # by layout
     judged: Mapping[str, Judged]
     order: Sequence[str]  # versions that are ranked
     wer: Mapping[str, float]
@@ -340,7 +340,8 @@ def _metrics(found: Heard) -> dict[str, Any]:
     for name, layouts in found.parity.items():
         prefix = "" if name == "healthy" else f"{name}_"
         for layout, one in layouts.items():
-            metrics[f"{prefix}parity_{layout}_layout"] = one.max_difference
+            in_ln_units = one.largest * found.trained["best_constant_l1"]
+            metrics[f"{prefix}parity_{layout}_layout"] = in_ln_units
     metrics |= {WORD_ERRORS[label]: rate for label, rate in found.wer.items()}
     return {
         **metrics,

@@ -17,7 +17,7 @@ from tts_workbook.runner.notebook_rules.ruling import (
     own_id,
     unmeasured,
 )
-from tts_workbook.runner.own_listening import OwnSpeech, told
+from tts_workbook.runner.own_listening import OwnSpeech
 from tts_workbook.runner.verdicts import Item
 from tts_workbook.trials.statistics import Verdict
 
@@ -138,7 +138,7 @@ def _copy_item(one: OwnSpeech, id: str, common: Mapping[str, Any]) -> Item:
     if one.copied is None:
         lacking = one.lacking.get("audio,vocode", "a recording and its copy-synthesis")
         return unmeasured(id, COPY_CLAIM, f"not judged: {lacking}")
-    score = told(one.copied.stoi)
+    score = one.copied.stoi
     return _stoi_item(
         id,
         COPY_CLAIM,

@@ -10,7 +10,7 @@ import pytest
 from tts_core.errors import WorkbookError
 from tts_core.training.corpus.options import TrainConfig
 from tts_core.training.corpus.sampler import BatchPlan
-from tts_core.training.corpus.schedule import learning_rate
+from tts_core.training.corpus.warm_up import learning_rate
 
 LENGTHS = np.random.default_rng(5).integers(20, 900, 1003)
 

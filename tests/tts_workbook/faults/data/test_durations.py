@@ -11,10 +11,14 @@ from benchmarks.planted import ours
 from benchmarks.planted.architecture import draw_setting
 from benchmarks.planted.ours_twin import build
 from tests.tts_workbook.faults.examined import examined, fresh, level
-from tts_workbook.faults.data import duration_domain, duration_sum
+from tts_core.config import AudioConfig
+from tts_core.speech.audio import log_mel, resample
+from tts_workbook.faults.data import duration_domain, duration_sum, text_audio_pairing
 from tts_workbook.faults.data.duration_domain import Expanded, Inferred
 from tts_workbook.faults.data.duration_sum import Sums
+from tts_workbook.faults.planting import with_clips
 from tts_workbook.measure.duration_head import DurationHead
+from tts_workbook.measure.duration_layout import DurationLayout
 from tts_workbook.subject import clip_batch
 
 SUM, DOMAIN = "data.duration_sum", "data.duration_domain"
@@ -56,6 +60,106 @@ def test_duration_sum_is_silent_on_logs_one_frame_and_groups_of_frames():
     assert level(given(np.log1p), SUM) == "excluded"
     assert level(given(lambda row: row + (np.arange(len(row)) == 0)), SUM) == "excluded"
     assert level(given(lambda row: row / 3), SUM) == "undecided"
+
+
+# --- recordings that are longer, and durations under other symbols --------------------------------
+
+WHOLE = Sums((50.0, 60.0), (50, 60), "", whole=(100, 121))
+
+
+@pytest.mark.parametrize(
+    "numbers, level, reason",
+    [
+        (WHOLE, "confirmed", "another rate"),
+        (replace(WHOLE, whole=(85, 102)), "undecided", "cut"),  # 1.7: no two rates
+        (replace(WHOLE, whole=(100, 90)), "undecided", "cut"),  # not alike
+        (replace(WHOLE, whole=()), "excluded", "add up"),
+    ],
+)
+def test_decide_on_recordings_that_are_longer(numbers, level, reason):
+    decision = duration_sum.decide(numbers)
+    assert (decision.level, decision.reason) == (level, reason)
+
+
+EXPLAINED = {-2: 0.05, -1: 0.1, 0: 0.4, 1: 0.15, 2: 0.05}
+RIGHT = DurationLayout(12, EXPLAINED, -0.1, 0.04)
+MOVED = DurationLayout(12, {-1: 0.4, 0: 0.1, 1: 0.05}, -0.1, 0.04)
+
+
+@pytest.mark.parametrize(
+    "numbers, wanted",
+    [
+        (RIGHT, None),
+        (MOVED, ("confirmed", "other places")),
+        (replace(MOVED, deviation=0.07), None),  # 4.3 deviations
+        (replace(RIGHT, repaired=0.3), ("undecided", "foretells nothing")),
+        (replace(MOVED, n_clips=5), ("undecided", "few clips")),
+        (DurationLayout(0, {}, 0.0, 0.0), None),
+    ],
+)
+def test_decide_on_places(numbers, wanted):
+    decision = duration_sum.decide_places(numbers)
+    assert wanted == (decision and (decision.level, decision.reason))
+
+
+def misplaced(subject, places):
+    """The subject whose durations are moved along the text of each clip."""
+
+    def moved(batch):
+        clips = [replace(clip, durations=np.roll(clip.durations, places)) for clip in batch.clips]
+        return clip_batch.gather(clips, batch.pad_value)
+
+    return replace(
+        subject,
+        batch=moved(subject.batch),
+        batches=lambda: (moved(batch) for batch in subject.batches()),
+    )
+
+
+@pytest.mark.parametrize("places", (1, -1))
+@pytest.mark.parametrize("written", (True, False))
+def test_durations_under_other_symbols_are_confirmed(places, written):
+    """By the symbols, and by the ids that the model reads where there are none."""
+    subject = misplaced(build(draw_setting(2)), places)
+    if not written:
+        subject = replace(subject, symbols=None)
+    entry = examined(subject, SUM)
+    assert entry.level == "confirmed"
+    best = max(entry.evidence, key=lambda name: places_of(entry.evidence, name))
+    assert best == f"variance explained, moved by {-places}"
+    # the right text all the same
+    assert level(subject, "data.text_audio_pairing") in ("excluded", "not applicable")
+
+
+def places_of(evidence, name):
+    return evidence[name] if name.startswith("variance") else -1.0
+
+
+def test_a_few_clips_say_nothing_of_places():
+    entry = examined(replace(build(draw_setting(0)), batches=None), SUM)
+    assert entry.level == "undecided" and "Subject.batches" in entry.experiment
+    # other texts are another cause
+    swapped = text_audio_pairing.plant(build, draw_setting(0))
+    assert level(swapped, SUM) in ("excluded", "undecided")
+
+
+def test_a_mel_cut_to_durations_of_another_rate_is_confirmed():
+    """Features at 44.1 kHz, durations counted at 22.05 kHz, mels cut to their sum."""
+    recipe = AudioConfig(sample_rate=44_100, f_max=8000.0)
+
+    def features(samples, rate):
+        return log_mel(resample(samples, rate, 44_100), recipe)
+
+    def cut(clip):
+        mel = features(clip.samples, clip.sample_rate)
+        return replace(clip, mel=mel[: int(clip.durations.sum())])
+
+    setting = with_clips(draw_setting(0), cut)
+    subject = build(setting, extract=features)
+    entry = examined(subject, SUM)
+    assert entry.level == "confirmed" and entry.where == "durations"
+    assert entry.evidence["frames of the recordings / Σ durations"] == pytest.approx(2, rel=0.02)
+    assert level(subject, "data.stale_features") == "excluded"
 
 
 # --- counts and logarithms ------------------------------------------------------------------------

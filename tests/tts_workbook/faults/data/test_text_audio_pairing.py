@@ -9,9 +9,9 @@ from benchmarks.planted.ours_twin import build
 from tests.tts_workbook.faults.examined import examined, level
 from tts_workbook.faults.data import duration_sum, mel_recipe, stale_features, token_collapse
 from tts_workbook.faults.data.text_audio_pairing import (
-    HONEST_GAIN,
-    PAIRED_Z,
-    UNPAIRED_Z,
+    HONEST_GAIN_TIMED,
+    PAIRED_TIMED,
+    UNPAIRED_TIMED,
     Pairing,
     decide,
     plant,
@@ -75,6 +75,6 @@ def test_pairing_has_the_power_that_its_thresholds_state():
         durations = [clip.durations.astype(float) for clip in clips]
         honest.append(text_fit(frames, texts, durations, 20))
         wrong.append(text_fit(frames, texts[1:] + texts[:1], durations[1:] + durations[:1], 20))
-    assert min(one.z for one in honest) > PAIRED_Z[True]
-    assert max(one.z for one in wrong) < UNPAIRED_Z[True]
-    assert min(one.explained - one.repaired for one in honest) > HONEST_GAIN[True]
+    assert min(one.z for one in honest) > PAIRED_TIMED
+    assert max(one.z for one in wrong) < UNPAIRED_TIMED
+    assert min(one.explained - one.repaired for one in honest) > HONEST_GAIN_TIMED

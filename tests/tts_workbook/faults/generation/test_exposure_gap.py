@@ -16,20 +16,26 @@ from tests.tts_workbook.faults.examined import examined, fresh
 from tests.tts_workbook.faults.generation.tiny_generation import continued, free_running
 from tts_workbook.faults.examine import examine
 from tts_workbook.faults.generation import exposure_gap
-from tts_workbook.faults.generation.exposure_gap import Drift, SelfFedGap, decide
+from tts_workbook.faults.generation.exposure_gap import SelfFedGap, decide
 from tts_workbook.faults.registry import CAUSES
-from tts_workbook.lab import lab as laboratory
+from tts_workbook.lab.budget import Budget
 from tts_workbook.lab.lab import Lab
 from tts_workbook.lab.short_run import Course
 from tts_workbook.measure.history_parity import HistoryParity
+from tts_workbook.measure.own_history import OwnHistory
+from tts_workbook.measure.self_feeding import Drift
 
 CAUSE = "generation.exposure_gap"
 SETTING = draw_setting(0, batch_size=2)
 
 # --- how the numbers decide -----------------------------------------------------------------------
 
-HOLDS = HistoryParity({0: 0.0, 1: 0.0}, {0: 0.0, 1: 0.0}, 0.5, 0.0, 0.0, None)
+HOLDS = HistoryParity({0: 0.0, 1: 0.0}, {0: 0.0, 1: 0.0}, 0.5, 0.0, 0.0, None, 0.0)
 BROKEN = replace(HOLDS, difference={0: 0.3, 1: 0.3})
+
+
+GIVES_ITSELF = OwnHistory(0.0, 0.0, 0.5, 0.0, 0.0)
+FED_OTHERWISE = ("undecided", "", 0.0, "fed otherwise")
 
 
 def drifting(forced, free):
@@ -38,7 +44,10 @@ def drifting(forced, free):
 
 def gap(forced=0.2, free=1.2, longer=None, **asked):
     """Of a subject that is fed as in training, unless `asked` says otherwise."""
-    known = dict(continues=True, from_checkpoint=False, parity=HOLDS, times=3, n_steps=480) | asked
+    known = (
+        dict(hears=True, continues=True, from_checkpoint=False, parity=HOLDS, times=3, n_steps=480)
+        | asked
+    )
     return SelfFedGap(drifting(forced, free), longer=longer, **known)
 
 
@@ -48,7 +57,17 @@ def gap(forced=0.2, free=1.2, longer=None, **asked):
         (gap(forced=0.5), ("undecided", "", 0.0, "not learnt")),
         (gap(forced=float("nan")), ("undecided", "", 0.0, "not learnt")),
         (gap(free=0.59), ("excluded", "generate", 0.0, "no gap")),
+        # what hears no history does not hear itself
+        (gap(hears=False), ("excluded", "generate", 0.0, "hears nothing")),
+        (gap(hears=None, continues=False), ("undecided", "", 0.0, "no parity")),
         (gap(continues=False, parity=None), ("undecided", "", 0.0, "no parity")),
+        # without that part, generation itself tells
+        (gap(continues=False, parity=None, own=replace(GIVES_ITSELF, worst=0.5)), FED_OTHERWISE),
+        (gap(continues=False, parity=None, own=replace(GIVES_ITSELF, leaks=0.5)), FED_OTHERWISE),
+        (
+            gap(continues=False, parity=None, own=GIVES_ITSELF, longer=drifting(0.1, 1.1)),
+            ("confirmed", "generate", 0.3, "stays"),
+        ),
         (gap(parity=BROKEN), ("undecided", "", 0.0, "fed otherwise")),
         (gap(parity=replace(HOLDS, leaks=None)), ("undecided", "", 0.0, "fed otherwise")),
         (gap(parity=replace(HOLDS, leaks=0.1)), ("undecided", "", 0.0, "fed otherwise")),
@@ -92,14 +111,14 @@ def test_exposure_gap_needs_a_gap_that_longer_training_does_not_close(
     monkeypatch.setattr(Lab, "course", lambda self, *changes, **options: course)
     monkeypatch.setattr(
         exposure_gap,
-        "drift",
+        "measure_drift",
         lambda lab, model: drifting(*(early if model is lab.trained else late)),
     )
     assert examined(subject, CAUSE, lab).level == wanted
 
 
 def test_exposure_gap_is_not_judged_where_parity_is_broken(monkeypatch):
-    monkeypatch.setattr(exposure_gap, "drift", lambda lab, model: drifting(0.1, 1.5))
+    monkeypatch.setattr(exposure_gap, "measure_drift", lambda lab, model: drifting(0.1, 1.5))
     for cause in ("generation.layout", "model.no_right_shift"):
         subject = ours.PLANTS[cause](SETTING)
         assert examined(subject, CAUSE, fresh(subject)).level == "undecided"
@@ -114,22 +133,11 @@ def test_exposure_gap_is_not_judged_where_parity_is_broken(monkeypatch):
 )
 def test_exposure_gap_is_not_judged_where_another_cause_is_confirmed(monkeypatch, confirmed, said):
     """Free running has the true length, whatever the stop head says: nothing to mend first."""
-    monkeypatch.setattr(exposure_gap, "drift", lambda lab, model: drifting(0.1, 1.5))
+    monkeypatch.setattr(exposure_gap, "measure_drift", lambda lab, model: drifting(0.1, 1.5))
     lab = fresh(build(SETTING))
     lab.n_steps = 200
     entry = examine(CAUSES[CAUSE], lab, confirmed)
     assert entry.level == "undecided" and said in entry.experiment and not lab.courses
-
-
-def test_drift_is_teacher_forced_at_the_first_frame():
-    lab = fresh(build(SETTING))
-    found = exposure_gap.drift(lab, lab.trained)
-    first = (lab.predict(lab.trained, field="mel") - lab.target)[
-        :, 0
-    ].abs().mean() / lab.best_constant
-    assert found.by_span[0, 0] == pytest.approx(float(first), rel=1e-4)
-    assert found.forced == pytest.approx(lab.error(lab.predict(lab.trained, field="mel")))
-    assert found.free > 0
 
 
 def wandering(n_frames=60):
@@ -171,11 +179,11 @@ def test_drift_of_tiny_models(name):
     )
 
 
-def test_drift_without_time_for_a_longer_training_says_what_to_run(monkeypatch):
+def test_drift_without_time_for_a_longer_training_says_what_to_run():
     """The budget has no time for it: what was measured stays, and nothing is blamed. Where the
     steps are given, time is no matter.
     """
-    monkeypatch.setattr(laboratory, "LONGEST", {"fast": 0.0})
+    enough_for_one = Budget("fast", least=96, most=96, course=1.0, total=0.0)
     levels = {}
     for steps in (None, 96):
         bench = tiny.speaker_lab(
@@ -186,10 +194,11 @@ def test_drift_without_time_for_a_longer_training_says_what_to_run(monkeypatch):
             steps=steps,
         )
         bench.__dict__["n_steps"] = 96
+        bench.__dict__["budget"] = enough_for_one
         levels[steps] = examine(CAUSES[CAUSE], bench)
     assert (
         levels[None].level == "undecided"
         and "train 480 steps" in levels[None].experiment
-        and 'budget "full"' in levels[None].experiment
+        and "--budget full" in levels[None].experiment
     )
     assert levels[None].evidence["FR L1 / best constant"] > 0.6 and levels[96].level == "confirmed"

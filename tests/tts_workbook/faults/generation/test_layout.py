@@ -11,12 +11,27 @@ from benchmarks.planted import ours, tacotron
 from benchmarks.planted.architecture import draw_setting
 from benchmarks.planted.ours import lagging, seed_layout
 from benchmarks.planted.ours_twin import build
+from tests.tts_workbook.faults.data import tiny_inputs
 from tests.tts_workbook.faults.examined import examined, fresh
-from tests.tts_workbook.faults.generation.tiny_generation import continued, lagged, silenced
-from tts_workbook.faults.generation.layout import LEAK, decide, tell
+from tests.tts_workbook.faults.generation.tiny_generation import (
+    continued,
+    free_running,
+    lagged,
+    silenced,
+)
+from tts_workbook.faults.examine import examine
+from tts_workbook.faults.generation.layout import (
+    LEAK,
+    Generated,
+    decide,
+    decide_generated,
+    tell,
+)
+from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.fed_as_trained import fed_as_trained
 from tts_workbook.measure import history_parity
 from tts_workbook.measure.history_parity import BROKEN, HistoryParity
+from tts_workbook.measure.own_history import OwnHistory
 from tts_workbook.subject.presets import next_frame
 
 CAUSE = "generation.layout"
@@ -45,6 +60,7 @@ def parity(
         unsteady,
         leaks,
         nearest,
+        difference,
     )
 
 
@@ -75,7 +91,7 @@ def test_decide(numbers, level, strength, reason):
 
 
 def test_a_first_frame_alone_compares_nothing():
-    numbers = HistoryParity({0: 0.0}, {0: 0.0}, 0.5, 0.0, 0.0, None)
+    numbers = HistoryParity({0: 0.0}, {0: 0.0}, 0.5, 0.0, 0.0, None, 0.0)
     assert numbers.worst == math.inf and decide(numbers).reason == "chaotic"
 
 
@@ -222,3 +238,55 @@ def test_layout_keeps_to_the_trained_weights_where_they_decide():
     bench = tiny.speaker_lab(continue_from=continued(lagged))
     bench.model = silenced(bench.build(), 0.0)
     assert examined(bench.subject, CAUSE, bench).level == "confirmed"
+
+
+# --- by what is generated alone -------------------------------------------------------------------
+
+OWN = OwnHistory(worst=0.3, rounding=0.0, sensitivity=0.5, unsteady=0.0, leaks=0.0)
+
+
+@pytest.mark.parametrize(
+    "numbers, wanted",
+    [
+        (Generated(True, False, None, None), None),
+        (Generated(False, False, None, None), None),
+        (Generated(False, True, True, None), None),
+        (Generated(False, False, False, None), ("excluded", "hears nothing")),
+        (Generated(False, False, True, OWN), ("confirmed", "gives another")),
+        (Generated(False, False, True, replace(OWN, worst=0.001)), ("excluded", "gives itself")),
+        (Generated(False, False, True, replace(OWN, worst=0.03)), ("undecided", "small")),
+        (Generated(False, False, True, replace(OWN, leaks=0.1)), ("undecided", "sees the future")),
+        (Generated(False, False, True, replace(OWN, unsteady=0.1)), ("undecided", "cannot tell")),
+        (Generated(False, False, True, replace(OWN, rounding=0.1)), ("undecided", "cannot tell")),
+        (Generated(False, False, True, replace(OWN, worst=math.nan)), ("undecided", "cannot tell")),
+    ],
+)
+def test_decide_on_what_is_generated(numbers, wanted):
+    decision = decide_generated(numbers)
+    assert wanted == (decision and (decision.level, decision.reason))
+
+
+def test_what_is_generated_tells_where_nothing_continues():
+    """Teacher forcing on its own frames gives them again, unless generation lags."""
+
+    def lagging_run(model, batch):
+        mel = batch["mel"][:, :0]
+        for _ in range(batch["mel"].shape[1]):
+            frame = continued(lagged)(model, batch, mel)
+            mel = torch.cat([mel, frame[:, None]], dim=1)
+        return mel
+
+    entry = examine(CAUSES[CAUSE], tiny.speaker_lab(generate=free_running))
+    assert entry.level == "excluded" and entry.evidence["difference at the worst frame"] < 1e-5
+    entry = examine(CAUSES[CAUSE], tiny.speaker_lab(generate=lagging_run))
+    assert entry.level == "confirmed" and entry.evidence["difference at the worst frame"] > BROKEN
+    # standardised behind the batch: the history has other units than the target
+    ours_twin = replace(build(SETTING), continue_from=None)
+    assert examined(ours_twin, CAUSE, fresh(ours_twin)).level == "excluded"
+
+
+def test_a_model_that_hears_no_history_lays_none_out():
+    lab = tiny_inputs.lab()
+    entry = examine(CAUSES[CAUSE], lab)
+    assert entry.level == "excluded" and "no history" in entry.experiment
+    assert examine(CAUSES["generation.exposure_gap"], lab).level == "excluded"

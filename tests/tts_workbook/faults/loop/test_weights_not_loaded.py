@@ -108,3 +108,47 @@ def test_silent_where_weights_arrive(build, prefix):
     assert (
         findings(lab(checkpoint=state, build=build))["loop.weights_not_loaded"].level == "excluded"
     )
+
+
+class WithTable(Tiny):
+    """A table of sinusoids larger than all weights together, as a buffer or a parameter, and an
+    output whose weight is also known by another name.
+    """
+
+    def __init__(self, as_parameter=False, tied=False):
+        super().__init__()
+        table = torch.arange(4000.0)[:, None].mul(0.5 ** torch.arange(8)).sin()
+        if as_parameter:
+            self.table = torch.nn.Parameter(table, requires_grad=False)
+        else:
+            self.register_buffer("table", table)
+        self.register_buffer("ids", torch.arange(4000))
+        if tied:
+            self.twin = torch.nn.Linear(16, 4)
+            self.twin.weight = self.out.weight
+
+
+def of_table(lose=(), **parts):
+    """A checkpoint of a trained `WithTable`, without what `lose` names."""
+    state = lab(build=lambda: WithTable(**parts)).course().model.state_dict()
+    kept = {name: value for name, value in state.items() if name not in lose}
+    return lab(build=lambda: WithTable(**parts), checkpoint=kept)
+
+
+@pytest.mark.parametrize("as_parameter", [False, True])
+@pytest.mark.parametrize("lose", [(), ("table", "ids")])
+def test_a_table_that_every_model_has_is_no_weight(as_parameter, lose):
+    """In the file or not: it is neither loaded nor lost."""
+    bench = of_table(lose, as_parameter=as_parameter)
+    assert findings(bench)["loop.weights_not_loaded"].level == "excluded"
+
+
+@pytest.mark.parametrize("lose", ["out.weight", "twin.weight"])
+def test_tied_weights_are_saved_once(lose):
+    found = findings(of_table((lose,), tied=True))["loop.weights_not_loaded"]
+    assert found.level == "excluded"
+
+
+def test_a_weight_that_the_file_lacks_is_missed_beside_a_table():
+    found = findings(of_table(("history.weight",)))["loop.weights_not_loaded"]
+    assert found.level == "suspected" and found.where == "history.weight"

@@ -1,8 +1,9 @@
 """loss.detached and loss.logged_not_optimised: what is shown is what is optimised."""
 
 import pytest
+from torch import nn
 
-from tests.tts_workbook.diagnosis.tiny_speaker import blamed, speaker_lab
+from tests.tts_workbook.diagnosis.tiny_speaker import Speaker, blamed, findings, speaker_lab
 from tests.tts_workbook.diagnosis.tiny_subject import losses
 from tests.tts_workbook.faults.loss.tiny_losses import beside, loss_of
 from tts_workbook.faults.examine import examine
@@ -54,3 +55,61 @@ def test_silent_on_terms_that_are_optimised_or_meant_to_be_shown(name):
         not blamed(found)
         and found["loss.detached"].level == found["loss.logged_not_optimised"].level == "excluded"
     )
+
+
+def test_a_total_that_holds_what_losses_does_not_list_is_a_question():
+    """As a ready model's own loss does: guided attention, a stop loss, a second mel."""
+
+    def unlisted(model, batch):
+        mel = losses(model, batch)["mel"]
+        return {"mel": mel, "total": mel + attention(model, batch)}
+
+    found = loss_of(unlisted)
+    said = found["loss.logged_not_optimised"]
+    assert not blamed(found) and said.level == "question" and "Subject.losses" in said.fix
+    assert said.evidence["share of total's gradient that no term explains"] > 0.2
+
+
+def test_an_unlisted_part_that_keeps_a_subject_from_learning_is_confirmed():
+    def unlisted(model, batch):
+        mel = losses(model, batch)["mel"]
+        return {"mel": mel, "total": mel + 300.0 * (model(batch).square()).mean()}
+
+    found = loss_of(unlisted)["loss.logged_not_optimised"]
+    assert found.level == "confirmed" and "listed terms" in found.experiment
+    assert found.evidence["last TF L1 / best constant as it is"] > 0.9
+
+
+def test_a_step_that_leaves_the_mel_out_is_confirmed():
+    def terms(model, batch):
+        mel, guide = losses(model, batch)["mel"], attention(model, batch)
+        return {"mel": mel, "guide": guide, "total": mel + guide}
+
+    def step(model, optimizer, batch):
+        optimizer.zero_grad()
+        found = terms(model, batch)
+        (found["guide"] + 1e-5 * found["mel"]).backward()
+        optimizer.step()
+
+    found = findings(speaker_lab(losses=terms, train_step=step), "loss.logged_not_optimised")
+    assert blamed(found) == {"loss.logged_not_optimised"}
+    assert found["loss.logged_not_optimised"].where == "train_step"
+
+
+def test_a_part_that_is_frozen_is_a_question():
+    """A stop head that nobody trains: its term has no gradient, on purpose or not."""
+
+    class Stopping(Speaker):
+        def __init__(self):
+            super().__init__()
+            self.stop = nn.Linear(4, 1)
+            self.stop.requires_grad_(False)
+
+    def terms(model, batch):
+        mel = losses(model, batch)["mel"]
+        stop = model.stop(batch["mel"]).square().mean()
+        return {"mel": mel, "stop": stop, "total": mel + stop}
+
+    found = findings(speaker_lab(Stopping, losses=terms), "loss.detached")["loss.detached"]
+    assert found.level == "question" and found.where == "losses['stop']"
+    assert "Subject.frozen" in found.fix

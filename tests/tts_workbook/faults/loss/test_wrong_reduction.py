@@ -2,9 +2,18 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from tests.tts_workbook.diagnosis.tiny_speaker import adam, blamed, findings, speaker_lab
+from tests.tts_workbook.diagnosis.tiny_speaker import (
+    Speaker,
+    adam,
+    blamed,
+    findings,
+    speaker_lab,
+    with_parts,
+)
+from tests.tts_workbook.diagnosis.tiny_subject import D, M
 from tests.tts_workbook.faults.judged import OF_THE_LOSS, PAIRED
 from tests.tts_workbook.faults.loss.tiny_losses import beside, loss_of, measured
 
@@ -98,3 +107,46 @@ def test_a_loss_with_another_target_is_no_wrong_reduction(name):
     found = findings(speaker_lab(losses=measured(OTHER[name])), *OF_THE_LOSS, *PAIRED)
     assert not blamed(found) and found["loss.wrong_reduction"].level == "undecided"
     assert "next: " in found["loss.wrong_reduction"].experiment
+
+
+class TwoAtOnce(Speaker):
+    """Gives two frames with one call of its output, all steps at once or one after another."""
+
+    def __init__(self, stepwise=False):
+        super().__init__()
+        self.stepwise, self.pair = stepwise, nn.Linear(2 * D, 2 * M)
+
+    def forward(self, batch):
+        said = self.history(F.pad(batch["mel"], (0, 0, 2, -2)))
+        hidden = (said + self.encode(batch["text"]).repeat_interleave(2, dim=1)).tanh()
+        steps = hidden.unflatten(1, (-1, 2)).flatten(2)
+        if not self.stepwise:
+            return self.pair(steps).unflatten(2, (2, M)).flatten(1, 2)
+        pairs = [self.pair(step) for step in steps.unbind(1)]
+        return torch.stack(pairs, dim=1).unflatten(2, (2, M)).flatten(1, 2)
+
+
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_a_model_that_gives_two_frames_at_once_is_asked_too(stepwise):
+    build = with_parts(TwoAtOnce, stepwise=stepwise)
+    cause = "loss.wrong_reduction"
+    wrong = measured(WRONG["mean over time first"])
+    assert findings(speaker_lab(build), cause)[cause].level == "excluded"
+    assert findings(speaker_lab(build, losses=wrong), cause)[cause].level == "confirmed"
+
+
+def likelihood(mel, target):
+    """Gaussian, of width 0.5: least at the target, and not zero there."""
+    return ((mel - target) / 0.5).square().mean() / 2 + 0.23
+
+
+def test_a_likelihood_has_a_loss_of_the_target_itself():
+    found = loss_of(measured(likelihood))
+    assert not blamed(found) and found["loss.wrong_reduction"].level == "excluded"
+
+
+def test_clips_that_are_compared_with_one_another_are_seen_by_exchanging_them():
+    found = loss_of(measured(WRONG["every clip against every clip"]))["loss.wrong_reduction"]
+    assert found.evidence["of its clips exchanged"] == pytest.approx(
+        found.evidence["of the target"], rel=1e-3
+    )

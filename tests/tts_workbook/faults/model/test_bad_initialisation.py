@@ -16,8 +16,9 @@ from tests.tts_workbook.diagnosis.tiny_speaker import (
     with_parts,
 )
 from tests.tts_workbook.faults.judged import JUDGES, confirmed, sgd_at, suspects_of
-from tts_workbook.faults.model._hearing import Hearing
+from tts_workbook.faults.model._hearing import Hearing, Move
 from tts_workbook.faults.model.bad_initialisation import decide
+from tts_workbook.measure.initial_weights import common_size, odd_weights
 
 
 class Drawn(Speaker):
@@ -78,17 +79,48 @@ def test_default_weights_are_never_suspected(fields, cause):
     confirmed(bench, cause)
 
 
+DEAF, HEARING = Move(0.0, 1e-7), Move(0.5, 1e-7)
+
+
 @pytest.mark.parametrize(
     "numbers, wanted",
     [
-        (Hearing(0.0, 0.0, 0.5, "encoder.0"), ("confirmed", "encoder.0", "heard again")),
-        (Hearing(0.0, 0.0, 5e-3, "encoder.0"), None),  # hardly heard after all
-        (Hearing(0.0, 0.0), None),  # no weight is of odd size
-        (Hearing(0.0, 0.5), None),
-        (Hearing(0.5, 0.0), None),
+        (
+            Hearing(DEAF, DEAF, redrawn=0.5, oddest="encoder.0"),
+            ("confirmed", "encoder.0", "heard again"),
+        ),
+        # hardly heard after all
+        (Hearing(DEAF, DEAF, redrawn=5e-6, oddest="encoder.0"), None),
+        # training moves no weight: what starts at zero may be meant
+        (Hearing(DEAF, DEAF, updated=False, redrawn=0.5, oddest="encoder.0"), None),
+        (Hearing(DEAF, DEAF), None),  # no weight is of odd size
+        (Hearing(DEAF, HEARING), None),
+        (Hearing(HEARING, DEAF), None),
         (None, None),  # nothing reads text, or the prediction is not finite
     ],
 )
 def test_the_ends_of_hearing_again(numbers, wanted):
     decision = decide(numbers)
     assert (decision and (decision.level, decision.where, decision.reason)) == wanted
+
+
+class Scheme(Speaker):
+    """Every matrix starts at 0.02, whatever its width, as those of transformers do; with `spoilt`
+    one of them is 30 times as large.
+    """
+
+    def __init__(self, spoilt=None):
+        super().__init__()
+        for weight in self.parameters():
+            if weight.ndim > 1:
+                nn.init.normal_(weight, std=0.02)
+        if spoilt is not None:
+            with torch.no_grad():
+                self.get_submodule(spoilt).weight.mul_(30.0)
+
+
+def test_a_scheme_of_the_whole_model_is_no_oddity_of_its_modules():
+    assert common_size(Scheme()) == pytest.approx(0.02, rel=0.15)
+    assert odd_weights(speaker_lab(Scheme)) == {}
+    assert list(odd_weights(speaker_lab(with_parts(Scheme, spoilt="encoder.0")))) == ["encoder.0"]
+    assert common_size(Speaker()) is None  # the defaults differ with the width

@@ -52,9 +52,11 @@ def test_a_layer_that_never_fires(bias):
 
 @pytest.mark.parametrize("share", [0.75, 0.95])
 def test_a_layer_that_is_dead_for_the_most_part(share):
-    """The living units fire along the whole clip; they do not hide the others."""
+    """The living units fire along the whole clip; they do not hide the others. They harm this run
+    little, so that it may be suspected only.
+    """
     found = dead(speaker_lab(with_parts(prenet=prenet(-30.0, share=share))))
-    assert (found.level, found.where) == ("confirmed", "prenet.0")
+    assert found.level in ("confirmed", "suspected") and found.where == "prenet.0"
     assert (
         0.7 < found.evidence["dead share of the worst layer, fresh"] < 1.0
         and found.evidence["after training"] >= DEAD_SHARE
@@ -75,9 +77,8 @@ class ConvPrenet(nn.Module):
 
 
 def test_channels_of_a_convolution_are_units_too():
-    assert (
-        found := dead(speaker_lab(with_parts(prenet=ConvPrenet)))
-    ).level == "confirmed" and found.where == "prenet.wide"
+    found = dead(speaker_lab(with_parts(prenet=ConvPrenet)))
+    assert found.level in ("confirmed", "suspected") and found.where == "prenet.wide"
 
 
 class SilentBranch(Branch):
@@ -192,7 +193,9 @@ def units(fresh=0.9, trained=0.9, revived=0.1, gain=0.3):
         ),
         (Units("prenet.1", 1.0, 1.0), ("suspected", "prenet.1", "cannot be drawn anew")),
         (units(), ("confirmed", "prenet.0", "revived")),
-        (units(gain=-0.01), ("confirmed", "prenet.0", "revived")),
+        # the paired run shows no harm
+        (units(gain=0.05), ("suspected", "prenet.0", "revived, no harm")),
+        (units(gain=-0.01), ("suspected", "prenet.0", "revived, no harm")),
         (units(gain=-0.03), ("excluded", "prenet.0", "redrawn in vain")),
         # training wakes them up: it has to gain then
         (units(trained=0.1, gain=0.05), ("excluded", "prenet.0", "redrawn in vain")),

@@ -1,6 +1,10 @@
 """model.dropout_always_on: p means keep, or no mode switches it off."""
 
+import math
+from dataclasses import replace
+
 import pytest
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -65,15 +69,47 @@ def test_dropout_that_no_mode_switches_off_and_one_that_is_meant():
     )
 
 
+class Prenet(nn.Module):
+    """Drops in every mode, before the text is heard."""
+
+    def forward(self, x):
+        return F.dropout(x, 0.5, training=True)
+
+
+class Sampling(nn.Module):
+    """Adds noise in every mode, as a model does that samples its frames."""
+
+    def forward(self, x):
+        return x + 0.3 * torch.randn_like(x)
+
+
 @pytest.mark.parametrize(
-    "origins, difference, wanted",
+    "parts, where", [(dict(prenet=Prenet), "prenet"), (dict(layers=lambda: [Sampling()]), "layers")]
+)
+def test_noise_that_may_be_meant_is_asked_about(parts, where):
+    found = dropout_of(with_parts(**parts))["model.dropout_always_on"]
+    assert found.level == "question" and found.where.startswith(where)
+    assert f'declare Subject.stochastic = ("{found.where}",)' in found.fix
+
+
+FOUND = EvalForwards(("layers", "layers.0.drop"), 0.1, error=0.5, spread=0.01, error_without=0.4)
+
+
+@pytest.mark.parametrize(
+    "numbers, wanted",
     [
-        (("layers", "layers.0.drop", "post"), 0.1, ("confirmed", "layers.0.drop", "differ")),
-        (("",), 0.1, ("confirmed", "the model's own forward", "differ")),
-        (("post",), 0.0, ("excluded", "", "alike")),  # it does not reach the prediction
-        ((), 0.1, ("excluded", "", "alike")),  # declared stochastic
+        (FOUND, ("confirmed", "layers.0.drop", "differ")),
+        (replace(FOUND, origins=("",)), ("confirmed", "the model's own forward", "differ")),
+        # within the spread, and hardly more than without
+        (replace(FOUND, spread=0.05), ("suspected", "layers.0.drop", "differ, no harm")),
+        (replace(FOUND, error=0.41), ("suspected", "layers.0.drop", "differ, no harm")),
+        (replace(FOUND, error=math.nan), ("suspected", "layers.0.drop", "differ, no harm")),
+        (replace(FOUND, on_history_alone=True), ("question", "layers.0.drop", "a pre-net")),
+        (replace(FOUND, is_dropout=False), ("question", "layers.0.drop", "noise")),
+        (replace(FOUND, difference=0.0), ("excluded", "", "alike")),  # it does not reach the mel
+        (replace(FOUND, origins=()), ("excluded", "", "alike")),  # declared stochastic
     ],
 )
-def test_the_ends_of_two_eval_forwards(origins, difference, wanted):
-    decision = decide(EvalForwards(origins, difference))
+def test_the_ends_of_two_eval_forwards(numbers, wanted):
+    decision = decide(numbers)
     assert (decision.level, decision.where, decision.reason) == wanted

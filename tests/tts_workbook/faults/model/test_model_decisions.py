@@ -2,6 +2,7 @@
 reason.
 """
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from tts_workbook.faults.model import (
     padding_mask,
     text_ignored,
 )
-from tts_workbook.faults.model._hearing import Hearing
+from tts_workbook.faults.model._hearing import Hearing, Move
 from tts_workbook.faults.model._padding import PaddingMoves
 from tts_workbook.faults.model._sight import Sight
 from tts_workbook.faults.model.encoder_detached import SilentParameters
@@ -26,16 +27,23 @@ def shown(decision):
     return None if decision is None else (decision.level, decision.where, decision.reason)
 
 
-BLIND = Sight((4, 8, 12), later=1e-6, reach=0, own=1e-6, frames_given=True)
+BLIND = Sight((4, 8, 12), 1e-6, 0, 1e-6, frames_given=True, rounding=1e-5)
+SEEING = replace(BLIND, later=0.5, reach=60, own=0.5)
+LOCAL = replace(SEEING, reach=3, frames_given=False)
 
 
 @pytest.mark.parametrize(
     "numbers, causal, shift",
     [
         (
-            Sight((), 0.0, 0, 0.0, True),
+            replace(BLIND, spots=()),
             ("undecided", "", "no history"),
             ("undecided", "", "no history"),
+        ),
+        (
+            replace(BLIND, heard=False),
+            ("not applicable", "", "not heard"),
+            ("not applicable", "", "not heard"),
         ),
         (
             BLIND,
@@ -53,13 +61,36 @@ BLIND = Sight((4, 8, 12), later=1e-6, reach=0, own=1e-6, frames_given=True)
             ("undecided", "", "sees later frames"),
         ),
         (
-            replace(BLIND, later=0.5, reach=3, frames_given=False),
-            ("suspected", "predict_frames", "may be a post-net"),
+            LOCAL,
+            ("question", "predict_frames", "may be a post-net"),
+            ("undecided", "", "sees later frames"),
+        ),
+        # the frames before the post-net are known: they see no later one …
+        (
+            replace(LOCAL, before="out", fed_back=True),
+            ("excluded", "out", "a post-net looks ahead"),
+            ("excluded", "", "does not see itself"),
+        ),
+        # … or their own
+        (
+            replace(LOCAL, before="out", own_before=0.5, fed_back=True),
+            ("excluded", "out", "a post-net looks ahead"),
+            ("confirmed", "predict_frames", "sees itself"),
+        ),
+        # a posterior encoder reads the whole target, and generation feeds no frames back
+        (
+            replace(SEEING, frames_given=False, fed_back=False),
+            ("not applicable", "", "not fed back"),
+            ("not applicable", "", "not fed back"),
+        ),
+        (
+            replace(SEEING, frames_given=False, fed_back=True),
+            ("confirmed", "predict_frames", "sees later frames"),
             ("undecided", "", "sees later frames"),
         ),
         (
-            replace(BLIND, later=0.5, reach=60, frames_given=False),
-            ("confirmed", "predict_frames", "sees later frames"),
+            replace(SEEING, frames_given=False),
+            ("suspected", "predict_mel", "nobody says it is fed back"),
             ("undecided", "", "sees later frames"),
         ),
     ],
@@ -69,43 +100,102 @@ def test_what_the_decoder_sees(numbers, causal, shift):
     assert shown(no_right_shift.decide(numbers)) == shift
 
 
-STILL = PaddingMoves(8, 1e-5, {"embedding": 0.05, "memory": 1e-5}, 1e-6, "memory", ("embedding",))
+STILL = PaddingMoves(
+    8,
+    {"frames": 1e-6, "text": 1e-6, "frames text": 1e-6},
+    {"frames": 0.0, "text": 0.0, "frames text": 0.0},
+    {"embedding": 1e-6, "memory": 1e-6},
+    1e-6,
+    "memory",
+    ("embedding",),
+)
+FRAMES_ONLY = replace(STILL, appended={"frames": 1e-6}, far={"frames": 0.0}, missing=("pad_text",))
 
 
 @pytest.mark.parametrize(
-    "numbers, where, strength",
+    "numbers, expected, strength",
     [
-        (STILL, None, 0.0),
-        (replace(STILL, appended=0.2), "predict_frames", 0.2),
-        (replace(STILL, appended=2e-3), "predict_frames", 0.05),
+        (STILL, ("excluded", "", "stays"), 0.0),
         # ten times what rounding does
-        (replace(STILL, appended=2e-3, rounding=1e-3), None, 0.0),
-        (replace(STILL, disturbed={"memory": 5.0}), "memory", 1.0),
-        # a convolution looks past the end of a text
-        (replace(STILL, disturbed={"embedding": 0.09}), None, 0.0),
-        (replace(STILL, disturbed={"embedding": 5.0}), "embedding", 0.3),
-        (replace(STILL, disturbed={"embedding": 5.0, "memory": 2.0}), "embedding", 1.0),
+        (replace(STILL, appended={"frames": 9e-6}), ("excluded", "", "stays"), 0.0),
+        (
+            replace(STILL, appended={"frames": 0.2}, far={"frames": 0.1}),
+            ("confirmed", "predict_frames", "heard far"),
+            0.2,
+        ),
+        # a post-net that nobody declared, a convolution without masks between its layers
+        (
+            replace(STILL, appended={"frames": 0.5}, far={"frames": 0.0}),
+            ("question", "predict_frames", "heard near"),
+            0.3,
+        ),
+        (
+            replace(STILL, appended={**STILL.appended, "text": 2.0}),
+            ("question", "embedding", "heard near"),
+            0.3,
+        ),
+        (
+            replace(STILL, far={**STILL.far, "text": 2.0}),
+            ("confirmed", "memory", "heard far"),
+            0.3,
+        ),
+        (replace(STILL, disturbed={"memory": 5.0}), ("confirmed", "memory", "heard far"), 1.0),
+        (
+            replace(STILL, appended={"frames": 0.5}, not_held=("multinomial",)),
+            ("undecided", "", "noise"),
+            0.0,
+        ),
+        # the text of the batch is padded already, and that was disturbed
+        (FRAMES_ONLY, ("excluded", "", "stays"), 0.0),
+        (replace(FRAMES_ONLY, disturbed={}), ("undecided", "", "path not tried"), 0.0),
+        (
+            replace(FRAMES_ONLY, appended={}, far={}, disturbed={"embedding": 0.2}, faded=0.1),
+            ("question", "embedding", "heard near"),
+            0.2,
+        ),
+        (
+            replace(FRAMES_ONLY, appended={}, far={}, disturbed={"embedding": 0.2}, faded=0.9),
+            ("suspected", "embedding", "does not fade"),
+            0.2,
+        ),
+        (
+            replace(STILL, appended={}, far={}, disturbed={}),
+            ("not applicable", "", "nothing padded"),
+            0.0,
+        ),
     ],
 )
-def test_padding_mask(numbers, where, strength):
+def test_padding_mask(numbers, expected, strength):
     decision = padding_mask.decide(numbers)
-    assert decision.strength == strength
-    if where is None:
-        assert shown(decision) == ("excluded", "", "stays")
-    else:
-        assert shown(decision) == ("confirmed", where, "moves")
+    assert shown(decision) == expected and decision.strength == strength
+
+
+def test_a_path_of_padding_that_was_not_tried_names_the_part():
+    numbers = replace(FRAMES_ONLY, disturbed={})
+    telling = padding_mask.tell(numbers, padding_mask.decide(numbers))
+    assert "supply Subject.pad_text" in telling.experiment
+
+
+SILENT, QUIET, LOUD = Move(1e-7, 1e-7), Move(1e-5, 1e-7, history=0.5), Move(0.2, 1e-7, history=0.5)
 
 
 @pytest.mark.parametrize(
     "heard, expected",
     [
         (None, ("undecided", "", "no text")),
-        (Hearing(0.2, 0.5), ("excluded", "", "heard")),
-        (Hearing(1e-4, 0.5), ("excluded", "", "heard")),
-        (Hearing(0.2, 1e-4), ("undecided", "", "given up")),
-        (Hearing(1e-4, 1e-4), ("confirmed", "encoder", "deaf")),
-        (Hearing(1e-4, 1e-4, 1e-3, "encoder.0"), ("confirmed", "encoder", "deaf")),
-        (Hearing(1e-4, 1e-4, 0.2, "encoder.0"), None),
+        (Hearing(LOUD, LOUD), ("excluded", "", "heard")),
+        # as quiet as a fresh SpeechT5, and 100 times what rounding does
+        (Hearing(QUIET, LOUD), ("excluded", "", "heard")),
+        (Hearing(QUIET, QUIET), ("undecided", "encoder", "not learnt")),
+        (Hearing(LOUD, QUIET, learnt=True), ("suspected", "encoder", "given up")),
+        (Hearing(LOUD, SILENT), ("undecided", "encoder", "not learnt")),
+        (Hearing(SILENT, LOUD), ("excluded", "", "heard")),
+        (Hearing(SILENT, SILENT), ("confirmed", "encoder", "deaf")),
+        (Hearing(SILENT, SILENT, acted=False), ("undecided", "", "not disturbed")),
+        (Hearing(SILENT, SILENT, updated=False), ("undecided", "encoder", "not trained")),
+        (Hearing(SILENT, Move(math.nan, 1e-7)), ("undecided", "", "not finite")),
+        (Hearing(SILENT, SILENT, redrawn=1e-6, oddest="a"), ("confirmed", "encoder", "deaf")),
+        (Hearing(SILENT, SILENT, redrawn=0.2, oddest="a"), None),
     ],
 )
 def test_text_ignored(heard, expected):

@@ -76,5 +76,5 @@ FORGETFUL = HistoryOrder(1e-6, 1e-6)
     ],
 )
 def test_the_ends_of_the_order_of_places(text, history, wanted):
-    decision = decide(Order(text, history, "prenet"))
+    decision = decide(Order(text, history, "prenet", rounding=1e-5))
     assert (decision and (decision.level, decision.where, decision.reason)) == wanted

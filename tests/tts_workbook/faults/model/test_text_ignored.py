@@ -46,6 +46,35 @@ class Frozen(Speaker):
             part.requires_grad_(False)
 
 
+class Tied(Speaker):
+    """Two layers of the encoder, and query and value, have the same weights."""
+
+    def __init__(self):
+        super().__init__()
+        for one, other in ((self.encoder[0], self.encoder[3]), (self.mix.query, self.mix.value)):
+            other.weight, other.bias = one.weight, one.bias
+
+
+class Gated(Speaker):
+    """The text enters through a gate that starts at zero, on purpose."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def encode(self, text):
+        return self.gate * super().encode(text)
+
+
+class Small(Speaker):
+    """All weights start at 0.02, as those of transformers do: its fresh model hardly hears."""
+
+    def __init__(self):
+        super().__init__()
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.02)
+
+
 class Starved(Speaker):
     """Two layers in a row that begin at zero stay there."""
 
@@ -86,6 +115,9 @@ QUIET = {
         kind=Speaker, batch={**spoken(), "text": torch.ones(2, 8, dtype=torch.long)}
     ),
     "frozen, undeclared": dict(kind=Frozen),
+    "tied": dict(kind=Tied),
+    "a gate that starts at zero": dict(kind=Gated),
+    "all weights small": dict(kind=Small),
     "frozen, declared": dict(kind=Frozen, frozen=("text", "mix", "encoder", "memory")),
     "decay": dict(kind=Speaker, make_optimizer=adam(decay=20.0)),
     "loud memory": dict(kind=with_parts(memory=lambda: Gain(100.0))),

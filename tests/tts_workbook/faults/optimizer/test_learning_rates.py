@@ -8,7 +8,7 @@ import torch
 from tests.tts_workbook.diagnosis.tiny_subject import lab
 from tests.tts_workbook.faults.judged import confirmed, sgd_at, tiny_lab
 from tts_workbook.faults.examine import examine
-from tts_workbook.faults.optimizer.lr_too_small import Rates, decide_rates
+from tts_workbook.faults.optimizer.lr_too_small import ObservedRates, decide_rates
 from tts_workbook.faults.registry import CAUSES
 
 
@@ -42,7 +42,7 @@ def test_learning_rate_too_large(lr, factor):
     ],
 )
 def test_the_ends_of_the_observed_rates(wanted_norm, given_norm, rate, wanted):
-    decision = decide_rates(Rates(3, 3, wanted_norm, given_norm, rate))
+    decision = decide_rates(ObservedRates(3, 3, wanted_norm, given_norm, rate))
     said = decision and (decision.level, decision.where, decision.reason)
     assert said == wanted
 

@@ -91,8 +91,10 @@ def test_silent_on_declared_frozen(fields):
     assert not blamed(lab(**fields))
 
 
-def test_fixed_tables_are_not_blamed():
-    assert findings(lab(build=lambda: Off("text")))[CAUSE].level == "undecided"
+def test_a_fixed_table_is_asked_about_and_not_blamed():
+    found = findings(lab(build=lambda: Off("text")))[CAUSE]
+    assert (found.level, found.where) == ("question", "text.weight")
+    assert "Subject.frozen" in found.fix
 
 
 def test_a_second_optimiser_inside_the_step():
@@ -127,12 +129,20 @@ def trained(missing=(), off=(), holds=True, steps=True, **more):
             ("suspected", "a.b", 0.5, "left out, no step seen"),
         ),
         (
-            trained(off=("a.b",), switched_off=SwitchedOff(1.0, 0.5)),
+            trained(off=("a.b",), switched_off=SwitchedOff(1.0, 0.5, False, 0.01)),
             ("confirmed", "a.b", 0.5, "switched off"),
         ),
+        (  # it learns its batch all the same
+            trained(off=("a.b",), switched_off=SwitchedOff(0.75, 0.5, True, 0.01)),
+            ("question", "a.b", 0.25, "frozen"),
+        ),
+        (  # nor is a gain that rounding makes too
+            trained(off=("a.b",), switched_off=SwitchedOff(1.0, 0.75, False, 0.125)),
+            ("question", "a.b", 0.25, "frozen"),
+        ),
         (
-            trained(off=("a.b",), switched_off=SwitchedOff(1.0, 0.95)),
-            ("undecided", "a.b", 0.0, "switched off in vain"),
+            trained(off=("a.b",), switched_off=SwitchedOff(0.5, 0.75, False, 0.01)),
+            ("question", "a.b", 0.0, "frozen"),
         ),
     ],
 )

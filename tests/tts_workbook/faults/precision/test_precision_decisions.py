@@ -25,6 +25,8 @@ STUCK = Run(moved=0.3, outcome=1.0, final=0.9, learnt=False, judged=True, broke=
 FP32 = Run(moved=0.9, outcome=0.8, final=0.6, learnt=False, judged=True, broke="")
 SAME = replace(STUCK, moved=0.3)
 BOTH = Formats(1.0, "text.weight", "torch.bfloat16", STUCK, FP32, "weights in fp32")
+SLOW = replace(FP32, outcome=0.97, final=0.95)  # at a rate that learns little in fp32 too
+STILL = replace(STUCK, outcome=0.99, final=0.99)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,18 @@ BOTH = Formats(1.0, "text.weight", "torch.bfloat16", STUCK, FP32, "weights in fp
             ("undecided", "build_model", "swallows, gains nothing"),
             0.0,
         ),
+        (
+            replace(BOTH, own=STILL, twin=SLOW, long_own=STILL, long_twin=SLOW, start=1.0),
+            ("confirmed", "build_model", "gets nowhere"),
+            1 - 0.3 / 0.9,
+        ),
+        (  # fp32 gets no further than a sham intervention
+            replace(
+                BOTH, own=STILL, twin=SLOW, long_own=STILL, long_twin=SLOW, start=1.0, noise=0.02
+            ),
+            ("undecided", "build_model", "swallows, gains nothing"),
+            0.0,
+        ),
     ],
 )
 def test_low_precision_weights(numbers, expected, strength):
@@ -76,14 +90,14 @@ FINE, BROKEN = Attempt(True, "", ""), Attempt(False, "scores", "")
         (Attempts(FINE), ("excluded", "", "finite")),
         (Attempts(BROKEN, BROKEN, BROKEN), ("excluded", "scores", "fp32 is not finite either")),
         (Attempts(BROKEN, FINE, FINE), ("confirmed", "scores", "a mask")),
-        (Attempts(BROKEN, BROKEN, FINE), ("suspected", "scores", "not a mask")),
+        (Attempts(BROKEN, BROKEN, FINE), ("excluded", "scores", "not a mask")),
         (
             Attempts(replace(BROKEN, said="RuntimeError: Half and Float"), BROKEN, FINE),
             ("undecided", "scores", "raises"),
         ),
         (
             Attempts(replace(BROKEN, said="RuntimeError: would overflow"), BROKEN, FINE),
-            ("suspected", "scores", "not a mask"),
+            ("excluded", "scores", "not a mask"),
         ),
     ],
 )
@@ -120,6 +134,7 @@ SCALED = TwoScales(True, True, "", 2.0**16, before_unscale=1.0, norm=1.0, other_
         (TwoScales(False, False, "ValueError: x"), ("undecided", "", "no scaler")),
         (TwoScales(True, False, ""), ("undecided", "", "no step")),
         (replace(SCALED, other_norm=None), ("undecided", "", "no step at a smaller scale")),
+        (replace(SCALED, norm=float("nan")), ("undecided", "", "not finite")),
         (SCALED, ("excluded", "", "does not follow")),
         (
             replace(SCALED, before_unscale=1e-4, other_norm=float(SCALE_CHANGE)),

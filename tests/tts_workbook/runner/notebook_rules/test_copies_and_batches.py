@@ -12,7 +12,7 @@ from tts_workbook.measure.duplication import (
 )
 from tts_workbook.measure.padding import measure_padding
 from tts_workbook.measure.supply import NotMeasured
-from tts_workbook.runner.notebook_rules.copies_and_batches import COMPARED, Batches, rule
+from tts_workbook.runner.notebook_rules.copies_and_batches import COMPARED, CopiesAndBatches, rule
 from tts_workbook.trials.batch_comparison import BatchComparison, BatchOfOne
 
 NOISE = {
@@ -38,7 +38,7 @@ def measured(change=0.0, **changes):
         reasons={name: "`make evidence` makes it" for name in COMPARED},
         why_not="`make evidence` makes it",
     )
-    return Batches(**{**values, **changes})
+    return CopiesAndBatches(**{**values, **changes})
 
 
 def items_of(found):
@@ -99,7 +99,7 @@ def alone(opened, **changes):
         padding={"mine.py:a": measure_padding(opened).equivalence},
     )
     where = "mine.py:a, profile smoke, seed 0"
-    return Batches(where=where, dropout=0.1, **{**values, **changes})
+    return CopiesAndBatches(where=where, dropout=0.1, **{**values, **changes})
 
 
 def test_a_sound_model_of_ones_own_bears_copies_and_padding():

@@ -5,9 +5,9 @@ import torch
 
 from tts_core.metrics.free_running import Gap
 from tts_core.metrics.full_inference import FullInference
+from tts_workbook.measure.history_parity import HistoryParity
 from tts_workbook.measure.interaction import TwoByTwo
 from tts_workbook.measure.listening import Judged
-from tts_workbook.measure.parity import LayoutParity
 from tts_workbook.measure.self_feeding import SelfFeeding
 from tts_workbook.measure.stop_head import StopCalibration
 from tts_workbook.runner.notebook_rules.garbage_audio import Heard, Recipe, rule
@@ -48,7 +48,9 @@ def versions(**changes):
 def heard(**changes):
     fed = SelfFeeding(torch.tensor([1, 2]), torch.tensor([0.1, 0.2]), torch.ones(2), torch.ones(2))
     stop = StopCalibration(0.9, 0.01, 0.01, 0.1, 3)
-    parity = {layout: LayoutParity(layout, 1e-6, 1e-7, 0.1) for layout in ("train", "seed")}
+    fed_right = HistoryParity({0: 1e-6}, {0: 1e-7}, 0.5, 0.0, 0.0, None, 2e-6)
+    fed_wrong = HistoryParity({0: 0.4}, {0: 1e-7}, 0.5, 0.0, 0.0, None, 0.8)
+    parity = {"train": fed_right, "seed": fed_wrong}
     values = dict(
         clip="clip",
         profile="quick",
@@ -95,6 +97,10 @@ def test_a_sound_model_is_understood_and_each_cause_is_ruled_on():
     assert "is worse than the best constant within 2 frames" in ruling.answer
     assert ruling.metrics["stoi_warped_uniform_durations"] == 0.9
     assert ruling.metrics["no_norm_worse_than_constant_from"] == 2
+    off = {"no_norm_tf_l1": 0.3, "best_constant_l1": 1.5}
+    metrics = rule(heard(trained=off)).metrics  # over the best constant -> ln units
+    assert metrics["parity_train_layout"] == pytest.approx(3e-6)
+    assert metrics["no_norm_parity_seed_layout"] == pytest.approx(1.2)
     assert "healthy_worse_than_constant_from" not in ruling.metrics
 
 

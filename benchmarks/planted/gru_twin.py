@@ -8,8 +8,11 @@ are (B, M, T).
 from __future__ import annotations
 
 import contextlib
+import functools
+import operator
 import random
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,6 +132,11 @@ def pad(batch: dict, n: int) -> dict:
     return batch | {name: F.pad(batch[name], (0, n)) for name in ("txt", "dur", "mels")}
 
 
+def pad_text(batch: dict, n: int) -> dict:
+    """What a neighbour with a longer text would do: n more empty characters of no frames."""
+    return batch | {name: F.pad(batch[name], (0, n)) for name in ("txt", "dur")}
+
+
 def trim(batch: dict, a: int, b: int) -> dict:
     """Without the first a and the last b frames of each clip, and without the characters that lie
     in them.
@@ -183,7 +191,8 @@ def shuffle_text(batch: dict, generator: torch.Generator) -> dict:
 class ValidBatchNorm(nn.BatchNorm1d):
     """BatchNorm over valid positions only: (B, C, T), (B, T) -> (B, C, T), zero elsewhere."""
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    # it takes a mask beside what it normalises, as its parent does not
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
         rows = x.transpose(1, 2)
         out = torch.zeros_like(rows)
         out[mask] = super().forward(rows[mask].to(self.weight.dtype)).to(out.dtype)
@@ -247,11 +256,9 @@ class Refine(nn.Module):
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.norm, self.up, self.down = (
-            nn.LayerNorm(width),
-            nn.Linear(width, width),
-            nn.Linear(width, width),
-        )
+        self.norm: nn.Module = nn.LayerNorm(width)
+        self.up = nn.Linear(width, width)
+        self.down = nn.Linear(width, width)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -283,7 +290,7 @@ class CharConvGRU(nn.Module):
         self.glance = self.glance_kind(64 + width, width)
         self.speaker = nn.GRU(64 + width + 64, width, batch_first=True)
         self.refine = nn.ModuleList([self.refine_kind(width, dropout) for _ in range(3)])
-        self.out_norm = nn.LayerNorm(width)
+        self.out_norm: nn.Module = nn.LayerNorm(width)
         self.to_mel, self.to_stop = nn.Linear(width, BINS), nn.Linear(width, 1)
         self.post_in, self.post_bn = nn.Conv1d(BINS, 64, 5, padding=2), ValidBatchNorm(64)
         self.post_out = nn.Conv1d(64, BINS, 5, padding=2)
@@ -332,7 +339,8 @@ class CharConvGRU(nn.Module):
 
     def speak(self, told: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """GRU over all frames at once, or on from a state: (B, S, *) -> (B, S, D), state."""
-        return self.speaker(told.to(self.speaker.weight_hh_l0.dtype), state)
+        weights = self.speaker.all_weights[0][1]
+        return self.speaker(told.to(weights.dtype), state)
 
     def frame(self, spoken: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, D) -> frames (B, S, M), stop logits (B, S)."""
@@ -380,7 +388,8 @@ class CharConvGRU(nn.Module):
         read = self.read(batch)
         txt_mask = mask_of(batch["txt_len"], read.shape[1])
         stretched = self.stretch(read, dur, frames)
-        state, past, stops = None, [], []
+        state, stops = None, []
+        past: list[Tensor] = []
         for t in range(frames):
             before = self.fed_back(past, stretched)
             spoken, state = self.speak(
@@ -455,7 +464,8 @@ WEIGHTS = {"mel_raw": 1.0, "mel": 1.0, "stop": 0.2, "dur": 0.2}
 
 
 def total(terms: dict[str, Tensor], weights: dict[str, float] = WEIGHTS) -> dict[str, Tensor]:
-    return terms | {"total": sum(weights[name] * term for name, term in terms.items())}
+    weighted = [weights[name] * term for name, term in terms.items()]
+    return terms | {"total": functools.reduce(operator.add, weighted)}
 
 
 def half(setting: Setting) -> contextlib.AbstractContextManager:
@@ -532,12 +542,12 @@ def fresh(setting: Setting, kind: type[CharConvGRU] = CharConvGRU) -> CharConvGR
 
 
 @torch.no_grad()
-def generate(model: CharConvGRU, batch: dict) -> Tensor:
+def generate(model: Any, batch: dict) -> Tensor:
     frames, _ = model.say(batch, batch["dur"], batch["mels"].shape[2])
     return model.finish(frames, mask_of(batch["mel_len"], frames.shape[1]))
 
 
-def continue_from(model: CharConvGRU, batch: dict, history: Tensor) -> Tensor:
+def continue_from(model: Any, batch: dict, history: Tensor) -> Tensor:
     frames, _ = model.say(batch, batch["dur"], history.shape[1] + 1, history)
     return frames[:, -1]
 
@@ -567,6 +577,7 @@ def adapt(
         batches=data.batches,
         duplicate=duplicate,
         pad=pad,
+        pad_text=pad_text,
         trim=trim,
         shuffle_text=shuffle_text,
         durations=lambda batch: batch["dur"],

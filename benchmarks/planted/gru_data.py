@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.tts_workbook.diagnosis.gru_tts import (
+from benchmarks.planted.gru_twin import (
     AUDIO,
     BINS,
     SYMBOLS,

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from benchmarks.planted.architecture import draw_setting
-from tests.tts_workbook.diagnosis.gru_plants import ARCHITECTURE
-from tests.tts_workbook.diagnosis.gru_tts import adapt, mask_of
+from benchmarks.planted.gru import ARCHITECTURE
+from benchmarks.planted.gru_twin import adapt, mask_of
 from tts_workbook.subject.subject import check_subject
 
 EVERY = {**ARCHITECTURE.plants, **ARCHITECTURE.outside}
@@ -51,7 +51,7 @@ def test_the_clean_twin_is_a_subject(name):
     missing = {
         f.name for f in dataclasses.fields(subject) if getattr(subject, f.name) in (None, ())
     }
-    assert missing <= {"checkpoint", "stochastic", "frozen"}
+    assert missing <= {"checkpoint", "stochastic", "frozen", "judged"}
     frozen = {name for name, p in seeded(subject).named_parameters() if not p.requires_grad}
     assert all(name.startswith(subject.frozen) for name in frozen)
 

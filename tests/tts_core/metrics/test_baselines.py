@@ -3,7 +3,11 @@
 import pytest
 import torch
 
-from tts_core.metrics.baselines import LinearAutoregression, trivial_baselines
+from tts_core.metrics.baselines import (
+    LinearAutoregression,
+    copy_previous_l1,
+    trivial_baselines,
+)
 
 
 def test_best_constant_is_the_optimal_constant():
@@ -44,3 +48,11 @@ def test_on_real_speech_the_order_is_as_published(librivox):
     assert baselines["ar3"] < baselines["copy_previous"] < 0.5 * baselines["best_constant"]
     assert 0.3 < baselines["copy_previous"] < 0.5 and 1.1 < baselines["best_constant"] < 1.4
     assert baselines["ar3_free_running"] > 0.7 * baselines["best_constant"]
+
+
+def test_copy_previous_of_a_batch_counts_what_each_clip_has():
+    """A clip of 3 frames that rise by 1, one of 2 that rise by 4; padding is far away."""
+    mel = torch.tensor([[0.0, 1.0, 2.0], [0.0, 4.0, 900.0]])[..., None]
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    assert copy_previous_l1(mel, mask) == pytest.approx((1 + 1 + 4) / 3)
+    assert copy_previous_l1(mel[0]) == 1.0

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.tts_workbook.diagnosis.gru_tts import (
+from benchmarks.planted.gru_twin import (
     CLIP_NORM,
     CharConvGRU,
     CharReader,
@@ -30,7 +30,7 @@ from tests.tts_workbook.diagnosis.gru_tts import (
     total,
 )
 from tts_workbook.faults.planting import Setting
-from tts_workbook.subject.subject import Subject
+from tts_workbook.subject.subject import Subject, supplied
 
 # --- optimizer ------------------------------------------------------------------------------------
 
@@ -307,12 +307,13 @@ def trained_weights(setting: Setting, steps: int = 40) -> dict[str, Tensor]:
     key = tuple(value for name, value in vars(setting).items() if name != "clips")
     if key not in _TRAINED:
         subject = adapt(setting)
+        step = supplied(subject.train_step, "train_step")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(setting.seed)
             model = subject.build_model()
             optimizer = subject.make_optimizer(model)
             for _ in range(steps):
-                subject.train_step(model, optimizer, subject.batch)
+                step(model, optimizer, subject.batch)
         _TRAINED[key] = {name: part.clone() for name, part in model.state_dict().items()}
     return _TRAINED[key]
 
