@@ -110,7 +110,7 @@ def test_a_clean_twin_is_a_subject(name, variant):
         for field in dataclasses.fields(subject)
         if getattr(subject, field.name) in (None, ())
     }
-    allowed = {"checkpoint", "stochastic", "frozen", "predict_frames"}
+    allowed = {"checkpoint", "stochastic", "frozen", "predict_frames", "judged"}
     if name == "vits_like":  # nothing is fed back, and the length is the sum of the frames
         allowed |= {"continue_from", "stop"}
     assert missing <= allowed
@@ -125,11 +125,16 @@ def test_a_clean_twin_is_a_subject(name, variant):
 
 @both
 def test_padding_and_duplication_change_neither_loss_nor_gradient(name):
-    """In evaluation, where nothing is drawn; a layer norm's rounding is amplified by the flow."""
+    """In evaluation, where nothing is drawn."""
     subject = clean_of(name)
     model = seeded(subject).eval()
     total, gradient = total_and_gradient(subject, model, subject.batch)
-    for batch in (subject.pad(subject.batch, 7), subject.duplicate(subject.batch, 3)):
+    others = (
+        subject.pad(subject.batch, 7),
+        subject.pad_text(subject.batch, 5),
+        subject.duplicate(subject.batch, 3),
+    )
+    for batch in others:
         other, moved = total_and_gradient(subject, model, batch)
         torch.testing.assert_close(other, total, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(moved, gradient, rtol=1e-3, atol=1e-5)
@@ -366,8 +371,8 @@ def test_what_judges_is_an_average_that_has_not_caught_up(name):
     for _ in range(2):
         faulty.train_step(model.train(), optimizer, faulty.batch)
     with torch.no_grad():
-        judged = faulty.predict_mel(model.eval(), faulty.batch)
-        raw = clean_of(name).predict_mel(model, faulty.batch)
+        judged = faulty.predict_mel(faulty.judged(model.eval()), faulty.batch)
+        raw = faulty.predict_mel(model, faulty.batch)
     assert (judged - before).abs().mean() < 0.3 * (raw - before).abs().mean()
 
 
@@ -401,7 +406,7 @@ def test_padded_symbols_are_seen_where_the_mask_is_wrong(name):
         model = seeded(subject).eval()
         with torch.no_grad():
             one = subject.losses(model, subject.batch)["total"]
-            padded = subject.losses(model, subject.pad(subject.batch, 6))["total"]
+            padded = subject.losses(model, subject.pad_text(subject.batch, 6))["total"]
         assert (float((one - padded).abs()) > 1e-4) == wrong
 
 

@@ -1,5 +1,9 @@
 """The token language model with its data, losses, optimiser and step, behind the adapter.
 
+L1 over best constant after 80 steps of clips of 1 s: 0.24 to 0.31 teacher-forced, which is what the
+quantiser leaves; spoken, 0.24 to 0.4 of two clips, up to 1.0 of eight with dropout. Two clips are
+known by heart: wrong text shows in the loss (2.5 times as high), hardly in what is spoken.
+
 Shapes: B batch, N symbols, T frames, M mel bins, G bands, K codes of a band.
 """
 

@@ -175,6 +175,7 @@ class SpeechData:
             batches=self.batches,
             duplicate=duplicate,
             pad=pad,
+            pad_text=pad_text,
             trim=trim,
             shuffle_text=shuffle_text,
             durations=durations,
@@ -206,13 +207,14 @@ def duplicate(batch: SpeechBatch, k: int) -> SpeechBatch:
 
 
 def pad(batch: SpeechBatch, n: int) -> SpeechBatch:
-    """What a longer clip beside them would do: n more empty frames and n more empty symbols."""
-    return replace(
-        batch,
-        ids=F.pad(batch.ids, (0, n)),
-        frames=F.pad(batch.frames, (0, n)),
-        mel=F.pad(batch.mel, (0, 0, 0, n)),
-    )
+    """What a longer clip beside them would do: n more empty frames."""
+    return replace(batch, mel=F.pad(batch.mel, (0, 0, 0, n)))
+
+
+def pad_text(batch: SpeechBatch, n: int) -> SpeechBatch:
+    """What a longer text beside them would do: n more empty symbols, of no frames."""
+    ids, frames = F.pad(batch.ids, (0, n)), F.pad(batch.frames, (0, n))
+    return replace(batch, ids=ids, frames=frames)
 
 
 def split(batch: SpeechBatch) -> list[SpeechBatch]:

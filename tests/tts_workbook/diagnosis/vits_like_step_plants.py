@@ -124,18 +124,10 @@ def averaged_weights(kit: Kit, setting: Setting) -> Subject:
                 slow.copy_(fast)
         return seen
 
-    def judged(part: Callable[..., Any] | None) -> Callable[..., Any] | None:
-        if part is None:
-            return None
+    def judged(model: nn.Module) -> nn.Module:
+        return averages.get(id(model), (model, model))[1].train(model.training)
 
-        def with_average(model: nn.Module, batch: SpeechBatch, *others: Any) -> Any:
-            average = averages.get(id(model), (model, model))[1]
-            return part(average.train(model.training), batch, *others)
-
-        return with_average
-
-    parts = {name: judged(getattr(subject, name)) for name in JUDGED}
-    return replace(subject, train_step=train_step, **parts)
+    return replace(subject, train_step=train_step, judged=judged)
 
 
 # --- precision ------------------------------------------------------------------------------------
