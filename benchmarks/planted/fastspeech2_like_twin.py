@@ -4,6 +4,11 @@ regulator, frame decoder (Ren et al. 2021; norms behind the sums, as in the publ
 It has no history and no stop head: lengths come from durations. What it is handed beside the text
 is the pitch of every phoneme, true in training and predicted in generation.
 
+Overfit of the clean twin, clips of 1.4 s, 150 steps, L1 over best constant (text use): two clips
+with AdamW 0.12 (7.0), SGD 0.26 (3.3), Adam with dropout 0.3 and warm-up 0.20 (3.9), one clip tied,
+frozen and in bf16 0.10 (11), four clips 0.15 (5.7). All pass the gate of 0.5 before step 100. A
+diagnosis of 100 steps on clips of 0.9 s takes 4 to 9 s of one core.
+
 Shapes: B batch, N phonemes, T frames, M mel bins, D width. Targets are standardised per bin.
 """
 

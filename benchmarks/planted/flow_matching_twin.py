@@ -6,6 +6,12 @@ The duration predictor reads the encoder without moving it, as published. `predi
 the flow from noise that is the same for a clip whatever it is padded to; the loss draws its noise
 with the padded shape, as published.
 
+Overfit of the clean twin, clips of 0.7 s, L1 over best constant (text use 3.0): two clips with
+AdamW 0.41 after 120 steps; after 160 one clip with Adam and dropout 0.2 0.45, tied and with SGD
+0.47. The gate of 0.5 is passed between steps 70 and 130. What is left is the flow's own noise: four
+steps of integration from a temperature of 0.667. A diagnosis of 140 steps takes 7 to 20 s of one
+core.
+
 Shapes: B batch, N phonemes, T frames, M mel bins, D width, S speaker vector. Targets are
 standardised per bin.
 """

@@ -2,6 +2,12 @@
 drops in every mode (meant: Shen et al. 2018), a post-net that looks ahead, a stop head, and a guide
 that asks for a diagonal (Tachibana et al. 2018).
 
+Overfit of the clean twin, clips of 0.7 s, teacher-forced L1 over best constant (free-running, text
+use): after 100 steps two clips with AdamW 0.19 (0.29, 3.4), Adam with dropout 0.3 and warm-up 0.26
+(0.32, 2.1), one clip tied, frozen and in bf16 0.15 (0.16, 2.5), four clips 0.18 (0.23, 3.7); after
+160 steps one clip with SGD 0.14, which is 0.8 at step 60. All pass the gate of 0.5 before step 120.
+A diagnosis of 100 steps takes 16 s of one core.
+
 Shapes: B batch, N phonemes, T frames, R frames a step, S = ceil(T / R) steps of the decoder, M mel
 bins, D width of the encoder, A width of the attention. Targets are standardised per bin. The model
 knows no durations.
