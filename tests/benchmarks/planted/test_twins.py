@@ -400,6 +400,13 @@ def differs(pair):
     assert float((clean - faulty).abs().max()) > 0.01
 
 
+def trains_on(subject):
+    """Whether a train step leaves the model in training mode."""
+    model = fresh(subject).train()
+    subject.train_step(model, subject.make_optimizer(model), subject.batch)
+    return model.training
+
+
 def lengths_of(subject):
     return subject.target_mel(subject.batch)[1]
 
@@ -463,6 +470,10 @@ CHECKS = {
     "loss.wrong_reduction": (
         lambda p: abs(terms(p.faulty)["mel"] / terms(p.clean)["mel"] - 1) > 0.05
     ),
+    "loss.shifted_twice": (
+        lambda p: abs(terms(p.faulty)["mel"] / terms(p.clean)["mel"] - 1) > 1e-5
+    ),
+    "loop.mode_not_restored": lambda p: p.both(trains_on) == (True, False),
     "loss.detached": (
         lambda p: not p.faulty.losses(fresh(p.faulty), p.faulty.batch)["mel"].requires_grad
     ),

@@ -320,24 +320,17 @@ def tell_judging(numbers: JudgedModes, decision: Decision) -> Telling:
 
 
 def plant(build: Build, setting: Setting) -> Subject:
-    """Every step or every second one (drawn) ends with a validation that leaves the model in
-    evaluation mode.
-    """
+    """Every step ends with a validation that leaves the model in evaluation mode."""
     subject = build(setting)
-    every = setting.random.choice([1, 2])
-    n_steps = 0
+    step = subject.train_step or functools.partial(plain_step, losses=subject.losses)
 
     def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> Any:
-        nonlocal n_steps
-        seen = own_step(model, optimizer, batch)
-        n_steps += 1
-        if n_steps % every == 0:
-            model.eval()
-            with torch.no_grad():
-                subject.predict_mel(model, batch)
+        seen = step(model, optimizer, batch)
+        model.eval()
+        with torch.no_grad():
+            subject.predict_mel(model, batch)
         return seen
 
-    own_step = subject.train_step or functools.partial(plain_step, losses=subject.losses)
     return replace(subject, train_step=train_step)
 
 

@@ -114,6 +114,8 @@ class Say:
     # share of the shared parameters' movement that is the mel's; None where the loudest is not
     # overwhelming
     say: float | None = None
+    # whether the subject passes the overfit gate all the same; asked where the mel has no say
+    learns: bool = False
 
 
 def measure(lab: Lab) -> Say:
@@ -131,7 +133,8 @@ def measure(lab: Lab) -> Say:
     assert without_mel is not None
     whole = _moved(lab, losses, loudest.shared)
     without = _moved(lab, without_mel(losses), loudest.shared)
-    return replace(numbers, say=difference(without, whole))
+    say = difference(without, whole)
+    return replace(numbers, say=say, learns=say < MUTE and lab.course().learnt)
 
 
 def _moved(lab: Lab, losses: Losses, names: frozenset[str]) -> dict[str, Tensor]:
@@ -151,9 +154,14 @@ def decide(numbers: Say) -> Decision:
     if numbers.say is None:
         return Decision("excluded", reason="not overwhelming")
     where = f"losses[{numbers.loudest!r}]"
+    if numbers.say < MUTE and numbers.learns:
+        return Decision("question", where, 0.5, "mute, and learns")
     if numbers.say < MUTE:
         return Decision("confirmed", where, 0.5, "mute")
     return Decision("excluded", where, 0.5, "heard")
+
+
+ASK = "is this weight meant? the mel has no say where both have a gradient, and is learnt elsewhere"
 
 
 def tell(numbers: Say, decision: Decision) -> Telling:
@@ -171,6 +179,7 @@ def tell(numbers: Say, decision: Decision) -> Telling:
             f"share of their movement that is {numbers.mel}'s": numbers.say,
             f"weight of {numbers.loudest} in total": numbers.weight,
         },
+        ASK if decision.reason == "mute, and learns" else "",
     )
 
 

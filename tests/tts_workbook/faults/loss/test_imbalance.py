@@ -86,6 +86,11 @@ def test_a_heavy_term_that_costs_little_is_tried_in_vain():
         (Say(), ("excluded", "", "not overwhelming")),
         (Say("stop", "mel", 1.0, 130.0), ("excluded", "", "not overwhelming")),
         (Say("stop", "mel", 1e5, 1e5, say=1e-5), ("confirmed", "losses['stop']", "mute")),
+        # it harms nothing
+        (
+            Say("stop", "mel", 1e5, 1e5, say=1e-5, learns=True),
+            ("question", "losses['stop']", "mute, and learns"),
+        ),
         (Say("stop", "mel", 1e5, 1e5, say=0.1), ("excluded", "losses['stop']", "heard")),
     ],
 )
