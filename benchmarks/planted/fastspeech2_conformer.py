@@ -16,21 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.planted import public_threads
 from benchmarks.planted.architecture import Architecture
 from benchmarks.planted.fastspeech2_conformer_twin import build
 from benchmarks.planted.faulty_modules import Gain, Squashed, always_drop, drawn_dropout
-from benchmarks.planted.plants import (
-    GENERIC,
-    LAYERS,
-    generic_plants,
-    outside_plants,
-    required_setting,
-)
-from benchmarks.planted.public_threads import anywhere
+from benchmarks.planted.further_faults import further_faults
+from benchmarks.planted.new_plants import known, needed, new_plants
+from benchmarks.planted.plants import GENERIC, LAYERS, generic_plants
 from benchmarks.planted.sound_variants import sound_variants
 from tts_core.speech.dataset import Clip
 from tts_workbook.faults.planting import Build, Setting, with_clips
-from tts_workbook.faults.registry import CAUSES
 from tts_workbook.subject.clip_batch import ProsodyClip
 from tts_workbook.subject.subject import Subject
 
@@ -279,19 +274,20 @@ STRUCTURAL: dict[str, Build] = {
 
 PLANTS: dict[str, Build] = {
     **generic_plants(build, own=OWN, only=MEANINGFUL),
-    **{cause: plant for cause, plant in STRUCTURAL.items() if cause in CAUSES},
+    **known(new_plants(build)),
+    **known(STRUCTURAL),
 }
 
 ARCHITECTURE = Architecture(
     name="fastspeech2_conformer",
     clean=build,
     plants=PLANTS,
-    nonsense={cause: why for cause, why in NONSENSE.items() if cause in CAUSES},
-    outside=outside_plants(build),
+    nonsense=known(NONSENSE),
+    outside=further_faults(build, encoder="encoder.embed", durations=True),
     sound=sound_variants(build),
-    threads=anywhere(build),
+    threads={**public_threads.anywhere(build), **public_threads.with_durations(build)},
     layers=LAYERS,
-    required=required_setting,
+    required=needed,
     max_seconds=0.7,
     steps=160,
 )
