@@ -289,5 +289,5 @@ ARCHITECTURE = Architecture(
     layers=LAYERS,
     required=needed,
     max_seconds=0.7,
-    steps=160,
+    steps=220,
 )
