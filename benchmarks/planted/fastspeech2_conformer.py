@@ -78,12 +78,6 @@ def padding_mask(setting: Setting) -> Subject:
     return build(setting, finish=finish)
 
 
-def memory_scale(setting: Setting) -> Subject:
-    """The encoder's output times 30 to 1,000: pitch, energy and what the predictors hear drown."""
-    factor = setting.log_uniform(30, 1_000)
-    return build(setting, finish=with_memory(lambda memory: factor * memory))
-
-
 def text_ignored(setting: Setting) -> Subject:
     """The encoder's output is zeros: pitch, energy and durations are all that is said."""
     return build(setting, finish=with_memory(torch.zeros_like))
@@ -237,6 +231,9 @@ def side_input(setting: Setting) -> Subject:
 
 NONSENSE = {
     "data.conditioning": "this model is told neither a voice nor a language nor a style",
+    "model.memory_scale": (
+        "predictors and decoder norm what they hear: 30 times as loud, the twin learned as well"
+    ),
     "model.no_causal_mask": "frames are made all at once: each may hear all of the memory",
     "model.no_right_shift": "frames are made all at once: none is fed to the decoder",
     "model.positions": "the convolutions of every layer tell the order, with or without positions",
@@ -260,7 +257,6 @@ STRUCTURAL: dict[str, Build] = {
     "data.duration_domain": duration_domain,
     "data.side_input": side_input,
     "model.padding_mask": padding_mask,
-    "model.memory_scale": memory_scale,
     "model.text_ignored": text_ignored,
     "model.encoder_detached": encoder_detached,
     "model.dead_units": dead_units,
