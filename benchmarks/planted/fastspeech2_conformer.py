@@ -16,21 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.planted import public_threads
 from benchmarks.planted.architecture import Architecture
 from benchmarks.planted.fastspeech2_conformer_twin import build
 from benchmarks.planted.faulty_modules import Gain, Squashed, always_drop, drawn_dropout
-from benchmarks.planted.plants import (
-    GENERIC,
-    LAYERS,
-    generic_plants,
-    outside_plants,
-    required_setting,
-)
-from benchmarks.planted.public_threads import anywhere
+from benchmarks.planted.further_faults import further_faults
+from benchmarks.planted.new_plants import known, needed, new_plants
+from benchmarks.planted.plants import GENERIC, LAYERS, generic_plants
 from benchmarks.planted.sound_variants import sound_variants
 from tts_core.speech.dataset import Clip
 from tts_workbook.faults.planting import Build, Setting, with_clips
-from tts_workbook.faults.registry import CAUSES
 from tts_workbook.subject.clip_batch import ProsodyClip
 from tts_workbook.subject.subject import Subject
 
@@ -81,12 +76,6 @@ def padding_mask(setting: Setting) -> Subject:
         return model
 
     return build(setting, finish=finish)
-
-
-def memory_scale(setting: Setting) -> Subject:
-    """The encoder's output times 30 to 1,000: pitch, energy and what the predictors hear drown."""
-    factor = setting.log_uniform(30, 1_000)
-    return build(setting, finish=with_memory(lambda memory: factor * memory))
 
 
 def text_ignored(setting: Setting) -> Subject:
@@ -242,6 +231,9 @@ def side_input(setting: Setting) -> Subject:
 
 NONSENSE = {
     "data.conditioning": "this model is told neither a voice nor a language nor a style",
+    "model.memory_scale": (
+        "predictors and decoder norm what they hear: 580 times as loud, one learned as well"
+    ),
     "model.no_causal_mask": "frames are made all at once: each may hear all of the memory",
     "model.no_right_shift": "frames are made all at once: none is fed to the decoder",
     "model.positions": "the convolutions of every layer tell the order, with or without positions",
@@ -265,7 +257,6 @@ STRUCTURAL: dict[str, Build] = {
     "data.duration_domain": duration_domain,
     "data.side_input": side_input,
     "model.padding_mask": padding_mask,
-    "model.memory_scale": memory_scale,
     "model.text_ignored": text_ignored,
     "model.encoder_detached": encoder_detached,
     "model.dead_units": dead_units,
@@ -279,19 +270,20 @@ STRUCTURAL: dict[str, Build] = {
 
 PLANTS: dict[str, Build] = {
     **generic_plants(build, own=OWN, only=MEANINGFUL),
-    **{cause: plant for cause, plant in STRUCTURAL.items() if cause in CAUSES},
+    **known(new_plants(build)),
+    **known(STRUCTURAL),
 }
 
 ARCHITECTURE = Architecture(
     name="fastspeech2_conformer",
     clean=build,
     plants=PLANTS,
-    nonsense={cause: why for cause, why in NONSENSE.items() if cause in CAUSES},
-    outside=outside_plants(build),
+    nonsense=known(NONSENSE),
+    outside=further_faults(build, encoder="encoder.embed", durations=True),
     sound=sound_variants(build),
-    threads=anywhere(build),
+    threads={**public_threads.anywhere(build), **public_threads.with_durations(build)},
     layers=LAYERS,
-    required=required_setting,
+    required=needed,
     max_seconds=0.7,
-    steps=160,
+    steps=220,
 )

@@ -19,20 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.planted import public_threads
 from benchmarks.planted.architecture import Architecture
 from benchmarks.planted.faulty_modules import Gain, Squashed, always_drop, drawn_dropout
-from benchmarks.planted.plants import (
-    GENERIC,
-    LAYERS,
-    generic_plants,
-    outside_plants,
-    required_setting,
-)
-from benchmarks.planted.public_threads import anywhere
+from benchmarks.planted.further_faults import further_faults
+from benchmarks.planted.new_plants import known, needed, new_plants
+from benchmarks.planted.plants import GENERIC, LAYERS, generic_plants
 from benchmarks.planted.sound_variants import decoder_variants, sound_variants
 from benchmarks.planted.speecht5_twin import build, config
 from tts_workbook.faults.planting import Build, Setting
-from tts_workbook.faults.registry import CAUSES
 from tts_workbook.subject.clip_batch import ClipBatch
 from tts_workbook.subject.clip_data import clipped_step, mean_l1
 from tts_workbook.subject.own_clips import last_frames
@@ -510,6 +505,17 @@ def shifted_twice(setting: Setting) -> Subject:
     return build(setting, mel_loss=mel_loss)
 
 
+# --- designs that are meant -----------------------------------------------------------------------
+
+
+def layers_left_out(setting: Setting) -> Subject:
+    """While training, each layer is left out with the library's own probability, 0.1. The guide of
+    the attention is off: the library's fails where every layer of two is left out.
+    """
+    changes = {"encoder_layerdrop": 0.1, "decoder_layerdrop": 0.1}
+    return build(setting, changes={**changes, "use_guided_attention_loss": False})
+
+
 NONSENSE = {
     "data.duration_sum": "the model knows no durations",
     "data.duration_domain": "the model knows no durations",
@@ -552,19 +558,24 @@ STRUCTURAL: dict[str, Build] = {
 
 PLANTS: dict[str, Build] = {
     **generic_plants(build, own=OWN, only=MEANINGFUL),
-    **{cause: plant for cause, plant in STRUCTURAL.items() if cause in CAUSES},
+    **known(new_plants(build)),
+    **known(STRUCTURAL),
 }
 
 ARCHITECTURE = Architecture(
     name="speecht5",
     clean=build,
     plants=PLANTS,
-    nonsense={cause: why for cause, why in NONSENSE.items() if cause in CAUSES},
-    outside=outside_plants(build),
-    sound={**sound_variants(build), **decoder_variants(build)},
-    threads=anywhere(build),
+    nonsense=known(NONSENSE),
+    outside=further_faults(build, encoder="speecht5.encoder.prenet", durations=False),
+    sound={
+        **sound_variants(build),
+        **decoder_variants(build),
+        "layers_left_out": layers_left_out,
+    },
+    threads=public_threads.anywhere(build),
     layers=LAYERS,
-    required=functools.partial(required_setting, low_rate=LOW_RATE),
+    required=functools.partial(needed, low_rate=LOW_RATE),
     max_seconds=0.7,
     steps=200,
 )
