@@ -17,7 +17,7 @@ from tts_workbook.faults.registry import CAUSES
 from tts_workbook.lab.first_non_finite import first_non_finite
 from tts_workbook.lab.lab import BudgetSpent, Lab, TimeIsUp, TrainingAhead
 from tts_workbook.lab.short_run import LEARNT, Course
-from tts_workbook.measure.headline import Headline, headline
+from tts_workbook.measure.headline import Headline, headline, heard
 from tts_workbook.measure.non_finite import NonFinite
 from tts_workbook.subject.isolation import unchanged_randomness, uncompiled
 from tts_workbook.subject.subject import Subject, check_subject
@@ -116,19 +116,19 @@ def _judge(lab: Lab, cut: str) -> tuple[bool, Headline | None]:
     if cut and not lab.has_trained:
         return False, None
     try:
-        found = headline(lab, lab.trained)
+        found = headline(lab, heard(lab, lab.trained))
         passed = lab.learns
         if lab.subject.checkpoint is not None:
             return passed, found
         if passed and judge_state(found).sound.answer == "no":
             _train_longer(lab)
         if passed and lab.longest is not lab.course():
-            found = headline(lab, lab.longest.model)
+            found = headline(lab, heard(lab, lab.longest.model))
         return passed, found
     except TimeIsUp:
         if not lab.has_trained:
             return False, None
-        found = headline(lab, lab.trained)
+        found = headline(lab, heard(lab, lab.trained))
         return found.teacher_forced < LEARNT, found
 
 

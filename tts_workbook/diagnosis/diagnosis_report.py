@@ -153,11 +153,11 @@ class Report:
     def _without_findings(self) -> str:
         """The verdict where no cause is named."""
         if self.healthy:
-            unknown = " and ".join(self.state.not_judged)
-            so_far = f" (not judged: {unknown})" if unknown else ""
-            return f"healthy: it learns its batch, and no experiment found a fault{so_far}"
+            return f"healthy: it learns its batch, and no experiment found a fault{self._open}"
         if self.cut:
             return "no cause among those that were examined"
+        if self.non_finite is not None:
+            return "its numbers are not finite, and no experiment tells why: cannot tell"
         if not self.passed:
             return (
                 "it does not learn its batch within the budget, and no experiment tells why:"
@@ -168,6 +168,16 @@ class Report:
             f"it learns its batch teacher-forced, but {wrong}, and no experiment tells why: cannot"
             " tell"
         )
+
+    @property
+    def _open(self) -> str:
+        """What a verdict without findings does not know, in brackets."""
+        parts = []
+        if self.state.not_judged:
+            parts.append(f"not judged: {' and '.join(self.state.not_judged)}")
+        if self.undecided:
+            parts.append(f"undecided: {len(self.undecided)} of {len(self.entries)} causes")
+        return f" ({'; '.join(parts)})" if parts else ""
 
 
 # where the first tensor that is not finite was seen -> what it is

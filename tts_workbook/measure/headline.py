@@ -64,6 +64,16 @@ def headline(opened: OpenSubject, model: torch.nn.Module) -> Headline:
     )
 
 
+def heard(opened: OpenSubject, model: torch.nn.Module) -> torch.nn.Module:
+    """The model that is listened to: the trained one, or what `Subject.judged` makes of it. A
+    checkpoint is listened to as it is.
+    """
+    judged = opened.subject.judged
+    if judged is None or opened.subject.checkpoint is not None:
+        return model
+    return judged(model)
+
+
 def generated(opened: OpenSubject, model: torch.nn.Module) -> torch.Tensor:
     """(B, T', M) free-running, eval mode, from the same random state each time. Raises SubjectError
     where the subject does not generate.

@@ -69,6 +69,13 @@ def test_what_cannot_be_spoken_is_never_healthy(changes, healthy, verdict):
     assert str(report).splitlines() == [report.verdict, str(report.state)]
 
 
+def test_healthy_says_how_much_is_undecided():
+    unsure = Finding("data.duration_sum", "undecided", "supply Subject.audio")
+    sure = Finding("loop.no_step", "excluded", "seen")
+    report = Report((unsure, sure), {}, passed=True, seconds=1.0, state=judge_state(SPEAKS))
+    assert report.healthy and report.verdict.endswith("(undecided: 1 of 2 causes)")
+
+
 def test_a_question_accuses_nobody():
     asked = Finding("model.dropout_always_on", "question", "two eval passes", fix="is it meant?")
     report = Report((asked,), {}, passed=True, seconds=1.0, state=judge_state(SPEAKS))

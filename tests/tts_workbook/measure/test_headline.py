@@ -2,13 +2,15 @@
 constant.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tts_core.metrics.baselines import best_constant_l1, copy_previous_l1
 from tts_core.metrics.free_running import measure_gap
 from tts_core.metrics.text_use import measure_text_use
-from tts_workbook.measure.headline import headline
+from tts_workbook.measure.headline import headline, heard
 from tts_workbook.subject.opened import OpenSubject
 from tts_workbook.subject.presets import preset_subject
 from tts_workbook.trials.preset_arm import preset_experiment
@@ -36,3 +38,14 @@ def test_the_headline_of_a_preset_in_ln_units_is_what_training_validates_by(libr
         rel=1e-5,
     )
     assert abs(use.ratio - 1.0) > 1e-3
+
+
+def test_the_model_that_is_heard_is_the_one_that_the_subject_judges_by(librivox):
+    experiment = preset_experiment("seed", librivox.vocabulary, "smoke")
+    other = torch.nn.Linear(1, 1)
+    subject = replace(preset_subject(experiment, librivox.clips), judged=lambda model: other)
+    opened = OpenSubject(subject)
+    model = opened.build()
+    assert heard(opened, model) is other
+    assert heard(OpenSubject(replace(subject, judged=None)), model) is model
+    assert heard(OpenSubject(replace(subject, checkpoint=model.state_dict())), model) is model
