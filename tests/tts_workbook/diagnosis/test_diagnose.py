@@ -70,19 +70,27 @@ def test_a_loud_memory_is_found_by_its_one_factor_and_nothing_else_is_blamed():
 
 
 def test_an_absent_part_is_named(clean):
-    bare = replace(clean, pad=None, audio=None, generate=None, continue_from=None)
+    bare = replace(clean, pad=None, pad_text=None, audio=None, generate=None, continue_from=None)
     lab = Lab(bare)
     said = []
     for cause in CAUSES.values():
         if all(one.needs and not bare.has(*one.needs) for one in cause.experiments):
             said.append(examine(cause, lab))
-    assert {"model.padding_mask", "generation.layout", "data.mel_recipe"} <= {
+    assert {"loss.padding_included", "generation.layout", "data.mel_recipe"} <= {
         finding.cause for finding in said
     }
     assert all(
         finding.level == "not applicable" and "supply Subject." in finding.experiment
         for finding in said
     )
+
+
+def test_a_path_that_cannot_be_tried_is_undecided_and_named(clean):
+    """Padding is heard in training alone where the subject pads nothing itself."""
+    bare = replace(clean, pad=None, pad_text=None)
+    found = examine(CAUSES["model.padding_mask"], Lab(bare))
+    assert found.level == "undecided"
+    assert "supply Subject.pad and supply Subject.pad_text" in found.experiment
 
 
 def test_a_part_that_raises_is_undecided_and_the_rest_goes_on(clean):

@@ -111,7 +111,6 @@ def test_causes_are_asked_in_the_order_of_their_place_upstream():
     proposing = [cause for cause in CAUSES.values() if cause.propose is not None]
     assert len({cause.upstream for cause in proposing}) == len(proposing)
     assert [cause.id for cause in sorted(proposing, key=lambda cause: cause.upstream)] == [
-        "data.side_input",
         "data.unnormalised_target",
         "model.norm_runaway",
         "model.positions",

@@ -17,7 +17,8 @@ def test_weight_decay():
     """The memory is quiet and the text is given up: neither is blamed."""
     bench = speaker_lab(make_optimizer=adam(decay=20.0))
     confirmed(bench, "optimizer.weight_decay")
-    assert findings(bench, "model.text_ignored")["model.text_ignored"].level == "undecided"
+    found = findings(bench, "model.text_ignored")["model.text_ignored"]
+    assert found.level in ("undecided", "excluded")
 
 
 def test_weight_decay_that_only_later_holds_the_model_up():
