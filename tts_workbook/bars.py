@@ -35,3 +35,7 @@ class Bar(float):
         bar.kind = given[0]
         bar.reason = reasons[bar.kind]
         return bar
+
+    def __getnewargs_ex__(self) -> tuple[tuple[float], dict[str, str]]:
+        """How a copy or another process makes it again."""
+        return (float(self),), {self.kind: self.reason}

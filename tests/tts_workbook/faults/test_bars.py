@@ -1,6 +1,9 @@
 """Bars say what they are measured against, and the table of them is that of the code."""
 
 import ast
+import copy
+import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,13 @@ def test_a_bar_is_a_number_with_one_reason():
     for reasons in ({}, {"control": "x", "absolute": "y"}):
         with pytest.raises(ValueError, match="wanted one"):
             Bar(1.0, **reasons)
+
+
+def test_a_bar_goes_to_another_process_and_into_json():
+    bar = Bar(0.25, absolute="a choice")
+    for again in (pickle.loads(pickle.dumps(bar)), copy.deepcopy(bar)):
+        assert again == bar and (again.kind, again.reason) == ("absolute", "a choice")
+    assert json.dumps({"bar": bar}) == '{"bar": 0.25}'
 
 
 def test_every_bar_is_in_the_table():
