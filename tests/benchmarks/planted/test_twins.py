@@ -573,6 +573,21 @@ def stop_term(pair):
     return "stop" if pair.name == "ours" else "gate"
 
 
+# plants that any architecture can have: what they claim is tested as it is on the three kinds
+AS_ON_THE_KINDS = (
+    "data.front_end",
+    "optimizer.averaged_weights",
+    "optimizer.schedule",
+    "precision.half_range",
+)
+
+
+def as_on_the_kinds(cause, pair):
+    from tests.benchmarks.planted.test_kinds import OWN_CHECKS  # which stands on this file
+
+    return OWN_CHECKS[cause](pair)
+
+
 @both
 @pytest.mark.parametrize("cause", sorted(CAUSES))
 def test_a_plant_differs_from_its_clean_twin_in_what_its_fault_says(name, cause):
@@ -585,6 +600,8 @@ def test_a_plant_differs_from_its_clean_twin_in_what_its_fault_says(name, cause)
     pair = Pair(ARCHITECTURES[name], cause, setting)
     if cause in CHECKS:
         assert CHECKS[cause](pair)
+    elif cause in AS_ON_THE_KINDS:
+        assert as_on_the_kinds(cause, pair)
     else:
         differs(pair)
 

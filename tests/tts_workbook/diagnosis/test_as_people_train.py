@@ -156,19 +156,6 @@ def test_states_are_as_they_were():
 
 # --- the same on our own model ------------------------------------------------------------
 
-TEN = (
-    "data.token_collapse",
-    "data.unnormalised_target",
-    "data.duration_sum",
-    "loss.padding_included",
-    "loss.wrong_reduction",
-    "optimizer.lr_too_small",
-    "optimizer.lr_too_large",
-    "optimizer.weight_decay",
-    "optimizer.missing_parameters",
-    "optimizer.schedule",
-)
-
 
 def ours_by(loop):
     """The builder of our model with another loop: fp16 autocast with a scaler, or two passes over
@@ -197,9 +184,20 @@ def ours_by(loop):
     return build
 
 
+# those that take seconds each; the tiny speaker has all of them in every loop
 @pytest.mark.full
-@pytest.mark.parametrize("loop", ["scaler", "accumulation"])
-@pytest.mark.parametrize("cause", [None, *TEN])
+@pytest.mark.parametrize(
+    "cause, loop",
+    [
+        (None, "scaler"),
+        ("data.duration_sum", "scaler"),
+        ("data.token_collapse", "scaler"),
+        ("optimizer.missing_parameters", "scaler"),
+        (None, "accumulation"),
+        ("optimizer.weight_decay", "accumulation"),
+        ("loss.wrong_reduction", "accumulation"),
+    ],
+)
 def test_our_model_is_diagnosed_in_other_loops(cause, loop):
     build = ours_by(loop)
     needs = {} if cause is None else ours.ARCHITECTURE.required(cause)
@@ -303,6 +301,7 @@ def test_two_processes_diagnose_the_same_model(tmp_path):
 # --- a GPU ----------------------------------------------------------------------------------------
 
 ELSEWHERE = """
+import os
 from dataclasses import replace
 import torch
 from tests.tts_workbook import pretend_device
@@ -327,7 +326,10 @@ def said(**fields):
 
 
 # a step that leaves its gradients: those are what a marker is laid into
-print([said(train_step=step_with()), said(build=with_parts(memory=lambda: Gain(1000.0)))])
+found = [said(train_step=step_with()), said(build=with_parts(memory=lambda: Gain(1000.0)))]
+print(found, flush=True)
+# the threads of a backend that is no real one abort the interpreter's own way out
+os._exit(0)
 """
 
 
