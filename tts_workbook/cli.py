@@ -122,7 +122,7 @@ def _add_diagnose(commands: Commands) -> None:
         "--budget",
         choices=("fast", "full"),
         default="fast",
-        help="fast: about a minute up to 5 million parameters; full: longer runs. Both count steps,"
+        help="fast: minutes for a few million parameters; full: longer runs. Both count steps,"
         " not seconds",
     )
     diagnose.add_argument("--seed", type=int, default=0, help="of weights and data order")
