@@ -21,8 +21,7 @@ from benchmarks.planted.architecture import Architecture
 from benchmarks.planted.fastspeech2_conformer_twin import build
 from benchmarks.planted.faulty_modules import Gain, Squashed, always_drop, drawn_dropout
 from benchmarks.planted.further_faults import further_faults
-from benchmarks.planted.new_plants import known, needed, new_plants
-from benchmarks.planted.plants import GENERIC, LAYERS, generic_plants
+from benchmarks.planted.plants import GENERIC, LAYERS, generic_plants, required_setting
 from benchmarks.planted.sound_variants import sound_variants
 from tts_core.speech.dataset import Clip
 from tts_workbook.faults.planting import Build, Setting, with_clips
@@ -270,20 +269,19 @@ STRUCTURAL: dict[str, Build] = {
 
 PLANTS: dict[str, Build] = {
     **generic_plants(build, own=OWN, only=MEANINGFUL),
-    **known(new_plants(build)),
-    **known(STRUCTURAL),
+    **STRUCTURAL,
 }
 
 ARCHITECTURE = Architecture(
     name="fastspeech2_conformer",
     clean=build,
     plants=PLANTS,
-    nonsense=known(NONSENSE),
+    nonsense=NONSENSE,
     outside=further_faults(build, encoder="encoder.embed", durations=True),
     sound=sound_variants(build),
     threads={**public_threads.anywhere(build), **public_threads.with_durations(build)},
     layers=LAYERS,
-    required=needed,
+    required=required_setting,
     max_seconds=0.7,
     steps=220,
 )

@@ -24,9 +24,8 @@ from benchmarks.planted.faulty_modules import Gain, Squashed, always_drop, drawn
 from benchmarks.planted.faulty_transformer import HalfMask, InvertedMask, Unmasked
 from benchmarks.planted.flow_matching_twin import FlowMatching, build, fresh_noise, still_noise
 from benchmarks.planted.further_faults import further_faults
-from benchmarks.planted.new_plants import known, needed, new_plants
 from benchmarks.planted.ours_modules import ChannelNorm, become
-from benchmarks.planted.plants import GENERIC, LAYERS, generic_plants
+from benchmarks.planted.plants import GENERIC, LAYERS, generic_plants, required_setting
 from benchmarks.planted.side_inputs import speaker_table, speaker_vector
 from benchmarks.planted.sound_variants import sound_variants
 from benchmarks.planted.transformer_blocks import Block
@@ -362,12 +361,8 @@ NONSENSE = {
     "generation.exposure_gap": NO_HISTORY,
     "generation.layout": NO_HISTORY,
     "generation.stopping": "there is no stop head: the length is the sum of the durations",
-    **known(
-        {
-            "loss.shifted_twice": NO_HISTORY,
-            "loss.auxiliary_geometry": "durations are given: there is no attention to be guided",
-        }
-    ),
+    "loss.shifted_twice": NO_HISTORY,
+    "loss.auxiliary_geometry": "durations are given: there is no attention to be guided",
 }
 
 # what the plants of the causes cannot know of this model
@@ -378,16 +373,10 @@ OWN: dict[str, dict[str, Any]] = {
 }
 MEANINGFUL = [cause for cause in GENERIC if cause not in NONSENSE]
 
-# of causes that the catalogue may not hold yet
-NEW_PLANTS: dict[str, Build] = {
-    **new_plants(build),
-    "data.conditioning": conditioning,
-    "data.side_input": side_input,
-}
-
 PLANTS: dict[str, Build] = {
     **generic_plants(build, own=OWN, only=MEANINGFUL),
-    **known(NEW_PLANTS),
+    "data.conditioning": conditioning,
+    "data.side_input": side_input,
     "data.duration_domain": duration_domain,
     "model.memory_scale": memory_scale,
     "model.padding_mask": padding_mask,
@@ -428,5 +417,5 @@ ARCHITECTURE = Architecture(
     layers=LAYERS,
     max_seconds=MAX_SECONDS,
     steps=160,
-    required=functools.partial(needed, low_rate=LOW_RATE),
+    required=functools.partial(required_setting, low_rate=LOW_RATE),
 )

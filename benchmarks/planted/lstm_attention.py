@@ -30,9 +30,8 @@ from benchmarks.planted.lstm_attention_twin import (
     last_frames,
     n_steps,
 )
-from benchmarks.planted.new_plants import known, needed, new_plants
 from benchmarks.planted.ours_modules import ChannelNorm, become
-from benchmarks.planted.plants import GENERIC, LAYERS, generic_plants
+from benchmarks.planted.plants import GENERIC, LAYERS, generic_plants, required_setting
 from benchmarks.planted.sound_variants import decoder_variants, sound_variants
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.subject.clip_batch import ClipBatch
@@ -405,12 +404,8 @@ NONSENSE = {
     "generation.exposure_gap": (
         "the pre-net's dropout keeps the decoder from copying its history, and is meant"
     ),
-    **known(
-        {
-            "data.conditioning": "nothing but the text is handed to the model beside its history",
-            "data.side_input": "nothing but the text is handed to the model beside its history",
-        }
-    ),
+    "data.conditioning": "nothing but the text is handed to the model beside its history",
+    "data.side_input": "nothing but the text is handed to the model beside its history",
 }
 
 # what the plants of the causes cannot know of this model
@@ -421,16 +416,10 @@ OWN: dict[str, dict[str, Any]] = {
 }
 MEANINGFUL = [cause for cause in GENERIC if cause not in NONSENSE]
 
-# of causes that the catalogue may not hold yet
-NEW_PLANTS: dict[str, Build] = {
-    **new_plants(build),
-    "loss.shifted_twice": shifted_twice,
-    "loss.auxiliary_geometry": auxiliary_geometry,
-}
-
 PLANTS: dict[str, Build] = {
     **generic_plants(build, own=OWN, only=MEANINGFUL),
-    **known(NEW_PLANTS),
+    "loss.shifted_twice": shifted_twice,
+    "loss.auxiliary_geometry": auxiliary_geometry,
     "model.no_right_shift": no_right_shift,
     "model.memory_scale": memory_scale,
     "model.padding_mask": padding_mask,
@@ -468,5 +457,5 @@ ARCHITECTURE = Architecture(
     layers=LAYERS,
     max_seconds=MAX_SECONDS,
     steps=160,
-    required=functools.partial(needed, low_rate=LOW_RATE),
+    required=functools.partial(required_setting, low_rate=LOW_RATE),
 )

@@ -8,7 +8,7 @@ frames, M mel bins.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.planted.architecture import Thread
-from benchmarks.planted.new_plants import inferring_from, with_ids
 from benchmarks.planted.side_inputs import pitch_of_clip
 from tts_core.config import AudioConfig
 from tts_core.speech.audio import log_mel, resample
@@ -194,3 +193,23 @@ def with_pitch(build: Build) -> dict[str, Thread]:
             ("data.side_input",), "the logarithm of an unvoiced pitch", logarithm_of_no_pitch(build)
         ),
     }
+
+
+# --- what inference is handed ---------------------------------------------------------------------
+
+
+def with_ids(batch: ClipBatch, order: Tensor) -> ClipBatch:
+    """The batch with other ids; padding stays padding."""
+    return replace(batch, phonemes=order[batch.phonemes] * batch.phoneme_mask)
+
+
+def inferring_from(subject: Subject, change: Callable[[Any], Any]) -> Subject:
+    """The subject whose inference gets `change(batch)`; training and teacher forcing do not."""
+
+    def of_changed(part: Any) -> Any:
+        if part is None:
+            return None
+        return lambda model, batch, *rest: part(model, change(batch), *rest)
+
+    fields = ("generate", "continue_from", "infer")
+    return replace(subject, **{field: of_changed(getattr(subject, field)) for field in fields})

@@ -23,8 +23,7 @@ from benchmarks.planted import public_threads
 from benchmarks.planted.architecture import Architecture
 from benchmarks.planted.faulty_modules import Gain, Squashed, always_drop, drawn_dropout
 from benchmarks.planted.further_faults import further_faults
-from benchmarks.planted.new_plants import known, needed, new_plants
-from benchmarks.planted.plants import GENERIC, LAYERS, generic_plants
+from benchmarks.planted.plants import GENERIC, LAYERS, generic_plants, required_setting
 from benchmarks.planted.sound_variants import decoder_variants, sound_variants
 from benchmarks.planted.speecht5_twin import build, config
 from tts_workbook.faults.planting import Build, Setting
@@ -558,15 +557,14 @@ STRUCTURAL: dict[str, Build] = {
 
 PLANTS: dict[str, Build] = {
     **generic_plants(build, own=OWN, only=MEANINGFUL),
-    **known(new_plants(build)),
-    **known(STRUCTURAL),
+    **STRUCTURAL,
 }
 
 ARCHITECTURE = Architecture(
     name="speecht5",
     clean=build,
     plants=PLANTS,
-    nonsense=known(NONSENSE),
+    nonsense=NONSENSE,
     outside=further_faults(build, encoder="speecht5.encoder.prenet", durations=False),
     sound={
         **sound_variants(build),
@@ -575,7 +573,7 @@ ARCHITECTURE = Architecture(
     },
     threads=public_threads.anywhere(build),
     layers=LAYERS,
-    required=functools.partial(needed, low_rate=LOW_RATE),
+    required=functools.partial(required_setting, low_rate=LOW_RATE),
     max_seconds=0.7,
     steps=200,
 )

@@ -44,10 +44,9 @@ from tests.tts_workbook.diagnosis.token_lm_tts import (
     total,
 )
 from tests.tts_workbook.diagnosis.vits_like_data import SpeechBatch
-from tests.tts_workbook.diagnosis.vits_like_kit import Kit, bound, by_id, known
+from tests.tts_workbook.diagnosis.vits_like_kit import Kit, bound, by_id
 from tests.tts_workbook.diagnosis.vits_like_tts import autocast, numbers
 from tts_workbook.faults.planting import Setting
-from tts_workbook.faults.registry import CAUSES
 from tts_workbook.subject.subject import Subject
 
 
@@ -766,7 +765,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
 ARCHITECTURE = Architecture(
     name="token_lm",
     clean=build,
-    plants={**PLANTS, **known(NEW_PLANTS, CAUSES)},
+    plants={**PLANTS, **NEW_PLANTS},
     nonsense=NONSENSE,
     outside={**OUTSIDE, **OUTSIDE_SHARED},
     layers=step_plants.ON_TOP,

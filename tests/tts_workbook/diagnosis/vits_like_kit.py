@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -68,9 +67,3 @@ def bound(kit: Kit, area: str, plants: Iterable[Shared]) -> dict[str, Build]:
 def by_id(area: str, plants: Iterable[Callable[[Setting], Subject]]) -> dict[str, Build]:
     """An architecture's own plants by catalogue id."""
     return {f"{area}.{plant.__name__}": plant for plant in plants}
-
-
-def known(plants: Mapping[str, Any], causes: Iterable[str]) -> dict[str, Any]:
-    """Those of the plants whose cause is registered: the others wait for their cause."""
-    registered = set(causes)
-    return {cause: plant for cause, plant in plants.items() if cause in registered}

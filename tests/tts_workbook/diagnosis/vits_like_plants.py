@@ -18,7 +18,7 @@ from benchmarks.planted.architecture import Architecture
 from tests.tts_workbook.diagnosis import vits_like_data_plants as data_plants
 from tests.tts_workbook.diagnosis import vits_like_step_plants as step_plants
 from tests.tts_workbook.diagnosis.vits_like_data import Item, SpeechBatch
-from tests.tts_workbook.diagnosis.vits_like_kit import Kit, bound, by_id, known
+from tests.tts_workbook.diagnosis.vits_like_kit import Kit, bound, by_id
 from tests.tts_workbook.diagnosis.vits_like_model import (
     LATENT,
     WIDTH,
@@ -46,7 +46,6 @@ from tests.tts_workbook.diagnosis.vits_like_tts import (
     total,
 )
 from tts_workbook.faults.planting import Setting
-from tts_workbook.faults.registry import CAUSES
 from tts_workbook.subject.subject import Subject
 
 KIT = Kit(
@@ -696,8 +695,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
 ARCHITECTURE = Architecture(
     name="vits_like",
     clean=build,
-    plants={**PLANTS, **known(NEW_PLANTS, CAUSES)},
-    nonsense={**NONSENSE, **known(NEW_NONSENSE, CAUSES)},
+    plants={**PLANTS, **NEW_PLANTS},
+    nonsense={**NONSENSE, **NEW_NONSENSE},
     outside={**OUTSIDE, **OUTSIDE_SHARED},
     layers=step_plants.ON_TOP,
     max_seconds=1.0,
