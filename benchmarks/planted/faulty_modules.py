@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from tts_workbook.faults.planting import Setting
+from tts_workbook.subject.clip_data import clipped_step
+from tts_workbook.subject.subject import Subject
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -84,3 +88,13 @@ class Reentrant(nn.Module):
         if not torch.is_grad_enabled():
             return self.inner(*inputs)
         return checkpoint(self.inner, *inputs, use_reentrant=True)
+
+
+def in_fp16(subject: Subject) -> Subject:
+    """The subject trained under fp16 autocast."""
+
+    def losses(model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
+        with torch.autocast("cpu", dtype=torch.float16):
+            return subject.losses(model, batch)
+
+    return replace(subject, losses=losses, train_step=clipped_step(losses))

@@ -20,7 +20,13 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmarks.planted import public_threads
 from benchmarks.planted.architecture import Architecture
-from benchmarks.planted.faulty_modules import Gain, Squashed, always_drop, drawn_dropout
+from benchmarks.planted.faulty_modules import (
+    Gain,
+    Squashed,
+    always_drop,
+    drawn_dropout,
+    in_fp16,
+)
 from benchmarks.planted.faulty_transformer import HalfMask, InvertedMask, Unmasked
 from benchmarks.planted.flow_matching_twin import FlowMatching, build, fresh_noise, still_noise
 from benchmarks.planted.further_faults import further_faults
@@ -32,7 +38,6 @@ from benchmarks.planted.transformer_blocks import Block
 from tts_core.speech.dataset import Clip
 from tts_workbook.faults.planting import Build, Setting, with_clips
 from tts_workbook.subject.clip_batch import ClipBatch
-from tts_workbook.subject.clip_data import clipped_step
 from tts_workbook.subject.subject import Subject
 
 Finish = Callable[[FlowMatching], FlowMatching]
@@ -77,13 +82,7 @@ def padding_mask(setting: Setting) -> Subject:
 
 def mask_overflow(setting: Setting) -> Subject:
     """fp16 autocast, and a mask value of -1e9 that fp16 cannot hold."""
-    subject = build(replace(setting, bf16=False), finish=with_attention(HalfMask))
-
-    def losses(model: nn.Module, batch: ClipBatch) -> Any:
-        with torch.autocast("cpu", dtype=torch.float16):
-            return subject.losses(model, batch)
-
-    return replace(subject, losses=losses, train_step=clipped_step(losses))
+    return in_fp16(build(replace(setting, bf16=False), finish=with_attention(HalfMask)))
 
 
 def text_ignored(setting: Setting) -> Subject:

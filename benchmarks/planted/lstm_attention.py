@@ -20,7 +20,13 @@ from torch.nn import functional as F
 
 from benchmarks.planted import public_threads
 from benchmarks.planted.architecture import Architecture
-from benchmarks.planted.faulty_modules import Gain, Reentrant, Squashed, drawn_dropout
+from benchmarks.planted.faulty_modules import (
+    Gain,
+    Reentrant,
+    Squashed,
+    drawn_dropout,
+    in_fp16,
+)
 from benchmarks.planted.further_faults import further_faults
 from benchmarks.planted.lstm_attention_twin import (
     REDUCTION,
@@ -167,13 +173,7 @@ def padding_mask(setting: Setting) -> Subject:
 
 def mask_overflow(setting: Setting) -> Subject:
     """fp16 autocast, and a mask value of -1e9 that fp16 cannot hold."""
-    subject = build(replace(setting, bf16=False), finish=with_attention(HalfMask))
-
-    def losses(model: nn.Module, batch: ClipBatch) -> Any:
-        with torch.autocast("cpu", dtype=torch.float16):
-            return subject.losses(model, batch)
-
-    return replace(subject, losses=losses, train_step=clipped_step(losses))
+    return in_fp16(build(replace(setting, bf16=False), finish=with_attention(HalfMask)))
 
 
 def memory_scale(setting: Setting) -> Subject:

@@ -7,7 +7,7 @@ ours_modules.py. Shapes: B batch, N phonemes, T frames, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -16,7 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.planted.architecture import Architecture
-from benchmarks.planted.faulty_modules import Gain, Squashed, always_drop, drawn_dropout
+from benchmarks.planted.faulty_modules import (
+    Gain,
+    Squashed,
+    always_drop,
+    drawn_dropout,
+    in_fp16,
+)
 from benchmarks.planted.ours_modules import (
     Bidirectional,
     ChannelNorm,
@@ -45,7 +51,6 @@ from tts_core.model.tts import TTSModel
 from tts_core.speech.dataset import Clip
 from tts_workbook.faults.planting import Build, Setting, with_clips
 from tts_workbook.subject.clip_batch import ClipBatch
-from tts_workbook.subject.clip_data import clipped_step
 from tts_workbook.subject.presets import next_frame, true_targets
 from tts_workbook.subject.subject import Subject
 
@@ -106,13 +111,7 @@ def padding_mask(setting: Setting) -> Subject:
 
 def mask_overflow(setting: Setting) -> Subject:
     """fp16 autocast, and a mask value of -1e9 that fp16 cannot hold."""
-    subject = build(replace(setting, bf16=False), finish=with_cross_attention(HalfMask))
-
-    def losses(model: nn.Module, batch: ClipBatch) -> Mapping[str, Tensor]:
-        with torch.autocast("cpu", dtype=torch.float16):
-            return subject.losses(model, batch)
-
-    return replace(subject, losses=losses, train_step=clipped_step(losses))
+    return in_fp16(build(replace(setting, bf16=False), finish=with_cross_attention(HalfMask)))
 
 
 def text_ignored(setting: Setting) -> Subject:

@@ -10,7 +10,7 @@ steps, D width.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,14 +21,20 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmarks.planted import public_threads
 from benchmarks.planted.architecture import Architecture
-from benchmarks.planted.faulty_modules import Gain, Squashed, always_drop, drawn_dropout
+from benchmarks.planted.faulty_modules import (
+    Gain,
+    Squashed,
+    always_drop,
+    drawn_dropout,
+    in_fp16,
+)
 from benchmarks.planted.further_faults import further_faults
 from benchmarks.planted.plants import GENERIC, LAYERS, generic_plants, required_setting
 from benchmarks.planted.sound_variants import decoder_variants, sound_variants
 from benchmarks.planted.speecht5_twin import build, config
 from tts_workbook.faults.planting import Build, Setting
 from tts_workbook.subject.clip_batch import ClipBatch
-from tts_workbook.subject.clip_data import clipped_step, mean_l1
+from tts_workbook.subject.clip_data import mean_l1
 from tts_workbook.subject.own_clips import last_frames
 from tts_workbook.subject.subject import Subject
 from tts_workbook.subject.transformers import IGNORED, SpeechT5
@@ -165,13 +171,7 @@ def mask_overflow(setting: Setting) -> Subject:
             change_keywords(layer.encoder_attn, in_half)
         return model
 
-    subject = build(replace(setting, bf16=False), finish=finish)
-
-    def losses(model: nn.Module, batch: ClipBatch) -> Mapping[str, Tensor]:
-        with torch.autocast("cpu", dtype=torch.float16):
-            return subject.losses(model, batch)
-
-    return replace(subject, losses=losses, train_step=clipped_step(losses))
+    return in_fp16(build(replace(setting, bf16=False), finish=finish))
 
 
 # --- what it attends to ---------------------------------------------------------------------------

@@ -104,7 +104,6 @@ def investigate(
         changes=dict(lab.changes),
         cut=examined.cut,
         not_examined=examined.left,
-        n_causes=len(wanted),
     )
 
 
@@ -210,6 +209,6 @@ class _Queue:
             finally:
                 self.lab.may_train = True
             if self.lab.time_is_up and found.level == "undecided":
-                self.cut = f"the {self.lab.minutes:g} minutes of --minutes are over"
+                self.cut = self.lab.time_said
                 continue
             self.found[cause.id] = found

@@ -33,7 +33,6 @@ class Report:
     non_finite: NonFinite | None = None
     cut: str = ""  # why it ended before everything was examined; empty where it did not
     not_examined: tuple[str, ...] = ()  # causes that there was no time for
-    n_causes: int = 0  # that were asked for
 
     @property
     def findings(self) -> list[Finding]:
@@ -126,7 +125,9 @@ class Report:
         """How many causes were not examined, and why; empty where all were."""
         if not self.cut:
             return ""
-        return f"{len(self.not_examined)} of {self.n_causes} causes were not examined: {self.cut}"
+        return (
+            f"{len(self.not_examined)} of {len(self.entries)} causes were not examined: {self.cut}"
+        )
 
     @property
     def what_is_not_finite(self) -> str:

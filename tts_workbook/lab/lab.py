@@ -120,6 +120,11 @@ class Lab(OpenSubject):
         return time.monotonic() - self.started > MINUTE * self.minutes
 
     @property
+    def time_said(self) -> str:
+        """Why nothing is trained any more, once the caller's time limit has passed."""
+        return f"the {self.minutes:g} minutes of --minutes are over"
+
+    @property
     def has_trained(self) -> bool:
         """Whether `trained` is at hand without another training run."""
         return self.subject.checkpoint is not None or ((), self.seed, 1) in self._by_key
@@ -199,7 +204,7 @@ class Lab(OpenSubject):
 
     def _check_time(self) -> None:
         if self.time_is_up:
-            raise TimeIsUp(f"the {self.minutes:g} minutes of --minutes are over")
+            raise TimeIsUp(self.time_said)
 
     @property
     def long_times(self) -> int:

@@ -5,7 +5,6 @@ Judged on the trained model. Errors are over the best constant.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
@@ -25,7 +24,6 @@ DRIFT_FREE = Bar(0.6, control="the error of the best constant, which hears nothi
 DRIFTED = Bar(0.8, control="the error of the best constant, which hears nothing at all")
 # … and still this share of it after a longer training: in clean models it falls, by half or more
 STAYS = Bar(0.8, control="the free-running error of the same subject after a course")
-LONGER, LONG_STEPS = 3, 400  # that is so many times the course, and so many steps at least
 # It is found in full inference alone: free running has the true number of frames, whatever the stop
 # head says.
 NOT_HEARD = ("generation.stopping",)
@@ -71,7 +69,7 @@ def measure(lab: Lab, confirmed: Collection[str]) -> SelfFedGap:
     numbers = replace(numbers, mend_first=tuple(sorted(set(confirmed) - set(NOT_HEARD))))
     if _by_what_is_known(numbers) is not None:
         return numbers
-    times = max(LONGER, math.ceil(LONG_STEPS / lab.n_steps))
+    times = lab.long_times
     numbers = replace(numbers, times=times, n_steps=times * lab.n_steps)
     try:
         longer = lab.course(times=times)
