@@ -88,7 +88,10 @@ def benchmark_sentence(found: Benchmark | None) -> str:
         parts.append(f", not reached: {'; '.join(missed)}")
     if unknown:
         parts.append(f", not measured: {'; '.join(unknown)}")
-    return "".join(parts) + "."
+    said = "".join(parts) + "."
+    if date := found.provenance.get("date"):
+        said += f" Recorded on {date}: rules that changed since are not in it."
+    return said
 
 
 def root_cause_text(bar: Bar) -> str:

@@ -181,3 +181,10 @@ def test_the_tables_hold_every_bar_and_escape(full):
     )
     strange = as_benchmark({**record_of(full_rows()), "held_out": ["<b>gru</b>"]})
     assert "<b>gru" not in bars_html(strange) and "&lt;b&gt;gru" in bars_html(strange)
+
+
+def test_the_sentence_says_when_it_was_recorded(full):
+    dated = replace(full, provenance={"date": "2026-11-23"})
+    wanted = " Recorded on 2026-11-23: rules that changed since are not in it."
+    assert benchmark_sentence(dated).endswith(wanted)
+    assert "Recorded on" not in benchmark_sentence(replace(full, provenance={}))
